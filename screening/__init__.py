@@ -1,0 +1,56 @@
+"""Screen a million candidate crystals: read, graph, predict, store, query.
+
+The names here load on first use, so that commands which need none of the native core start at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from screening.crystals.batch import Crystals as Crystals
+    from screening.crystals.crystal import Crystal as Crystal
+    from screening.crystals.crystal import Reason as Reason
+    from screening.crystals.crystal import Rejection as Rejection
+    from screening.crystals.packed import PackedCrystals as PackedCrystals
+    from screening.crystals.read import read as read
+    from screening.crystals.read import read_batches as read_batches
+    from screening.crystals.validate import Limits as Limits
+    from screening.graphs import Graphs as Graphs
+    from screening.graphs import Neighbors as Neighbors
+    from screening.graphs import graph_batches as graph_batches
+    from screening.graphs import neighbor_list as neighbor_list
+    from screening.graphs import pack_graphs as pack_graphs
+    from screening.ops.edges import EdgeArrays as EdgeArrays
+    from screening.ops.native import set_threads as set_threads
+
+_HOME = {
+    "Crystal": "screening.crystals.crystal",
+    "Crystals": "screening.crystals.batch",
+    "EdgeArrays": "screening.ops.edges",
+    "Graphs": "screening.graphs",
+    "Limits": "screening.crystals.validate",
+    "Neighbors": "screening.graphs",
+    "PackedCrystals": "screening.crystals.packed",
+    "Reason": "screening.crystals.crystal",
+    "Rejection": "screening.crystals.crystal",
+    "graph_batches": "screening.graphs",
+    "neighbor_list": "screening.graphs",
+    "pack_graphs": "screening.graphs",
+    "read": "screening.crystals.read",
+    "read_batches": "screening.crystals.read",
+    "set_threads": "screening.ops.native",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

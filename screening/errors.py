@@ -1,0 +1,34 @@
+"""The errors a user can meet, each with the exit code the command line ends with.
+
+A crystal that cannot be used is not an error: it is a `Rejection` (crystals/crystal.py).
+"""
+
+
+class ScreeningError(Exception):
+    """What went wrong with which thing, what was expected, and what to do about it."""
+
+    exit_code = 1
+
+
+class InputError(ScreeningError):
+    """The caller named something that does not exist or passed arguments that cannot be used."""
+
+    exit_code = 2
+
+
+class FileFormatError(ScreeningError):
+    """A file is damaged, incomplete, or of another format than its name says."""
+
+    exit_code = 3
+
+
+class ResourceError(ScreeningError):
+    """Memory, disk or a device is missing or too small for the request."""
+
+    exit_code = 4
+
+
+class NativeError(ScreeningError):
+    """The native core is missing, or was built without what the call needs."""
+
+    exit_code = 5

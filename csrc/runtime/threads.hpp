@@ -1,0 +1,55 @@
+// Work shared among threads that live as long as the call. Tasks are handed out one by one, so the result must not
+// depend on who runs which: every task owns what it writes.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace screening {
+
+// Calls body(task, thread) for every task in [0, tasks), thread in [0, threads). The first exception ends the hand-out
+// and is thrown here.
+template <class Body>
+void for_each_task(std::int64_t tasks, int threads, const Body& body) {
+  const int count = static_cast<int>(std::clamp<std::int64_t>(threads, 1, std::max<std::int64_t>(tasks, 1)));
+  if (count == 1) {
+    for (std::int64_t task = 0; task < tasks; ++task) {
+      body(task, 0);
+    }
+    return;
+  }
+  std::atomic<std::int64_t> next{0};
+  std::exception_ptr failure;
+  std::mutex failure_mutex;
+  const auto work = [&](int thread) {
+    try {
+      for (std::int64_t task = next++; task < tasks; task = next++) {
+        body(task, thread);
+      }
+    } catch (...) {
+      next = tasks;
+      const std::lock_guard lock(failure_mutex);
+      if (!failure) {
+        failure = std::current_exception();
+      }
+    }
+  };
+  {
+    std::vector<std::jthread> others;
+    others.reserve(static_cast<std::size_t>(count - 1));
+    for (int thread = 1; thread < count; ++thread) {
+      others.emplace_back(work, thread);
+    }
+    work(0);
+  }
+  if (failure) {
+    std::rethrow_exception(failure);
+  }
+}
+
+}  // namespace screening

@@ -1,0 +1,49 @@
+"""What the native `expand_sites` must give, in plain NumPy: slow and obvious, the definition of correct."""
+
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
+
+
+def expand_sites(
+    fractional: Float64, rotations: Float64, translations: Float64, lattice: Float64, tolerance: float
+) -> tuple[Float64, Int32]:
+    """Apply every operation x' = R x + t to every site; images of one site within `tolerance` are one atom.
+
+    Returns `fractional` (atoms, 3) in [0, 1) and `site` (atoms,). An atom is the mean of the images that lie within
+    `tolerance` angstrom of its first one, whatever lattice translation brings them there.
+    """
+    atoms: list[Float64] = []
+    sites: list[int] = []
+    for site, x in enumerate(fractional):
+        clusters: list[list[Float64]] = []
+        for image in _wrapped(rotations @ x + translations):
+            _place(image, clusters, lattice, tolerance)
+        atoms += [_wrapped(np.mean(cluster, axis=0)) for cluster in clusters]
+        sites += [site] * len(clusters)
+    return np.array(atoms, np.float64).reshape(-1, 3), np.array(sites, np.int32)
+
+
+def _place(image: Float64, clusters: list[list[Float64]], lattice: Float64, tolerance: float) -> None:
+    for cluster in clusters:
+        shift = _shift_to(image - cluster[0], lattice)
+        if np.linalg.norm((image + shift - cluster[0]) @ lattice) < tolerance:
+            cluster.append(image + shift)
+            return
+    clusters.append([image])
+
+
+def _shift_to(difference: Float64, lattice: Float64, reach: int = 3) -> Float64:
+    """The lattice translation, among those of up to `reach` cells, that makes a difference shortest."""
+    shifts = np.array(list(product(range(-reach, reach + 1), repeat=3))) - np.round(difference)
+    shortest: Float64 = shifts[np.argmin(np.linalg.norm((difference + shifts) @ lattice, axis=1))]
+    return shortest
+
+
+def _wrapped(fractional: Float64) -> Float64:
+    inside = fractional - np.floor(fractional)
+    return np.where(inside >= 1, 0.0, inside)

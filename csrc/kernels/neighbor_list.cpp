@@ -241,19 +241,19 @@ void set_row(const NeighborRows& rows, std::int64_t row, RowCut cut) {
   to[2] = cut.quota;
 }
 
-// Splits the rows of a crystal among threads when `threads` > 1; scratches[0] serves a single one.
+// Splits the rows of a crystal among threads when `threads` > 1; otherwise scratches[own] serves them all.
 template <class Body>
-void for_each_row(std::int32_t atoms, int threads, std::vector<Scratch>& scratches, std::size_t own, const Body& body) {
+void for_each_row(const Neighborhood& around, int threads, std::vector<Scratch>& scratches, std::size_t own, const Body& body) {
   if (threads == 1) {
-    for (std::int32_t i = 0; i < atoms; ++i) {
-      body(i, scratches[own]);
+    for (std::int32_t k = 0; k < around.atoms(); ++k) {
+      body(around.kth(k), scratches[own]);
     }
     return;
   }
-  for_each_task((atoms + kRowBlock - 1) / kRowBlock, threads, [&](std::int64_t block, int thread) {
+  for_each_task((around.atoms() + kRowBlock - 1) / kRowBlock, threads, [&](std::int64_t block, int thread) {
     const auto start = static_cast<std::int32_t>(block) * kRowBlock;
-    for (std::int32_t i = start; i < std::min(atoms, start + kRowBlock); ++i) {
-      body(i, scratches[static_cast<std::size_t>(thread)]);
+    for (std::int32_t k = start; k < std::min(around.atoms(), start + kRowBlock); ++k) {
+      body(around.kth(k), scratches[static_cast<std::size_t>(thread)]);
     }
   });
 }
@@ -265,7 +265,7 @@ void count_crystal(const CrystalBatch& batch, const NeighborRule& rule, const Ne
   const double limit = square_below(rule.cutoff);
   if (rule.max_neighbors == 0) {
     around.build(rule.cutoff);
-    for_each_row(around.atoms(), threads, scratches, own, [&](std::int32_t i, Scratch&) {
+    for_each_row(around, threads, scratches, own, [&](std::int32_t i, Scratch&) {
       set_row(rows, around.first() + i, keep_all(limit, count_row(around, i, limit)));
     });
     return;
@@ -276,7 +276,7 @@ void count_crystal(const CrystalBatch& batch, const NeighborRule& rule, const Ne
     const bool last = radius >= rule.cutoff;
     const double search = last ? limit : radius * radius;
     around.build(radius);
-    for_each_row(around.atoms(), threads, scratches, own, [&](std::int32_t i, Scratch& scratch) {
+    for_each_row(around, threads, scratches, own, [&](std::int32_t i, Scratch& scratch) {
       if (done[static_cast<std::size_t>(i)]) {
         return;
       }
@@ -308,7 +308,7 @@ void fill_crystal(const CrystalBatch& batch, double cutoff, const NeighborEdges&
       }
     }
   }
-  for_each_row(around.atoms(), threads, scratches, own,
+  for_each_row(around, threads, scratches, own,
                [&](std::int32_t i, Scratch& scratch) { write_row(around, i, edges, scratch); });
 }
 

@@ -1,10 +1,10 @@
 // Neighbour lists, CUDA twin of neighbor_list.cpp; contract in kernels.hpp.
-// Layout: edges in CSR order, 48 bytes an edge; scratch is 20 bytes a ghost, some 130 an atom, 600 a crystal, and twice
-// that a ghost in crystals of more than 4,096 ghosts, where rows are found in bins and sorted.
-// Ownership: a warp owns a row and writes it in order, in whole lines. The stream is waited for once to size the
-// scratch, and once to know that the rows fit; limiting the number takes three waits a round, one round mostly.
+// Layout: edges in CSR order, 48 bytes an edge. Scratch: 20 bytes a ghost and 32 more in batches with binned crystals,
+// 52 an atom, 432 a crystal; 12 an atom and 8 a distance to limit the number, 12 an atom and 4 an edge to sort bins.
+// Ownership: a warp owns a row and writes it in order, in whole lines. Counting waits for the stream once, to size the
+// scratch, filling once more to know that the rows fit; limiting the number waits three times a round, mostly one round.
 // Determinism: float32 proposes with a proven margin, float64 decides as on the CPU; atomics are on integers only.
-// Bound: 16 bytes from L1 and 12 instructions a ghost and row, some 40 float64 operations an edge, 48 bytes written.
+// Bound: a ghost and row costs 16 bytes from L1 and some 20 instructions, an edge 40 float64 operations and 48 bytes.
 #define SCREENING_LEVEL cuda  // the arithmetic of math/ compiled for this twin
 
 #include <limits>
@@ -17,6 +17,7 @@ namespace screening::cuda {
 namespace {
 
 constexpr std::int32_t kUncounted = -1;
+constexpr int kWritingBlocks = 3;  // a multiprocessor: 80 registers a thread, of which none spills
 
 __device__ void set_row(const NeighborRows& rows, std::int64_t atom, const RowCut& cut) {
   if (lane() == 0) {
@@ -39,7 +40,7 @@ __global__ void __launch_bounds__(kBlock)
 
 __device__ void leave_pending(const Neighborhoods& all, const Row& row) {
   if (lane() == 0) {
-    atomicAdd(&all.cells[all.crystal[row.atom]].pending, 1);
+    atomicAdd(&all.cells[all.atom[row.atom].crystal].pending, 1);
     atomicAdd(&all.status->pending, 1);
   }
 }
@@ -108,11 +109,11 @@ __global__ void __launch_bounds__(kBlock)
 }
 
 // Rows whose ghosts come in row order as they lie.
-__global__ void __launch_bounds__(kBlock)
+__global__ void __launch_bounds__(kBlock, kWritingBlocks)
     write_rows(const __grid_constant__ Neighborhoods all, const __grid_constant__ NeighborEdges edges) {
   __shared__ WarpScratch scratch[kBlock / kWarp];
   const std::int64_t i = warp_in_grid();
-  if (i >= all.atoms || all.cells[all.crystal[i]].binned) {
+  if (i >= all.atoms || all.cells[all.atom[i].crystal].binned) {
     return;
   }
   WarpScratch& own = scratch[warp_in_block()];
@@ -149,7 +150,7 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-__global__ void __launch_bounds__(kBlock)
+__global__ void __launch_bounds__(kBlock, kWritingBlocks)
     write_binned_rows(const __grid_constant__ Neighborhoods all, const __grid_constant__ NeighborEdges edges,
                       const std::int64_t* offsets, std::int32_t* numbers) {
   __shared__ WarpScratch scratch[kBlock / kWarp];
@@ -201,10 +202,7 @@ class Search {
     all_.atoms = batch.atoms();
     all_.status = memory.take_filled<Status>(1, 0);
     all_.cells = memory.take<Cell>(all_.crystals);
-    all_.boxes = memory.take<Box>(all_.crystals);
-    all_.crystal = memory.take<std::int32_t>(all_.atoms);
-    all_.place = memory.take<Vec3>(all_.atoms);
-    all_.wrap = memory.take<Shift>(all_.atoms);
+    all_.atom = memory.take<Atom>(all_.atoms);
     all_.ghost_counts = memory.take<std::int32_t>(all_.atoms);
     all_.ghost_offsets = memory.take<std::int64_t>(all_.atoms + 1);
     launch(open_cells, all_.crystals, stream(), all_);

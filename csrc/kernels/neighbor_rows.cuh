@@ -33,22 +33,23 @@ struct Edge {
 };
 
 __device__ Row row_of(const Neighborhoods& all, std::int64_t atom) {
-  const Cell* cell = &all.cells[all.crystal[atom]];
-  const Vec3 from = all.place[atom];
-  return {cell, static_cast<std::int32_t>(atom), from, all.wrap[atom], centred(*cell, from)};
+  const Atom centre = all.atom[atom];
+  const Cell* cell = &all.cells[centre.crystal];
+  return {cell, static_cast<std::int32_t>(atom), centre.place, centre.wrap, centred(*cell, centre.place)};
 }
 
 // The edge from a row's atom to a ghost of its cell, with the operations of the CPU twin in their order.
 __device__ Edge edge_to(const Neighborhoods& all, const Row& row, std::int32_t number) {
   const std::int64_t g = row.cell->ghosts_begin + number;
   const std::int32_t j = all.ghost_atom[g], image = all.ghosts[g].image;
-  const Shift cells = shift_of(*row.cell, image), wrap = all.wrap[j];
+  const Shift cells = shift_of(*row.cell, image);
+  const Atom other = all.atom[j];
   Edge edge;
   edge.source = j;
   for (int axis = 0; axis < 3; ++axis) {
-    edge.shift.s[axis] = (cells.s[axis] + wrap.s[axis]) - row.wrap.s[axis];
+    edge.shift.s[axis] = (cells.s[axis] + other.wrap.s[axis]) - row.wrap.s[axis];
   }
-  edge.vector = edge_vector_of(row.from, all.place[j], offset_of(row.cell->basis, cells.s[0], cells.s[1], cells.s[2]));
+  edge.vector = edge_vector_of(row.from, other.place, offset_of(row.cell->basis, cells.s[0], cells.s[1], cells.s[2]));
   edge.square = dot(edge.vector, edge.vector);
   edge.itself = j == row.atom && image == row.cell->images / 2;
   return edge;

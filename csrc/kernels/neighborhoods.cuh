@@ -38,8 +38,15 @@ struct Box {
   unsigned long long low[6], high[7];
 };
 
+struct Atom {
+  Vec3 place;  // wrapped into the cell
+  Shift wrap;  // lattice vectors that were added for that
+  std::int32_t crystal;
+};
+
 struct Cell {
   Basis basis;
+  Box box;
   std::int32_t first, atoms;
   Vec3 origin;  // the middle of the box; float32 coordinates start there
   double half[3], radius, square, margin;
@@ -80,10 +87,7 @@ struct Neighborhoods {
 
   Status* status;
   Cell* cells;
-  Box* boxes;
-  std::int32_t* crystal;  // of each atom
-  Vec3* place;            // of each atom, wrapped
-  Shift* wrap;
+  Atom* atom;
 
   std::int32_t* ghost_counts;   // (atoms,)
   std::int64_t* ghost_offsets;  // (atoms + 1,)
@@ -127,7 +131,7 @@ __global__ void __launch_bounds__(kBlock) open_cells(const __grid_constant__ Nei
   cell.atoms = end - begin;
   cell.pending = cell.atoms;
   cell.radius = 0;
-  all.boxes[c] = {{~0ull, ~0ull, ~0ull, ~0ull, ~0ull, ~0ull}, {}};
+  cell.box = {{~0ull, ~0ull, ~0ull, ~0ull, ~0ull, ~0ull}, {}};
 }
 
 __device__ std::int32_t crystal_of(const Neighborhoods& all, std::int64_t atom) {
@@ -151,9 +155,9 @@ __device__ void widen_boxes(const Neighborhoods& all, std::int32_t crystal, bool
     }
     if (counts && (!together || lane() == 0)) {
       if (k < 6) {
-        atomicMin(&all.boxes[crystal].low[k], low);
+        atomicMin(&all.cells[crystal].box.low[k], low);
       }
-      atomicMax(&all.boxes[crystal].high[k], high);
+      atomicMax(&all.cells[crystal].box.high[k], high);
     }
   }
 }
@@ -177,9 +181,7 @@ __global__ void __launch_bounds__(kBlock) wrap_atoms(const __grid_constant__ Nei
       wrap.s[axis] = wrap_along(basis, axis, raw);
     }
     const Vec3 place = raw + offset_of(basis, wrap.s[0], wrap.s[1], wrap.s[2]);
-    all.crystal[i] = c;
-    all.wrap[i] = wrap;
-    all.place[i] = place;
+    all.atom[i] = {place, wrap, c};
     values[0] = place.x;
     values[1] = place.y;
     values[2] = place.z;
@@ -202,10 +204,10 @@ __device__ double first_radius(const Cell& cell, const double* span, const Aim& 
   return cbrt((kSurplus * aim.max_neighbors + 4) * volume / (4.18879 * cell.atoms));
 }
 
-__device__ double radius_of(const Cell& cell, const Box& box, const double* span, const Aim& aim) {
+__device__ double radius_of(const Cell& cell, const double* span, const Aim& aim) {
   double radius = aim.cutoff;
   if (aim.by_cut) {
-    radius = fmax(sqrt(from_ordered(box.high[6])) * (1 + 1e-12), 1e-3);
+    radius = fmax(sqrt(from_ordered(cell.box.high[6])) * (1 + 1e-12), 1e-3);
   } else if (aim.max_neighbors > 0) {
     radius = aim.grow ? kGrowth * cell.radius : first_radius(cell, span, aim);
   }
@@ -224,7 +226,6 @@ __global__ void __launch_bounds__(kBlock)
     all.status->pending = 0;
   }
   Cell& cell = all.cells[c];
-  const Box& box = all.boxes[c];
   cell.images = 0;
   cell.binned = false;
   if (cell.pending == 0 || all.status->fault != 0) {
@@ -232,8 +233,8 @@ __global__ void __launch_bounds__(kBlock)
   }
   double low[6], high[6], span[3], total = 1;
   for (int k = 0; k < 6; ++k) {
-    low[k] = from_ordered(box.low[k]);
-    high[k] = from_ordered(box.high[k]);
+    low[k] = from_ordered(cell.box.low[k]);
+    high[k] = from_ordered(cell.box.high[k]);
   }
   for (int axis = 0; axis < 3; ++axis) {
     span[axis] = high[3 + axis] - low[3 + axis];
@@ -241,7 +242,7 @@ __global__ void __launch_bounds__(kBlock)
     (axis == 0 ? cell.origin.x : axis == 1 ? cell.origin.y : cell.origin.z) = middle;
     cell.half[axis] = high[axis] - middle;
   }
-  cell.radius = radius_of(cell, box, span, aim);
+  cell.radius = radius_of(cell, span, aim);
   cell.last = cell.radius >= aim.cutoff;
   cell.square = cell.last ? aim.square : cell.radius * cell.radius;
   cell.margin = float_margin(2 * fmax(fmax(cell.half[0], cell.half[1]), cell.half[2]) + cell.radius, cell.radius);
@@ -290,8 +291,8 @@ __global__ void __launch_bounds__(kBlock) find_ghosts(const __grid_constant__ Ne
   if (j >= all.atoms) {
     return;
   }
-  const Cell& cell = all.cells[all.crystal[j]];
-  const Ghost home = centred(cell, all.place[j]);
+  const Cell& cell = all.cells[all.atom[j].crystal];
+  const Ghost home = centred(cell, all.atom[j].place);
   const auto bound = static_cast<float>(cell.radius * cell.radius + cell.margin);
   std::int64_t found = Lay ? all.ghost_offsets[j] : 0;
   for (std::int32_t first = 0; first < cell.images; first += kWarp) {
@@ -356,7 +357,7 @@ __global__ void __launch_bounds__(kBlock) bin_ghosts(const __grid_constant__ Nei
   if (j >= all.atoms) {
     return;
   }
-  const Cell& cell = all.cells[all.crystal[j]];
+  const Cell& cell = all.cells[all.atom[j].crystal];
   if (!cell.binned) {
     return;
   }

@@ -1,10 +1,10 @@
 // The fronts: check arguments, pick the twin. The only file that names both devices and all levels.
 #include <atomic>
-#include <cmath>
 #include <stdexcept>
 #include <string>
 
 #include "kernels.hpp"
+#include "kernels/usable.hpp"
 #include "math/lattice.hpp"
 
 namespace screening {
@@ -27,8 +27,8 @@ const Level kLevels[] = {
               __builtin_cpu_supports("bmi2") != 0;
      },
      avx512::neighbor_count, avx512::neighbor_fill},
-    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") != 0; },
-     avx2::neighbor_count, avx2::neighbor_fill},
+    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") != 0; }, avx2::neighbor_count,
+     avx2::neighbor_fill},
 #endif
     {"baseline", [] { return true; }, baseline::neighbor_count, baseline::neighbor_fill},
 };
@@ -63,8 +63,7 @@ void check(const CrystalBatch& batch, const NeighborRule& rule) {
   if (batch.pbc.rows() != batch.crystals() || batch.atom_offsets.rows() != batch.crystals() + 1) {
     throw std::invalid_argument("neighbor_list: lattice has " + std::to_string(batch.crystals()) +
                                 " crystals, so pbc must have as many rows and atom_offsets one more; got " +
-                                std::to_string(batch.pbc.rows()) + " and " +
-                                std::to_string(batch.atom_offsets.rows()));
+                                std::to_string(batch.pbc.rows()) + " and " + std::to_string(batch.atom_offsets.rows()));
   }
 }
 
@@ -90,33 +89,29 @@ void neighbor_fill(const CrystalBatch& batch, double cutoff, const NeighborEdges
 }
 
 std::string unusable_crystal(const CrystalBatch& batch) {
-  if (batch.atom_offsets[0] != 0 || batch.atom_offsets[batch.crystals()] != batch.atoms()) {
-    return "atom_offsets must run from 0 to the number of atoms, " + std::to_string(batch.atoms());
+  using namespace baseline;
+  const std::int64_t crystals = batch.crystals(), atoms = batch.atoms();
+  if (batch.atom_offsets[0] != 0 || batch.atom_offsets[crystals] != atoms) {
+    return words(Fault::ends, 0, 0, atoms);
   }
-  for (std::int64_t c = 0; c < batch.crystals(); ++c) {
-    const std::string which = "crystal " + std::to_string(c) + ": ";
+  for (std::int64_t c = 0; c < crystals; ++c) {
     const std::int32_t begin = batch.atom_offsets[c], end = batch.atom_offsets[c + 1];
-    if (end < begin || end > batch.atoms()) {
-      return which + "atom_offsets must not decrease";
+    if (end < begin || end > atoms) {
+      return words(Fault::order, c, 0, atoms);
     }
     const double* lattice = batch.lattice.data + 9 * c;
     const bool* pbc = batch.pbc.data + 3 * c;
-    for (int entry = 0; entry < 9; ++entry) {
-      if (pbc[entry / 3] && !std::isfinite(lattice[entry])) {
-        return which + "a periodic lattice vector is not finite";
-      }
+    const Basis basis = complete_basis(lattice, pbc);
+    if (!finite_where_periodic(lattice, pbc)) {
+      return words(Fault::lattice, c, 0, atoms);
     }
-    const baseline::Basis basis = baseline::complete_basis(lattice, pbc);
-    if (!(basis.measure > 1e-6)) {
-      return which + "the periodic lattice vectors enclose no volume";
+    if (!encloses_volume(basis)) {
+      return words(Fault::volume, c, 0, atoms);
     }
     for (std::int64_t i = begin; i < end; ++i) {
-      const double* p = batch.positions.data + 3 * i;
-      const baseline::Vec3 at{p[0], p[1], p[2]};
-      for (int axis = 0; axis < 3; ++axis) {
-        if (!(std::fabs(p[axis]) < 1e9) || !(std::fabs(baseline::dot(at, basis.dual[axis])) < 1e9)) {
-          return which + "the position of atom " + std::to_string(i - begin) + " is not finite or absurdly far away";
-        }
+      const double* at = batch.positions.data + 3 * i;
+      if (!is_reachable({at[0], at[1], at[2]}, basis)) {
+        return words(Fault::position, c, i - begin, atoms);
       }
     }
   }

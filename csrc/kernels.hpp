@@ -14,9 +14,9 @@ namespace screening {
 
 // Crystals laid end to end: atoms of crystal c are rows [atom_offsets[c], atom_offsets[c + 1]).
 struct CrystalBatch {
-  View<const double> positions;          // (atoms, 3) Cartesian, angstrom
-  View<const double> lattice;            // (crystals, 3, 3) rows are lattice vectors
-  View<const bool> pbc;                  // (crystals, 3)
+  View<const double> positions;           // (atoms, 3) Cartesian, angstrom
+  View<const double> lattice;             // (crystals, 3, 3) rows are lattice vectors
+  View<const bool> pbc;                   // (crystals, 3)
   View<const std::int32_t> atom_offsets;  // (crystals + 1,)
 
   std::int64_t crystals() const { return lattice.shape[0]; }
@@ -37,8 +37,8 @@ struct NeighborRule {
 //
 // neighbor_count writes the number of edges of every atom, and its row cut: edges with squared distance below
 // cut[0] are kept, those up to and including cut[1] are kept until cut[2] of them are. neighbor_fill repeats the
-// search and writes exactly those; no cut may reach beyond `cutoff`. A row is ordered by (source, shift), so neither threads, levels nor devices
-// change a bit of it.
+// search and writes exactly those; no cut may reach beyond `cutoff`. A row is ordered by (source, shift), so neither
+// threads, levels nor devices change a bit of it.
 struct NeighborRows {
   View<std::int32_t> count;  // (atoms,)
   View<double> cut;          // (atoms, 3)
@@ -57,7 +57,7 @@ void neighbor_count(const CrystalBatch&, const NeighborRule&, const NeighborRows
 void neighbor_fill(const CrystalBatch&, double cutoff, const NeighborEdges&, int threads, void* stream);
 
 // The first crystal that no neighbour list exists for (atoms not finite or absurdly far, periodic vectors without
-// volume), in words; empty when all are fine. Host arrays.
+// volume), in words; empty when all are fine. Host arrays: the CUDA twins look for themselves and throw these words.
 std::string unusable_crystal(const CrystalBatch&);
 
 // Levels of the CPU twins: names this build has and this processor runs, widest first; the one in use.
@@ -68,10 +68,10 @@ void set_simd_level(const std::string& name);
 bool cuda_compiled();
 int cuda_device_count();
 
-#define SCREENING_CPU_TWINS(level)                                                          \
+#define SCREENING_CPU_TWINS(level)                                                         \
   namespace level {                                                                        \
   void neighbor_count(const CrystalBatch&, const NeighborRule&, const NeighborRows&, int); \
-  void neighbor_fill(const CrystalBatch&, double cutoff, const NeighborEdges&, int);        \
+  void neighbor_fill(const CrystalBatch&, double cutoff, const NeighborEdges&, int);       \
   }
 SCREENING_CPU_TWINS(baseline)
 SCREENING_CPU_TWINS(avx2)

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 #include "runtime/view.hpp"
 
@@ -61,7 +62,12 @@ class Borrowed {
       throw py::type_error(std::string(name) + ": expected an array that supports DLPack, got " +
                            py::str(py::type::of(array)).cast<std::string>());
     }
-    capsule_ = array.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 0));
+    const auto device = array.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+    const py::tuple version = py::make_tuple(1, 0);
+    // Kernels run on the stream that is current, so the producer need not wait for one (-1).
+    capsule_ = device.first == kCuda
+                   ? array.attr("__dlpack__")(py::arg("max_version") = version, py::arg("stream") = -1)
+                   : array.attr("__dlpack__")(py::arg("max_version") = version);
     auto* versioned = static_cast<dlpack::Versioned*>(PyCapsule_GetPointer(capsule_.ptr(), "dltensor_versioned"));
     if (versioned == nullptr) {
       throw py::error_already_set();
@@ -113,6 +119,8 @@ class Borrowed {
     view_.device = tensor.device_type == 2 || tensor.device_type == 13 ? Device::cuda : Device::cpu;
     view_.device_index = tensor.device_id;
   }
+
+  static constexpr int kCuda = 2;
 
   pybind11::object capsule_;
   View<T> view_;

@@ -5,6 +5,7 @@ The only module that imports `_core`. It knows flat arrays, not crystals; refere
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def count_edges(
     _require_usable(positions, lattice, pbc, atom_offsets)
     atoms = len(positions)
     rows = EdgeRows(_empty(positions, atoms, dtype="int32"), _empty(positions, atoms, 3, dtype="float64"))
-    with _input_errors():
+    with _device_of(positions), _input_errors():
         _core.neighbor_count(
             positions,
             lattice,
@@ -108,7 +109,7 @@ def fill_edges(
     edges = int(offsets[-1])
     _require_room(positions, edges)
     out = _edge_arrays(positions, offsets, edges)
-    with _input_errors():
+    with _device_of(positions), _input_errors():
         _core.neighbor_fill(
             positions,
             lattice,
@@ -133,6 +134,24 @@ def expand_sites(
     """Apply symmetry operations to sites and merge images closer than the tolerance: (positions, site of each)."""
     fractions, sites = _core.expand_sites(fractional, rotations, translations, lattice, tolerance)
     return fractions, sites
+
+
+def site_coordinates(texts: list[str], *, limit: float) -> tuple[Array, int, bool]:
+    """Read every x, then every y, then every z, with or without uncertainty such as 0.3333(2), into rows.
+
+    Gives the rows (sites, 3), the place of the first text that is no finite number below the limit or -1, and
+    whether two rows are equal.
+    """
+    return _core.site_coordinates(texts, limit)
+
+
+def cell_lattice(texts: list[str | None], *, limit: float) -> tuple[list[float], Array, int, bool]:
+    """Read a, b, c, alpha, beta, gamma (angstrom, degrees), and lay a along x and b in the xy plane.
+
+    Gives the parameters, the lattice (3, 3), the place of the first text that is no finite number below the limit or
+    -1, and whether there is a cell with these parameters.
+    """
+    return _core.cell_lattice(texts, limit)
 
 
 def scan_rows(
@@ -200,7 +219,12 @@ def set_threads(count: int | None) -> None:
 
 def threads() -> int:
     """Tell how many threads native calls use now."""
-    return _thread_setting or machine.processors().allowed
+    return _thread_setting or _allowed_processors()
+
+
+@cache
+def _allowed_processors() -> int:
+    return machine.processors().allowed
 
 
 def simd_levels() -> list[str]:
@@ -251,6 +275,18 @@ def _input_errors() -> Iterator[None]:
         raise ResourceError("out of memory in the native core; use smaller batches") from full
 
 
+@contextmanager
+def _device_of(array: Array) -> Iterator[None]:
+    if not _on_cuda(array):
+        yield
+        return
+    import torch
+
+    # torch exports arrays of the current device only.
+    with torch.cuda.device(array.device):
+        yield
+
+
 def _on_cuda(array: Array) -> bool:
     return getattr(getattr(array, "device", None), "type", "cpu") == "cuda"
 
@@ -273,13 +309,13 @@ def _edge_arrays(like: Array, offsets: Array, edges: int) -> EdgeArrays:
     # One block for all four: the allocator then hands the same pages to the next batch instead of fresh ones, whose
     # first touch costs as much as the search.
     block = np.empty(edges * BYTES_PER_EDGE, np.uint8)
-    vector, distance, shift, source = np.split(block, [edges * 24, edges * 32, edges * 44])
+    wide, narrow = block[: edges * 32].view(np.float64), block[edges * 32 :].view(np.int32)
     return EdgeArrays(
         offsets,
-        source.view(np.int32),
-        shift.view(np.int32).reshape(edges, 3),
-        vector.view(np.float64).reshape(edges, 3),
-        distance.view(np.float64),
+        edge_source=narrow[edges * 3 :],
+        edge_shift=narrow[: edges * 3].reshape(edges, 3),
+        edge_vector=wide[: edges * 3].reshape(edges, 3),
+        edge_distance=wide[edges * 3 :],
     )
 
 
@@ -329,8 +365,9 @@ def _require_room(like: Array, edges: int) -> None:
 
 
 def _require_usable(positions: Array, lattice: Array, pbc: Array, atom_offsets: Array) -> None:
-    host = [a.cpu() if _on_cuda(a) else a for a in (positions, lattice, pbc, atom_offsets)]
+    if _on_cuda(positions):
+        return  # the CUDA twin looks on its way and says the same; copying a batch to the host costs more than its list
     with _input_errors():
-        problem = _core.unusable_crystal(*host)
+        problem = _core.unusable_crystal(positions, lattice, pbc, atom_offsets)
     if problem:
         raise InputError(f"no neighbour list: {problem}")

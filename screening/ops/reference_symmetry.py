@@ -1,4 +1,4 @@
-"""What the native `expand_sites` must give, in plain NumPy: slow and obvious, the definition of correct."""
+"""What native `expand_sites` and `cell_lattice` must give, in plain NumPy: slow, obvious, the definition of right."""
 
 from itertools import product
 
@@ -26,6 +26,16 @@ def expand_sites(
         atoms += [_wrapped(np.mean(cluster, axis=0)) for cluster in clusters]
         sites += [site] * len(clusters)
     return np.array(atoms, np.float64).reshape(-1, 3), np.array(sites, np.int32)
+
+
+def lattice_of(a: float, b: float, c: float, alpha: float, beta: float, gamma: float) -> Float64:
+    """Lay a along x and b in the xy plane, lengths in angstrom, angles in degrees; NaN where no cell has them."""
+    x, y, z = np.cos(np.radians([alpha, beta, gamma]))
+    sine = np.sqrt(1 - z**2)
+    across = (x - y * z) / sine
+    with np.errstate(invalid="ignore"):
+        height = np.sqrt(1 - y**2 - across**2)
+    return np.array([[a, 0, 0], [b * z, b * sine, 0], [c * y, c * across, c * height]])
 
 
 def _place(image: Float64, clusters: list[list[Float64]], lattice: Float64, tolerance: float) -> None:

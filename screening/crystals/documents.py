@@ -1,0 +1,85 @@
+"""From the paths a user names to documents: files, folders walked in natural order, archives streamed.
+
+What a document holds is for the formats to say; a file that none of them claims is a document like any other here,
+so that the caller can count it.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from screening.crystals.archives import Unreadable, Wanted, is_archive, members
+from screening.crystals.formats.format import Document
+from screening.errors import InputError
+
+__all__ = ["DATA_SET_LIST", "Unreadable", "documents", "is_archive"]
+
+# A folder with this file is one data set, read as a whole by the format that knows the list.
+DATA_SET_LIST = "id_prop.csv"
+
+_DIGITS = re.compile(r"\d+")
+
+
+def documents(
+    paths: Iterable[str | os.PathLike[str]], wanted: Wanted = lambda document: True
+) -> Iterator[Document | Unreadable]:
+    """Yield every file that these paths stand for, in order: files, those in folders, members of archives.
+
+    Folders are walked with `a2` before `a10`, hidden files passed over; a folder with `id_prop.csv` is one document
+    of that name whose path is the folder. Members of archives that `wanted` declines by name come without content.
+    A path that does not exist is an InputError before anything is read.
+    """
+    given = [Path(path) for path in paths]
+    for path in given:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+    return (found for path in given for found in _documents(path, wanted, ()))
+
+
+def _documents(path: Path, wanted: Wanted, around: tuple[tuple[int, int], ...]) -> Iterator[Document | Unreadable]:
+    try:
+        if path.is_dir():
+            yield from _in_folder(path, wanted, around)
+        elif path.exists():
+            yield from _in_file(path, wanted)
+        else:
+            yield Unreadable(str(path), "is a link to nothing, or was removed while reading")
+    except OSError as error:
+        yield Unreadable(str(path), f"cannot be opened: {error.strerror or error}")
+
+
+def _in_file(path: Path, wanted: Wanted) -> Iterable[Document | Unreadable]:
+    return members(path, wanted) if is_archive(path.name) else (Document(str(path), path),)
+
+
+def _in_folder(folder: Path, wanted: Wanted, around: tuple[tuple[int, int], ...]) -> Iterator[Document | Unreadable]:
+    status = folder.stat()
+    itself = status.st_dev, status.st_ino
+    if itself in around:
+        return  # a link back to a folder that is being walked already
+    names, others = [], set()
+    with os.scandir(folder) as found:
+        for entry in found:
+            if not entry.name.startswith("."):
+                names.append(entry.name)
+                if not entry.is_file(follow_symlinks=False):
+                    others.add(entry.name)
+    if DATA_SET_LIST in names and (folder / DATA_SET_LIST).is_file():
+        yield Document(str(folder / DATA_SET_LIST), folder)
+        return
+    names.sort(key=natural_key)
+    for name in names:
+        # The folder told what is a file already; asking again would take as long as the rest.
+        path = folder / name
+        yield from _documents(path, wanted, (*around, itself)) if name in others else _in_file(path, wanted)
+
+
+def natural_key(name: str) -> str:
+    """A key that sorts numbers within names by value: each is preceded by how many digits it has."""
+    return _DIGITS.sub(_with_length, name) + "\0" + name
+
+
+def _with_length(match: re.Match[str]) -> str:
+    digits = match[0].lstrip("0")
+    return f"{len(digits):03d}{digits}"

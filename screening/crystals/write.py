@@ -1,0 +1,184 @@
+"""Writes crystals back as text: extended XYZ, a folder of CIF files, JSON lines of pymatgen structures.
+
+Files appear whole or not at all: they grow under the name with `.part` behind it, are brought to the disk and then
+renamed, so that an interruption leaves the older file or none.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from screening.crystals.convert import require_volume
+from screening.crystals.crystal import Crystal
+from screening.crystals.formats.json_writer import json_line
+from screening.crystals.formats.xyz_writer import extxyz_frame
+from screening.crystals.sink import Sink
+from screening.errors import InputError, ResourceError
+
+BLOCK_BYTES = 1 << 20
+# File systems take names of 255 bytes; some are left for the suffix and a number.
+LONGEST_NAME = 240
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+=@()-]")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write(crystals: Iterable[Crystal], path: str | os.PathLike[str], *, format: str) -> int:
+    """Write crystals as `extxyz`, `cif` or `jsonl` and tell how many there were.
+
+    extxyz and jsonl make one file, compressed if its name ends in .gz; cif makes a new folder with a file for each
+    crystal, named after its id. extxyz keeps everything to the last bit; jsonl keeps positions to rounding, because
+    pymatgen reads fractional coordinates; cif keeps what a CIF can.
+    """
+    if format not in WRITERS:
+        raise InputError(f"format must be one of {', '.join(WRITERS)}, got {format!r}")
+    target = Path(path)
+    if not target.absolute().parent.is_dir():
+        raise InputError(f"{target}: there is no folder {target.parent}; make it first")
+    try:
+        return WRITERS[format](crystals, target)
+    except OSError as error:
+        kept = f"; {target} is as it was before" if target.exists() else ""
+        if error.errno in _FULL:
+            message = f"{target}: the disk is full or a size limit was reached{kept}; free some space and run it again"
+        else:
+            message = f"{target}: cannot be written ({error}){kept}; check the folder and its permissions"
+        raise ResourceError(message) from error
+
+
+# --- one file -------------------------------------------------------------------------------------------------
+
+
+def _write_file(crystals: Iterable[Crystal], path: Path, entry: Callable[[Crystal], bytes]) -> int:
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, expected the name of a file to write")
+    part = path.with_name(path.name + ".part")
+    sink = Sink(part)
+    try:
+        count = _pour(map(entry, crystals), sink, compressed=path.name.lower().endswith(".gz"))
+        sink.synchronise()
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    finally:
+        sink.close()
+    _synchronise(path.absolute().parent)
+    return count
+
+
+def _pour(entries: Iterable[bytes], sink: Sink, *, compressed: bool) -> int:
+    count = place = 0
+    # 31: a gzip header, without a time, so that equal crystals give equal files.
+    packer = zlib.compressobj(wbits=31) if compressed else None
+    for block, held in _blocks(entries):
+        packed = block if packer is None else packer.compress(block)
+        count += held
+        sink.seek(place)
+        place += sink.write(packed)
+        sink.check()
+    if packer is not None:
+        sink.seek(place)
+        sink.write(packer.flush())
+    return count
+
+
+def _blocks(entries: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Entries end to end, about a megabyte at a time, and how many they are."""
+    waiting: list[bytes] = []
+    size = 0
+    for entry in entries:
+        waiting.append(entry)
+        size += len(entry)
+        if size >= BLOCK_BYTES:
+            yield b"".join(waiting), len(waiting)
+            waiting, size = [], 0
+    yield b"".join(waiting), len(waiting)
+
+
+def _synchronise(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# --- a folder of CIF ------------------------------------------------------------------------------------------
+
+
+def _write_cif_folder(crystals: Iterable[Crystal], path: Path) -> int:
+    from screening.crystals.formats.cif_writer import write_cif
+
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path}: is there already; remove it, or name a new folder")
+    part = path.with_name(path.name + ".part")
+    with _empty_folder(part):
+        taken: dict[str, int] = {}
+        count = 0
+        for crystal in crystals:
+            require_volume(crystal)
+            _write_new(part, file_stem(crystal.id), write_cif(crystal), taken)
+            count += 1
+        # One call for all files: a call for each would take longer than writing them.
+        os.sync()
+        part.replace(path)
+    _synchronise(path.absolute().parent)
+    return count
+
+
+@contextlib.contextmanager
+def _empty_folder(folder: Path) -> Iterator[None]:
+    """Make a folder that no other process writes to, empty; remove it if the writing fails."""
+    folder.mkdir(exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ResourceError(f"{folder}: another process is writing it; wait for it or use another name") from error
+        try:
+            # An interrupted process may have left files.
+            for left in folder.iterdir():
+                left.unlink()
+            yield
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    finally:
+        os.close(handle)
+
+
+def file_stem(id: str) -> str:
+    """An id as the name of a file on any file system; different ids may give the same."""
+    name = _UNSAFE.sub("_", id)[:LONGEST_NAME]
+    return f"_{name}" if not name or name.startswith(".") else name
+
+
+def _write_new(folder: Path, stem: str, text: str, taken: dict[str, int]) -> None:
+    """Write a file that is not there yet; `taken` counts what was written under a stem that was needed again."""
+    while True:
+        number = taken.get(stem, 0)
+        name = f"{stem}-{number + 1}.cif" if number else f"{stem}.cif"
+        try:
+            with (folder / name).open("x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+        except FileExistsError:
+            taken[stem] = number + 1
+        else:
+            return
+
+
+WRITERS: Mapping[str, Callable[[Iterable[Crystal], Path], int]] = MappingProxyType(
+    {
+        "extxyz": lambda crystals, path: _write_file(crystals, path, extxyz_frame),
+        "cif": _write_cif_folder,
+        "jsonl": lambda crystals, path: _write_file(crystals, path, json_line),
+    }
+)

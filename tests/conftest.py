@@ -1,0 +1,38 @@
+"""What all tests share: reproducible Hypothesis runs, and GPU tests that say why they were skipped."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Derandomised, so that a failure is the same failure everywhere. `thorough` searches anew with every run; `few` is
+# for the sanitised build, which is several times slower.
+settings.register_profile("default", derandomize=True, deadline=None, database=None, max_examples=50)
+settings.register_profile("few", derandomize=True, deadline=None, database=None, max_examples=10)
+settings.register_profile("thorough", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def gpu_absence() -> str:
+    """Say why tests marked gpu cannot run here; empty when they can."""
+    from screening.ops import native
+
+    if not native.cuda_compiled():
+        return "the native module was built without CUDA (nvcc not found, or CUDA=OFF)"
+    if native.cuda_device_count() == 0:
+        return "the native module sees no CUDA device"
+    return ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if "gpu" in item.keywords]
+    reason = gpu_absence() if marked else ""
+    for item in marked if reason else []:
+        item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).resolve().parent.parent

@@ -1,0 +1,149 @@
+"""Names of labels: each alias means one target, nothing is converted, and nothing that is no number passes."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from screening.crystals.labels import (
+    TARGETS,
+    Kind,
+    canonical,
+    canonical_labels,
+    kind_of,
+    targets_table,
+    unit_of,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant", "unit"),
+    [
+        ("e_form", "formation_energy_per_atom", "eV/atom"),
+        ("formation_energy_peratom", "formation_energy_per_atom", "eV/atom"),
+        ("Formation Energy Per Atom", "formation_energy_per_atom", "eV/atom"),
+        ("e_form_per_atom_mp2020_corrected", "formation_energy_per_atom", "eV/atom"),
+        ("_oqmd_delta_e", "formation_energy_per_atom", "eV/atom"),
+        ("e_above_hull", "energy_above_hull", "eV/atom"),
+        ("ehull", "energy_above_hull", "eV/atom"),
+        ("energy_above_hull", "energy_above_hull", "eV/atom"),
+        ("gap pbe", "band_gap", "eV"),
+        ("Bandgap", "band_gap", "eV"),
+        ("Egap", "band_gap", "eV"),
+        ("mbj_bandgap", "band_gap_mbj", "eV"),
+        ("optb88vdw_bandgap", "band_gap_optb88vdw", "eV"),
+        ("gap expt", "band_gap_experimental", "eV"),
+        ("fermi_energy", "efermi", "eV"),
+        ("REF_energy", "energy", "eV/cell"),
+        ("dft_energy", "energy", "eV/cell"),
+        ("energy_per_atom", "energy_per_atom", "eV/atom"),
+        ("K_VRH", "bulk_modulus", "GPa"),
+        ("log10(K_VRH)", "log10_bulk_modulus", "log10(GPa)"),
+        ("log10(G_VRH)", "log10_shear_modulus", "log10(GPa)"),
+        ("bulk_modulus_kv", "bulk_modulus_voigt", "GPa"),
+        ("last phdos peak", "last_phdos_peak", "cm^-1"),
+        ("exfoliation_en", "exfoliation_energy", "meV/atom"),
+        ("magmom_oszicar", "total_magnetization", "muB/cell"),
+        ("spacegroup.number", "spacegroup_number", "1"),
+        ("space_group_it_number", "spacegroup_number", "1"),
+        ("is_metal", "is_metal", "1"),
+    ],
+)
+def test_an_alias_means_its_target(name: str, meant: str, unit: str) -> None:
+    assert canonical(name) == meant
+    assert unit_of(meant) == unit_of(name) == unit
+
+
+@pytest.mark.parametrize("name", ["formation_energy", "my Label", "n", "K", "target_0", "bandgaps", "", "gap_of_mine"])
+def test_an_unknown_name_is_kept_letter_by_letter(name: str) -> None:
+    assert canonical(name) == name
+    assert unit_of(name) == ""
+    assert kind_of(name) is None
+
+
+def test_different_functionals_averages_and_normalisations_stay_apart() -> None:
+    for name, other in [
+        ("gap pbe", "mbj_bandgap"),
+        ("gap pbe", "gap expt"),
+        ("energy", "energy_per_atom"),
+        ("energy", "free_energy"),
+        ("energy", "uncorrected_energy"),
+        ("k_vrh", "k_voigt"),
+        ("k_vrh", "log10(K_VRH)"),
+        ("e_form_per_atom", "e_form_per_cell"),
+    ]:
+        assert canonical(name) != canonical(other)
+
+
+def test_no_name_means_two_targets() -> None:
+    meant: dict[str, str] = {}
+    for target in TARGETS:
+        for name in (target.name, *target.aliases):
+            assert canonical(name) == target.name
+            assert meant.setdefault(name, target.name) == target.name
+            assert canonical(name.upper()) == target.name
+    assert len(meant) == sum(1 + len(target.aliases) for target in TARGETS)
+
+
+def test_every_target_has_a_unit_that_says_its_kind() -> None:
+    for target in TARGETS:
+        assert target.unit
+        if target.unit.endswith("/atom"):
+            assert target.kind == Kind.PER_ATOM
+        if target.unit.endswith("/cell"):
+            assert target.kind == Kind.PER_CELL
+        assert kind_of(target.name) == target.kind
+
+
+def test_every_scalar_number_is_a_label_and_nothing_else() -> None:
+    raw = {
+        "a": 1,
+        "b": -2.5,
+        "c": np.float32(0.5),
+        "d": np.int64(7),
+        "e": True,
+        "f": np.bool_(False),
+        "g": np.array(3.0),
+        "text": "1.0",
+        "none": None,
+        "nan": math.nan,
+        "inf": math.inf,
+        "numpy nan": np.float32("nan"),
+        "list": [1.0],
+        "array": np.ones(1),
+        "complex": 1j,
+        "huge": 10**400,
+    }
+    labels = canonical_labels(raw)
+    assert labels == {"a": 1.0, "b": -2.5, "c": 0.5, "d": 7.0, "e": 1.0, "f": 0.0, "g": 3.0}
+    assert all(type(value) is float for value in labels.values())
+
+
+def test_the_canonical_name_wins_over_its_alias() -> None:
+    expected = {"e_form": 1.0, "formation_energy_per_atom": 2.0}
+    assert canonical_labels({"e_form": 1.0, "formation_energy_per_atom": 2.0}) == expected
+    assert canonical_labels({"formation_energy_per_atom": 2.0, "e_form": 1.0}) == expected
+
+
+def test_a_missing_canonical_value_leaves_its_name_to_the_alias() -> None:
+    assert canonical_labels({"formation_energy_per_atom": None, "e_form": 1.0}) == {"formation_energy_per_atom": 1.0}
+
+
+def test_of_two_aliases_the_first_is_renamed() -> None:
+    assert canonical_labels({"gap": 1.0, "bandgap": 2.0}) == {"band_gap": 1.0, "bandgap": 2.0}
+
+
+@given(st.dictionaries(st.sampled_from([n for t in TARGETS for n in (t.name, *t.aliases)]) | st.text(), st.floats()))
+def test_no_finite_value_is_lost_or_changed(raw: dict[str, float]) -> None:
+    labels = canonical_labels(raw)
+    finite = [value for value in raw.values() if math.isfinite(value)]
+    assert sorted(labels.values()) == sorted(finite)
+    assert all(canonical(name) in labels for name, value in raw.items() if math.isfinite(value))
+
+
+def test_the_table_shows_every_target() -> None:
+    lines = targets_table().splitlines()
+    assert len(lines) == len(TARGETS) + 2
+    assert "| `band_gap` | eV | intensive | `bandgap`" in targets_table()

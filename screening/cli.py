@@ -1,0 +1,264 @@
+"""The command line: each command parses its options, calls one function of the library and prints what came of it.
+
+Nothing heavy is imported before a command needs it, so that help appears at once.
+"""
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from screening.errors import ScreeningError
+
+if TYPE_CHECKING:
+    from screening.crystals.pack import Tally
+
+# Without a terminal, a line this often says how far the run is.
+PLAIN_INTERVAL_S = 10.0
+MOST_WORKERS = 8
+# Less than this is parsed before the first process besides this one has started.
+SMALL_BYTES = 8_000_000
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+app = typer.Typer(
+    name="screening",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Output(StrEnum):
+    """What `pack` can write."""
+
+    H5 = "h5"
+    EXTXYZ = "extxyz"
+    CIF = "cif"
+    JSONL = "jsonl"
+
+
+class Stopped(SystemExit):
+    """Raised by a signal, to leave through every `with` on the way, so that half-written files and processes go."""
+
+
+class _Stop:
+    """What to do about signals: raise at once, and again at the next safe place.
+
+    Python swallows what is raised while it cleans up after an object, so that the first may be lost.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        for number in STOPPING:
+            signal.signal(number, self._received)
+        sys.unraisablehook = self._told
+
+    def check(self) -> None:
+        """Raise when a signal came."""
+        if self.number:
+            raise Stopped(128 + self.number)
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        for other in STOPPING:
+            signal.signal(other, signal.SIG_IGN)
+        self.number = number
+        self.check()
+
+    def _told(self, swallowed: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(swallowed.exc_type, Stopped):
+            sys.__unraisablehook__(swallowed)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line and its exit code, a signal 128 and its number."""
+    stop = _Stop()
+    try:
+        app(prog_name="screening", obj=stop)
+    except ScreeningError as error:
+        print(f"screening: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except Stopped:
+        print(f"screening: stopped by {signal.Signals(stop.number).name}", file=sys.stderr)
+        raise
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from screening.crystals.version import code_version
+
+        print(f"screening {code_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def screening(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Screen a million candidate crystals: read, graph, predict, store, query."""
+
+
+@app.command()
+def pack(
+    context: typer.Context,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="Files, folders and .zip or .tar archives, read in this order."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="The file to write (with --to cif a new folder); an older one is replaced."
+        ),
+    ],
+    to: Annotated[
+        Output | None,
+        typer.Option(help="Write this instead of what the output's name says (.h5, .extxyz, .jsonl)."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Processes that parse; by default the processors allowed, at most {MOST_WORKERS}; 1 for small files.",
+        ),
+    ] = None,
+    max_atoms: Annotated[int | None, typer.Option(min=1, help="Refuse crystals with more atoms.")] = None,
+    min_distance: Annotated[
+        float, typer.Option(min=0.0, max=10.0, help="Refuse crystals with atoms closer than this (angstrom).")
+    ] = 0.5,
+    min_volume: Annotated[
+        float, typer.Option(min=0.0, help="Refuse crystals with less volume per atom (cubic angstrom).")
+    ] = 0.5,
+    rejections: Annotated[
+        Path | None, typer.Option(help="List what was refused in this CSV file: id, source, reason, message.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless it fails.")] = False,
+) -> None:
+    """Check crystals and pack them into one file.
+
+    Reads CIF, POSCAR, extended XYZ, JSON (pymatgen, ASE, JARVIS, OPTIMADE), CSV and Parquet tables, CGCNN folders,
+    ASE databases and packed files, alone, gzipped, in folders or in archives. Every entry is either accepted or
+    refused with a reason; both are counted, and a packed file holds both. Refusals are no failure.
+
+    The output is there when it is whole: interrupted, or on a full disk, the older file stays or there is none.
+
+    - `screening pack candidates/ more.zip -o crystals.h5`
+
+    - `screening pack crystals.h5 -o small.extxyz --max-atoms 50`
+    """
+    from screening import machine
+    from screening.crystals.pack import known_bytes
+    from screening.crystals.pack import pack as packed
+    from screening.crystals.validate import Limits
+
+    start = time.monotonic()
+    total = known_bytes(inputs)
+    if workers is None:
+        small = total is not None and total < SMALL_BYTES
+        workers = 1 if small else min(machine.processors().allowed, MOST_WORKERS)
+    with _progress(total, quiet=quiet) as show:
+
+        def progress(tally: "Tally") -> None:
+            context.obj.check()
+            show(tally)
+
+        tally = packed(
+            inputs,
+            output,
+            to=None if to is None else str(to),
+            limits=Limits(min_distance=min_distance, min_volume_per_atom=min_volume, max_atoms=max_atoms),
+            workers=workers,
+            rejections=rejections,
+            progress=progress,
+        )
+    if not quiet:
+        print("\n".join(_summary(tally, output, time.monotonic() - start)))
+
+
+@app.command()
+def doctor(
+    folder: Annotated[
+        Path, typer.Option(help="A folder that results would go to: its disk and locks are tried.")
+    ] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+) -> None:
+    """Check what this installation can do, and say the cure for what is broken.
+
+    Tells the native core's level, CUDA, devices, packages, HDF5 and file locks, Slurm, memory and disk. The exit code
+    is not 0 when something is broken.
+    """
+    from screening import doctor as diagnosis
+
+    found = diagnosis.checks(folder)
+    diagnosis.report(found, sys.stdout, as_json=as_json)
+    raise typer.Exit(diagnosis.exit_code(found))
+
+
+@contextlib.contextmanager
+def _progress(total_bytes: int | None, *, quiet: bool) -> Iterator[Callable[["Tally"], None]]:
+    """Show how far a run is, on standard error: a bar on a terminal, now and then a line elsewhere."""
+    if quiet:
+        yield lambda tally: None
+    elif not sys.stderr.isatty():
+        yield _plain_lines()
+    else:
+        with _bar(total_bytes) as update:
+            yield update
+
+
+def _plain_lines() -> Callable[["Tally"], None]:
+    start = told = time.monotonic()
+
+    def update(tally: "Tally") -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= PLAIN_INTERVAL_S:
+            told = now
+            rate = tally.read / (now - start)
+            print(
+                f"{tally.read:,} read, {tally.rejected.total():,} refused, {rate:,.0f}/s", file=sys.stderr, flush=True
+            )
+
+    return update
+
+
+@contextlib.contextmanager
+def _bar(total_bytes: int | None) -> Iterator[Callable[["Tally"], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    start = time.monotonic()
+    remaining = [BarColumn(), TimeRemainingColumn()] if total_bytes else []
+    columns = [SpinnerColumn(), TextColumn("{task.description}"), *remaining, TimeElapsedColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=total_bytes)
+
+        def update(tally: "Tally") -> None:
+            rate = tally.read / max(time.monotonic() - start, 1e-9)
+            text = f"{tally.read:,} crystals, {rate:,.0f}/s, {tally.rejected.total():,} refused"
+            bar.update(task, completed=tally.weight, description=text)
+
+        yield update
+
+
+def _summary(tally: "Tally", output: Path, seconds: float) -> Iterator[str]:
+    rate = tally.read / max(seconds, 1e-9)
+    width = len(f"{tally.read:,}")
+    yield f"read     {tally.read:{width},} crystals in {seconds:.1f} s ({rate:,.0f}/s)"
+    size = f", {output.stat().st_size / 1e6:,.1f} MB" if output.is_file() else ""
+    yield f"accepted {tally.accepted:{width},} with {tally.atoms:,} atoms, in {output}{size}"
+    yield f"refused  {tally.rejected.total():{width},}"
+    for reason, count in tally.rejected.most_common():
+        first = tally.first[reason]
+        yield f"  {reason} {count:,}, the first in {first.source}: {first.message}"
+    if tally.skipped:
+        yield f"passed over {tally.skipped:,} files of no known format, the first {tally.first_skipped}"

@@ -1,0 +1,196 @@
+"""Packs crystals of any format into one file, counting what was read, accepted and rejected on the way.
+
+Reading is read.py's work, writing that of packed.py and write.py; this joins the two, in constant memory.
+"""
+
+import contextlib
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from screening.crystals.crystal import Crystal, Reason, Rejection
+from screening.crystals.formats import format_of
+from screening.crystals.formats.format import Document
+from screening.crystals.packed_writer import PackedWriter
+from screening.crystals.read import ReadBatch, read_batches
+from screening.crystals.sink import Sink
+from screening.crystals.validate import Limits
+from screening.crystals.write import write
+from screening.errors import InputError, ResourceError
+
+PACKED = "h5"
+TEXT_SUFFIXES = {".extxyz": "extxyz", ".xyz": "extxyz", ".jsonl": "jsonl"}
+OUTPUTS = (PACKED, "extxyz", "cif", "jsonl")
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# Formats whose pieces weigh what they take on disk.
+WEIGHED = ("cif", "extxyz", "poscar", "json")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was read so far: `read` = `accepted` + the sum of `rejected`; the first rejection of each reason."""
+
+    accepted: int = 0
+    rejected: Counter[Reason] = field(default_factory=Counter)
+    first: dict[Reason, Rejection] = field(default_factory=dict)
+    atoms: int = 0
+    weight: int = 0
+    skipped: int = 0
+    first_skipped: str = ""
+
+    @property
+    def read(self) -> int:
+        """How many entries were read."""
+        return self.accepted + self.rejected.total()
+
+    def add(self, batch: ReadBatch) -> None:
+        """Count one more batch."""
+        self.accepted += len(batch.crystals)
+        self.atoms += len(batch.crystals.numbers)
+        self.weight += batch.weight
+        self.first_skipped = self.first_skipped or next(iter(batch.skipped), "")
+        self.skipped += len(batch.skipped)
+        for rejection in batch.rejections:
+            self.rejected[rejection.reason] += 1
+            self.first.setdefault(rejection.reason, rejection)
+
+
+def pack(
+    inputs: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    to: str | None = None,
+    limits: Limits | None = None,
+    workers: int = 1,
+    rejections: str | os.PathLike[str] | None = None,
+    progress: Callable[[Tally], object] = lambda tally: None,
+) -> Tally:
+    """Read all inputs and write what is accepted to one output: a packed file, or `extxyz`, `cif` or `jsonl`.
+
+    Without `to`, the output's name tells. `rejections` names a CSV file for the rejections, which a packed file
+    holds anyway. `progress` is called after every batch. An older output is replaced once the new one is whole.
+    """
+    target, listed = Path(output), None if rejections is None else Path(rejections)
+    to = to or kind_of(target)
+    _require_output(target, inputs, to)
+    tally = Tally()
+    ours = [path for path in (target, listed) if path is not None]
+    batches = read_batches(inputs, limits=limits, workers=workers, ignore=ours)
+    with contextlib.closing(batches), _RejectionList(listed) as noted:
+        counted = _counted(batches, tally, noted.note, progress)
+        if to == PACKED:
+            with PackedWriter(target, limits=limits, inputs=[os.fspath(path) for path in inputs]) as writer:
+                for batch in counted:
+                    writer.append(batch.crystals, batch.rejections)
+                _require_entries(tally)
+        else:
+            write(_crystals(counted, tally), target, format=to)
+    return tally
+
+
+def kind_of(output: Path) -> str:
+    """What kind of file an output's name asks for."""
+    name = output.name.lower().removesuffix(".gz")
+    if output.suffix.lower() in (".h5", ".hdf5"):
+        return PACKED
+    for suffix, kind in TEXT_SUFFIXES.items():
+        if name.endswith(suffix):
+            return kind
+    raise InputError(
+        f"{output}: its name does not tell what to write; end it in .h5, or choose --to {'|'.join(OUTPUTS)}"
+    )
+
+
+def known_bytes(inputs: Iterable[str | os.PathLike[str]]) -> int | None:
+    """How many bytes there are to read, where that can be told at once and compared with `Tally.weight`."""
+    total = 0
+    for path in map(Path, inputs):
+        format = format_of(Document(str(path), path)) if path.is_file() else None
+        if format is None or format.name not in WEIGHED or path.suffix.lower() == ".gz":
+            return None
+        total += path.stat().st_size
+    return total
+
+
+def _require_output(output: Path, inputs: Sequence[str | os.PathLike[str]], to: str) -> None:
+    if to not in OUTPUTS:
+        raise InputError(f"cannot write {to!r}; choose one of {', '.join(OUTPUTS)}")
+    if not output.is_file():
+        return
+    if to == PACKED:
+        with output.open("rb") as file:
+            if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
+                raise InputError(f"{output}: is there already and no HDF5 file; remove it or choose another name")
+    elif any(Path(path).exists() and output.samefile(path) for path in inputs):
+        raise InputError(f"{output}: is one of the inputs; choose another name for the output")
+
+
+def _require_entries(tally: Tally) -> None:
+    if tally.read == 0:
+        seen = (
+            f"; {tally.skipped} files are of no known format, the first {tally.first_skipped}" if tally.skipped else ""
+        )
+        raise InputError(f"nothing to pack: the inputs hold no crystal{seen}")
+
+
+def _counted(
+    batches: Iterable[ReadBatch], tally: Tally, note: Callable[[Rejection], None], progress: Callable[[Tally], object]
+) -> Iterator[ReadBatch]:
+    for batch in batches:
+        tally.add(batch)
+        for rejection in batch.rejections:
+            note(rejection)
+        yield batch
+        progress(tally)
+
+
+def _crystals(batches: Iterable[ReadBatch], tally: Tally) -> Iterator[Crystal]:
+    for batch in batches:
+        yield from batch.crystals
+    _require_entries(tally)
+
+
+class _RejectionList:
+    """A CSV file of rejections, in place once it is whole; without a path they are not listed."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        if path is None:
+            return
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}; make it first")
+        self._part = path.with_name(path.name + ".part")
+        self._sink = Sink(self._part)
+        self._write(["id", "source", "reason", "message"])
+
+    def note(self, rejection: Rejection) -> None:
+        """Add a row."""
+        if self._path is not None:
+            self._write([rejection.id, rejection.source, str(rejection.reason), rejection.message])
+
+    def _write(self, row: Sequence[str]) -> None:
+        line = io.StringIO(newline="")
+        csv.writer(line).writerow(row)
+        self._sink.seek(0, os.SEEK_END)
+        self._sink.write(line.getvalue().encode("utf-8", "backslashreplace"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._path is None:
+            return
+        try:
+            if kind is None:
+                self._sink.synchronise()
+                self._part.replace(self._path)
+        except OSError as error:
+            raise ResourceError(f"{self._path}: cannot be written ({error}); check the disk and the folder") from error
+        finally:
+            self._sink.close()
+            self._part.unlink(missing_ok=True)

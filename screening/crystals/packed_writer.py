@@ -1,0 +1,179 @@
+"""Writes packed files (packed.py has the layout), batch by batch, in constant memory."""
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from screening.crystals.batch import Crystals
+from screening.crystals.columns import GrowingColumn, GrowingOffsets, GrowingText
+from screening.crystals.crystal import Rejection
+from screening.crystals.labels import unit_of
+from screening.crystals.packed import FORMAT, REJECTION_FIELDS, SCHEMA_VERSION, stored_name
+from screening.crystals.sink import Sink
+from screening.crystals.validate import Limits
+from screening.crystals.version import code_version
+from screening.errors import InputError, ResourceError
+
+MOST_LABELS = 4096
+
+
+class PackedWriter:
+    """Writes one packed file, batch by batch, in constant memory; a context manager.
+
+    Leaving it normally puts the finished file in place of an older one in one step. Leaving it by an exception,
+    and a disk that is full, leaves the older file or none.
+    """
+
+    def __init__(self, path: Path | str, *, limits: Limits | None = None, inputs: Sequence[str] = ()) -> None:
+        self._path = Path(path)
+        self._part = self._path.with_name(self._path.name + ".part")
+        self._attributes = {"limits": json.dumps(asdict(limits or Limits()), sort_keys=True)}
+        self._accepted = self._rejected = 0
+        if not self._path.absolute().parent.is_dir():
+            raise InputError(f"{self._path}: there is no folder {self._path.parent}; make it first")
+        if self._path.is_dir():
+            raise InputError(f"{self._path}: a folder, expected the name of a file to write")
+        try:
+            self._sink = Sink(self._part)
+        except OSError as error:
+            raise ResourceError(self._sentence(error)) from error
+        self._file: h5py.File = None
+        with self._explained():
+            # From 1.10 on (2016), HDF5 keeps checksums of its own structures too. Chunks are written whole and once,
+            # so that a cache would only hold eight megabytes of them for every column.
+            self._file = h5py.File(self._sink, "w", libver=("v110", "v110"), rdcc_nbytes=0)
+            self._text = {name: GrowingText(self._file, name) for name in ("ids", "sources", "inputs")}
+            refused = self._file.create_group("rejections")
+            self._rejections = {name: GrowingText(refused, name) for name in REJECTION_FIELDS}
+            self._offsets = GrowingOffsets(self._file, "atom_offsets")
+            self._columns = {
+                "numbers": GrowingColumn(self._file, "numbers", (), np.uint8),
+                "positions": GrowingColumn(self._file, "positions", (3,), np.float64),
+                "lattice": GrowingColumn(self._file, "lattice", (3, 3), np.float64),
+                "pbc": GrowingColumn(self._file, "pbc", (3,), np.bool_),
+            }
+            self._optional: dict[str, GrowingColumn] = {}
+            self._labels: dict[str, GrowingColumn] = {}
+            self._label_group = self._file.create_group("labels")
+            self._text["inputs"].append(inputs)
+
+    def append(self, crystals: Crystals, rejections: Sequence[Rejection] = ()) -> None:
+        """Add a batch of accepted crystals, and rejections, after all earlier ones."""
+        with self._explained():
+            for name, column in self._columns.items():
+                column.append(getattr(crystals, name))
+            self._offsets.append(crystals.atom_offsets)
+            self._text["ids"].append(crystals.ids)
+            self._text["sources"].append(crystals.sources or [""] * len(crystals))
+            self._accepted += len(crystals)
+            self._append_labels(crystals)
+            self._append_optional("forces", (3,), crystals.forces, self._offsets.total)
+            self._append_optional("stress", (3, 3), crystals.stress, self._accepted)
+            self._append_rejections(rejections)
+
+    def _append_labels(self, crystals: Crystals) -> None:
+        before = self._accepted - len(crystals)
+        for name, values in crystals.labels.items():
+            if name not in self._labels:
+                self._labels[name] = self._new_label(name)
+            self._labels[name].skip_to(before)
+            self._labels[name].append(values)
+        for column in self._labels.values():
+            column.skip_to(self._accepted)
+
+    def _new_label(self, name: str) -> GrowingColumn:
+        if len(self._labels) == MOST_LABELS:
+            raise InputError(
+                f"{self._path}: more than {MOST_LABELS} different labels, `{name}` among them; labels are columns "
+                "that many crystals share: check whether something else was read as a label"
+            )
+        column = GrowingColumn(self._label_group, stored_name(name), (), np.float64)
+        column.dataset.attrs["unit"] = np.bytes_(unit_of(name).encode())
+        return column
+
+    def _append_optional(self, name: str, shape: tuple[int, ...], values: Any, total: int) -> None:
+        if values is not None:
+            if name not in self._optional:
+                self._optional[name] = GrowingColumn(self._file, name, shape, np.float64)
+            self._optional[name].skip_to(total - len(values))
+            self._optional[name].append(values)
+        elif name in self._optional:
+            self._optional[name].skip_to(total)
+
+    def _append_rejections(self, rejections: Sequence[Rejection]) -> None:
+        self._rejections["ids"].append([r.id for r in rejections])
+        self._rejections["sources"].append([r.source for r in rejections])
+        self._rejections["reasons"].append([str(r.reason) for r in rejections])
+        self._rejections["messages"].append([r.message for r in rejections])
+        self._rejected += len(rejections)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._discard()
+            return
+        with self._explained():
+            self._finish()
+
+    def _finish(self) -> None:
+        for column in (*self._columns.values(), *self._optional.values(), *self._labels.values()):
+            column.finish()
+        for text in (*self._text.values(), *self._rejections.values()):
+            text.finish()
+        self._offsets.finish()
+        counts = {"read": self._accepted + self._rejected, "accepted": self._accepted, "rejected": self._rejected}
+        counts["atoms"] = self._offsets.total
+        versions = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "code_version": code_version()}
+        for name, value in (versions | self._attributes | counts).items():
+            # Python strings would be stored with variable length, in a heap without checksums.
+            self._file.attrs[name] = np.bytes_(value) if isinstance(value, str) else value
+        self._file.close()
+        self._sink.synchronise()
+        self._part.replace(self._path)
+        self._sink.close()
+        _synchronise(self._path.absolute().parent)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Remove what was written when anything fails, a write above all."""
+        try:
+            yield
+            self._sink.check()
+        except BaseException as error:
+            self._discard()
+            if isinstance(error, OSError):
+                raise ResourceError(self._sentence(error)) from error
+            raise
+
+    def _sentence(self, error: OSError) -> str:
+        left = f"; {self._path} is as it was before" if self._path.exists() else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return f"{self._path}: the disk is full or a size limit was reached{left}; free some space and run it again"
+        return f"{self._path}: cannot be written ({error}){left}; check the folder and its permissions"
+
+    def _discard(self) -> None:
+        if self._file:
+            self._file.close()
+        self._sink.close()
+        self._part.unlink(missing_ok=True)
+
+
+def _synchronise(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

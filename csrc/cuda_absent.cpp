@@ -8,7 +8,8 @@ namespace {
 
 [[noreturn]] void absent() {
   throw std::runtime_error(
-      "this build has no CUDA kernels: put nvcc on PATH and rebuild with `pip install . -C cmake.define.SCREENING_CUDA=ON`,"
+      "this build has no CUDA kernels: put nvcc on PATH and rebuild with `pip install . -C "
+      "cmake.define.SCREENING_CUDA=ON`,"
       " or pass arrays on the CPU");
 }
 

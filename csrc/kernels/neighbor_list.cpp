@@ -243,7 +243,8 @@ void set_row(const NeighborRows& rows, std::int64_t row, RowCut cut) {
 
 // Splits the rows of a crystal among threads when `threads` > 1; otherwise scratches[own] serves them all.
 template <class Body>
-void for_each_row(const Neighborhood& around, int threads, std::vector<Scratch>& scratches, std::size_t own, const Body& body) {
+void for_each_row(const Neighborhood& around, int threads, std::vector<Scratch>& scratches, std::size_t own,
+                  const Body& body) {
   if (threads == 1) {
     for (std::int32_t k = 0; k < around.atoms(); ++k) {
       body(around.kth(k), scratches[own]);
@@ -292,8 +293,8 @@ void count_crystal(const CrystalBatch& batch, const NeighborRule& rule, const Ne
   }
 }
 
-void fill_crystal(const CrystalBatch& batch, double cutoff, const NeighborEdges& edges, std::int64_t crystal, int threads,
-                  std::vector<Scratch>& scratches, std::size_t own) {
+void fill_crystal(const CrystalBatch& batch, double cutoff, const NeighborEdges& edges, std::int64_t crystal,
+                  int threads, std::vector<Scratch>& scratches, std::size_t own) {
   Neighborhood& around = scratches[own].own;
   around.take(batch, crystal);
   double furthest = 0;

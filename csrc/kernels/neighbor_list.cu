@@ -1,10 +1,10 @@
 // Neighbour lists, CUDA twin of neighbor_list.cpp; contract in kernels.hpp.
 // Layout: edges in CSR order, 48 bytes an edge. Scratch: 20 bytes a ghost and 32 more in batches with binned crystals,
 // 52 an atom, 432 a crystal; 12 an atom and 8 a distance to limit the number, 12 an atom and 4 an edge to sort bins.
-// Ownership: a warp owns a row and writes it in order, in whole lines. Counting waits for the stream once, to size the
-// scratch, filling once more to know that the rows fit; limiting the number waits three times a round, mostly one round.
-// Determinism: float32 proposes with a proven margin, float64 decides as on the CPU; atomics are on integers only.
-// Bound: a ghost and row costs 16 bytes from L1 and some 20 instructions, an edge 40 float64 operations and 48 bytes.
+// Ownership: a warp owns a row and writes it in order, in whole lines. The stream is waited for once to size the
+// scratch, in filling again to know that the rows fit; a limited number takes three waits a round, mostly one round.
+// Determinism: float32 proposes with a proven margin, float64 decides as on the CPU; atomics are on integers.
+// Bound: a ghost of a row costs 16 bytes from L1 and some 20 instructions, an edge 48 bytes and 40 float64 operations.
 #define SCREENING_LEVEL cuda  // the arithmetic of math/ compiled for this twin
 
 #include <limits>

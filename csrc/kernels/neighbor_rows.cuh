@@ -129,9 +129,7 @@ __device__ __forceinline__ void propose(const Neighborhoods& all, const Row& row
     if (waiting >= kWarp) {
       body(true, scratch.waiting[lane()]);
       waiting -= kWarp;
-      const std::int32_t next = scratch.waiting[kWarp + lane()];
-      __syncwarp();
-      scratch.waiting[lane()] = next;
+      scratch.waiting[lane()] = scratch.waiting[kWarp + lane()];
       __syncwarp();
     }
   });

@@ -2,7 +2,8 @@
 // atom of the cell can see within a radius.
 //
 // Ghosts are numbered by (atom, shift), the order of a row. A float32 test with a proven margin proposes ghosts, 4 to
-// 16 at a time: |g - p|^2 < b as |g|^2 - 2 g.p < b - |p|^2, three multiply-adds a ghost; float64 decides. Above a size the ghosts are also binned, so that a row looks at its surroundings only.
+// 16 at a time: |g - p|^2 < b as |g|^2 - 2 g.p < b - |p|^2, three multiply-adds a ghost; float64 decides. Above a size
+// the ghosts are also binned, so that a row looks at its surroundings only.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +27,6 @@ typedef std::int32_t IntQuad __attribute__((vector_size(16)));
 struct FloatBounds {
   float sure, maybe;
 };
-
 
 class Neighborhood {
  public:
@@ -118,9 +118,10 @@ class Neighborhood {
   void around(std::int32_t atom, const Body& body) const {
     const Lanes x = spread(-2 * x_[atom]), y = spread(-2 * y_[atom]), z = spread(-2 * z_[atom]);
     const auto group = [&](std::int64_t g, std::uint32_t valid) {
-      const Lanes estimate = multiply_add(
-          load(ghost_z_.data() + g), z,
-          multiply_add(load(ghost_y_.data() + g), y, multiply_add(load(ghost_x_.data() + g), x, load(ghost_norm_.data() + g))));
+      const Lanes estimate =
+          multiply_add(load(ghost_z_.data() + g), z,
+                       multiply_add(load(ghost_y_.data() + g), y,
+                                    multiply_add(load(ghost_x_.data() + g), x, load(ghost_norm_.data() + g))));
       body(valid, estimate, g);
     };
     if (!gridded_) {
@@ -200,8 +201,9 @@ class Neighborhood {
 
   std::int64_t grow_images() {
     if (images_ > kMostImages) {
-      throw std::invalid_argument("neighbor_list: the cutoff reaches more than 10^8 images of a cell; is the lattice in "
-                                  "angstrom?");
+      throw std::invalid_argument(
+          "neighbor_list: the cutoff reaches more than 10^8 images of a cell; is the lattice in "
+          "angstrom?");
     }
     if (images_ + kLanes >= image_room_) {
       image_room_ = std::max<std::int64_t>(2 * image_room_, 512);
@@ -217,7 +219,8 @@ class Neighborhood {
   // Every image of every atom that comes within the radius of the box around the cell's atoms.
   void lay_ghosts() {
     const Lanes hx = spread(static_cast<float>(half_[0])), hy = spread(static_cast<float>(half_[1])),
-                hz = spread(static_cast<float>(half_[2])), bound = spread(static_cast<float>(radius_ * radius_ + margin_));
+                hz = spread(static_cast<float>(half_[2])),
+                bound = spread(static_cast<float>(radius_ * radius_ + margin_));
     std::int64_t room = 0;
     ghosts_ = 0;
     for (std::int32_t j = 0; j < atoms_; ++j) {
@@ -322,7 +325,8 @@ class Neighborhood {
     std::int32_t* start = bin_start_.reserve(bins + 2);
     std::fill_n(start, bins + 2, 0);
     for (std::size_t g = 0; g < n; ++g) {
-      bin[g] = (bin_along(0, ghost_x_[g]) * bins_[1] + bin_along(1, ghost_y_[g])) * bins_[2] + bin_along(2, ghost_z_[g]);
+      bin[g] =
+          (bin_along(0, ghost_x_[g]) * bins_[1] + bin_along(1, ghost_y_[g])) * bins_[2] + bin_along(2, ghost_z_[g]);
       ++start[bin[g] + 2];
     }
     for (std::size_t b = 2; b < bins + 2; ++b) {

@@ -17,8 +17,8 @@
 namespace screening::cuda {
 namespace {
 
-// From here on a row looks into bins: 128 steps of a warp through all ghosts cost more than some 10 through the bins
-// around it and sorting the row.
+// From here on a row looks into bins: an estimate of where 128 steps of a warp through all ghosts cost more than some
+// 10 steps through the bins around it and sorting the row.
 constexpr std::int64_t kBinFromGhosts = 4096;
 constexpr std::int64_t kMostGhosts = 2147483647 - 64;
 constexpr double kMostImages = 1e8;

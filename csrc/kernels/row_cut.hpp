@@ -23,9 +23,7 @@ struct RowCut {
 };
 
 // Every edge with a square up to `limit`.
-SCREENING_HD RowCut keep_all(double limit, std::int32_t count) {
-  return {limit, limit, kEndless, count};
-}
+SCREENING_HD RowCut keep_all(double limit, std::int32_t count) { return {limit, limit, kEndless, count}; }
 
 // The end of the shell that starts at or before `square`, which must be one of the squares.
 SCREENING_HD double shell_end(const double* squares, std::int32_t n, double square, double factor) {

@@ -9,13 +9,14 @@
 
 namespace screening::SCREENING_LEVEL {
 
-// By how much a squared distance from float32 coordinates may miss the exact one, for pairs within or at the edge of
-// `radius`, when no coordinate difference of such a pair exceeds `reach` = radius + the width of the box.
+// How far a squared distance from float32 coordinates may miss the exact one where it matters: with margin m and any s
+// up to radius^2, an exact square of at most s is below s + m in float32, and a float32 square below s - m belongs to
+// an exact one of at most s. No coordinate difference exceeds `reach` = radius + the width of the box.
 //
 // An atom is rounded once (u reach, u = 2^-24), a ghost as atom + lattice vector three times (3 u reach), the
 // difference once more: at most 5 u reach along an axis, so a distance is off by less than h = 9 u reach. Then
 // (d + h)^2 <= d^2 + 2 h radius + h^2 for d <= radius, and the six operations of the square add 6 u of it. Rounding
-// d^2 +- margin to float32 adds u radius^2 again; the factors below leave room for all of that.
+// s +- m to float32 adds u radius^2 again; the factors below leave room for all of that.
 SCREENING_HD double float_margin(double reach, double radius) {
   const double u = 1.0 / 16777216.0;
   const double h = 10 * u * reach;

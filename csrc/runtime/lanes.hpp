@@ -77,8 +77,8 @@ class Packing {
   explicit Packing(std::uint32_t bits) : bits_(bits) {
 #if defined(__AVX2__) && !defined(__AVX512F__)
     std::uint64_t spread_bits = _pdep_u64(bits, 0x0101010101010101ull) * 0xffull;
-    order_ = _mm256_cvtepu8_epi32(
-        _mm_cvtsi64_si128(static_cast<long long>(_pext_u64(0x0706050403020100ull, spread_bits))));
+    order_ =
+        _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(_pext_u64(0x0706050403020100ull, spread_bits))));
 #endif
   }
 
@@ -88,7 +88,8 @@ class Packing {
   void store(Vector lanes, Value* to) const {
     static_assert(sizeof(Value) == 4 && sizeof(Vector) == kLanes * 4);
 #if defined(__AVX512F__)
-    _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(static_cast<__mmask16>(bits_), reinterpret_cast<__m512i>(lanes)));
+    _mm512_storeu_si512(to,
+                        _mm512_maskz_compress_epi32(static_cast<__mmask16>(bits_), reinterpret_cast<__m512i>(lanes)));
 #elif defined(__AVX2__)
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
                         _mm256_permutevar8x32_epi32(reinterpret_cast<__m256i>(lanes), order_));

@@ -61,8 +61,8 @@ class DeviceGuard {
   int device_, before_ = 0;
 };
 
-// The pool that scratch comes from, one a device. The default pool gives everything back whenever the stream is waited
-// for, and taking it again costs more than a search; this one keeps a little, so that other allocators see the rest.
+// The pool that scratch comes from, one a device. The default pool gives everything back to the driver whenever a
+// stream is waited for, and each search would map memory anew; this one keeps 256 MiB and leaves the rest to others.
 inline cudaMemPool_t scratch_pool(int device) {
   static std::mutex mutex;
   static std::map<int, cudaMemPool_t> pools;

@@ -1,7 +1,7 @@
 """Neighbour lists of whole batches against what people use crystal by crystal: pymatgen's C routine, matscipy, vesin.
 
 Same crystals, same cutoff, one run, contestants in turn; each gives centre, neighbour, shift and distance of every
-edge (ours vectors too). Ours works in batches of 128 crystals, as a screen does; peers have no batches. Two sets:
+edge (ours vectors too). Ours works in batches of 250,000 edges, as a screen does; peers have no batches. Two sets:
 `small`, random cells of 12 atoms on average, skewed ones among them; `mixed`, of 25 atoms on average and up to 200,
 or the crystals of `--data FILE`.
 
@@ -22,10 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import timing
 from batches import Flat, laid, random_cells
 
+from screening.crystals.batch import Crystals
+from screening.crystals.read import read_batches
 from screening.ops import native
 from screening.ops.edges import EdgeArrays
 
-BATCH = 128
+BATCH_EDGES = 250_000
 NEIGHBORS = 12
 GRAPH_CUTOFF = 8.0
 PROMISED = {"small": 5.0, "mixed": 4.0}
@@ -52,9 +54,8 @@ def small(count: int) -> Flat:
 def mixed(count: int) -> Flat:
     """The crystals of `--data`, or random cells with the sizes of real ones."""
     if "--data" in sys.argv:
-        from screening.crystals.read import read_batches
-
-        batch = next(read_batches([Path(sys.argv[sys.argv.index("--data") + 1])], size=count)).crystals
+        path = Path(sys.argv[sys.argv.index("--data") + 1])
+        batch = Crystals.joined([read.crystals for read in read_batches(path)])[:count]
         return Flat(batch.positions, batch.lattice, batch.pbc, batch.atom_offsets)
     sizes = np.clip(np.random.default_rng(2).lognormal(2.95, 0.75, count).astype(int), 1, 200)
     return joined(random_cells(1, seed=c, atoms=(n, n), skew=0.4, density=0.058) for c, n in enumerate(sizes.tolist()))
@@ -74,7 +75,7 @@ def joined(cells: Iterable[Flat]) -> Flat:
 
 def full_lists(name: str, cells: Flat, cutoff: float, rounds: int) -> list[timing.Row]:
     """All edges within the cutoff, against each peer; then two threads against one."""
-    batches, singles = cut(cells), [cells.single(c) for c in range(len(cells.lattice))]
+    batches, singles = cut(cells, cutoff), [cells.single(c) for c in range(len(cells.lattice))]
     contestants: dict[str, Callable[[], int]] = {
         "ours": lambda: ours(batches, cutoff, threads=1),
         "ours, 2 threads": lambda: ours(batches, cutoff, threads=2),
@@ -90,7 +91,7 @@ def full_lists(name: str, cells: Flat, cutoff: float, rounds: int) -> list[timin
 
 def graphs(name: str, cells: Flat, rounds: int) -> list[timing.Row]:
     """The 12 nearest within 8 angstrom, against a peer's list and a sort in NumPy."""
-    batches, singles = cut(cells), [cells.single(c) for c in range(len(cells.lattice))]
+    batches, singles = cut(cells, GRAPH_CUTOFF, NEIGHBORS), [cells.single(c) for c in range(len(cells.lattice))]
     contestants: dict[str, Callable[[], object]] = {
         "ours": lambda: ours(batches, GRAPH_CUTOFF, threads=1, max_neighbors=NEIGHBORS),
         "ours, 2 threads": lambda: ours(batches, GRAPH_CUTOFF, threads=2, max_neighbors=NEIGHBORS),
@@ -132,10 +133,13 @@ def growth(repeats: tuple[int, ...]) -> list[timing.Row]:
     return [*rows, timing.Row("slowest size over fastest", "ratio", spread)]
 
 
-def cut(cells: Flat) -> list[Flat]:
-    """The crystals in batches."""
+def cut(cells: Flat, cutoff: float, max_neighbors: int | None = None) -> list[Flat]:
+    """The crystals in batches of about so many edges."""
+    rows = native.count_edges(*cells.arrays(), cutoff=cutoff, max_neighbors=max_neighbors)
+    edges = np.concatenate([[0], np.cumsum(rows.edge_count)])[cells.atom_offsets]
+    ends = np.searchsorted(edges, np.arange(BATCH_EDGES, edges[-1], BATCH_EDGES))
     batches = []
-    for start, end in pairwise([*range(0, len(cells.lattice), BATCH), len(cells.lattice)]):
+    for start, end in pairwise([0, *ends.tolist(), len(cells.lattice)]):
         atoms = slice(cells.atom_offsets[start], cells.atom_offsets[end])
         offsets = cells.atom_offsets[start : end + 1] - cells.atom_offsets[start]
         batches.append(Flat(cells.positions[atoms], cells.lattice[start:end], cells.pbc[start:end], offsets))

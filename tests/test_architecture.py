@@ -1,0 +1,392 @@
+"""The shape of the source: who may import whom, how long things get, what is documented, what is never named."""
+
+import ast
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "screening"
+
+# Lowest first. A module may import from its own layer and those below it; docs/architecture.md draws the same list.
+LAYERS = (
+    ("errors", "config", "machine", "locking"),
+    ("ops",),
+    ("crystals", "predictions", "runs.plan"),
+    ("store",),
+    ("graphs", "query", "report"),
+    ("models", "pretrained"),
+    ("training", "inference"),
+    ("runs", "doctor"),
+    ("cli",),
+)
+# The package's own face re-exports from any layer, lazily; only the command line may look at it.
+FACE = "screening"
+SOLE_CORE_IMPORTER = "screening.ops.native"
+NEEDS_TORCH = ("screening.models", "screening.training", "screening.inference")
+FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "manager", "data", "info", "misc"}
+FILE_LINES, NATIVE_FILE_LINES, FUNCTION_LINES = 500, 400, 80
+NATIVE_SUFFIXES = {".cpp", ".hpp", ".cu", ".cuh"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, the line, and whether it happens when the importing module is loaded."""
+
+    name: str
+    line: int
+    at_load: bool
+
+
+@dataclass(frozen=True)
+class Module:
+    """A parsed source file of a package."""
+
+    name: str
+    path: Path
+    tree: ast.Module
+    is_package: bool
+
+
+def modules_of(package: Path) -> dict[str, Module]:
+    """Parse every file of a package, by dotted name."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = [package.name, *path.relative_to(package).with_suffix("").parts]
+        is_package = parts[-1] == "__init__"
+        name = ".".join(parts[:-1] if is_package else parts)
+        found[name] = Module(name, path, ast.parse(path.read_text(encoding="utf-8")), is_package)
+    return found
+
+
+@cache
+def screening_modules() -> dict[str, Module]:
+    return modules_of(PACKAGE)
+
+
+def imports_of(module: Module, known: frozenset[str]) -> Iterator[Import]:
+    """Every import of a module, inside functions too, but not those for type checkers alone: they never run."""
+
+    def walk(node: ast.AST, at_load: bool) -> Iterator[Import]:
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            for otherwise in node.orelse:
+                yield from walk(otherwise, at_load)
+            return
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno, at_load) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = absolute(module, node)
+            for alias in node.names:
+                member = f"{source}.{alias.name}"
+                is_module = member in known or member == "screening._core"
+                yield Import(member if is_module else source, node.lineno, at_load)
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, at_load and not inside)
+
+    return walk(module.tree, True)
+
+
+def absolute(module: Module, node: ast.ImportFrom) -> str:
+    """The module that a `from` import names, relative ones resolved."""
+    if node.level == 0:
+        return node.module or ""
+    package = module.name.split(".") if module.is_package else module.name.split(".")[:-1]
+    kept = package[: len(package) - (node.level - 1)]
+    return ".".join([*kept, *([node.module] if node.module else [])])
+
+
+def layer_of(name: str) -> int | None:
+    """The layer of a module by the longest entry that it is or lies in; None when it has none."""
+    if name == FACE:
+        return len(LAYERS)
+    inside = name.removeprefix("screening.")
+    entries = {entry: level for level, layer in enumerate(LAYERS) for entry in layer}
+    fitting = [entry for entry in entries if inside == entry or inside.startswith(entry + ".")]
+    return entries[max(fitting, key=len)] if fitting else None
+
+
+def upward_imports(modules: dict[str, Module]) -> list[str]:
+    """Imports that go up, in words."""
+    known = frozenset(modules)
+    found = []
+    for module in modules.values():
+        own = layer_of(module.name)
+        for imported in imports_of(module, known):
+            theirs = layer_of(imported.name) if imported.name in known else None
+            allowed = theirs is None or own is None or theirs <= own
+            if imported.name == FACE and module.name.startswith("screening.cli"):
+                allowed = True
+            if not allowed:
+                found.append(f"{module.name}:{imported.line} imports {imported.name}, which lies above it")
+    return found
+
+
+def import_cycle(modules: dict[str, Module]) -> list[str]:
+    """One import cycle among the modules, late imports counted; empty when there is none."""
+    known = frozenset(modules)
+    graph = {name: {i.name for i in imports_of(module, known)} & known - {name} for name, module in modules.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_every_module_has_a_layer() -> None:
+    homeless = [name for name in screening_modules() if layer_of(name) is None]
+    assert not homeless, f"{homeless} belong to no layer; add them to LAYERS here and to docs/architecture.md"
+
+
+def test_no_import_goes_up() -> None:
+    assert upward_imports(screening_modules()) == []
+
+
+def test_no_import_cycle() -> None:
+    assert import_cycle(screening_modules()) == []
+
+
+def test_native_module_has_one_importer() -> None:
+    modules = screening_modules()
+    importers = {m.name for m in modules.values() for i in imports_of(m, frozenset(modules)) if "_core" in i.name}
+    assert importers <= {SOLE_CORE_IMPORTER}, f"only {SOLE_CORE_IMPORTER} may import _core"
+
+
+def test_only_the_face_imports_by_name() -> None:
+    by_name = ("import_module", "__import__")
+    users = {m.name for m in screening_modules().values() if any(word in ast.unparse(m.tree) for word in by_name)}
+    assert users <= {FACE}, "an import by name hides from the tests above"
+
+
+def test_torch_is_loaded_late_outside_the_models() -> None:
+    modules = screening_modules()
+    early = [
+        f"{m.name}:{i.line}"
+        for m in modules.values()
+        if not m.name.startswith(NEEDS_TORCH)
+        for i in imports_of(m, frozenset(modules))
+        if i.at_load and i.name.split(".")[0] == "torch"
+    ]
+    assert early == [], "login-node commands must start without torch: import it in the function that needs it"
+
+
+@pytest.mark.parametrize("module", ["screening", "screening.cli", "screening.doctor", "screening.ops.native"])
+def test_start_up_loads_no_heavy_package(module: str) -> None:
+    heavy = ("torch", "pymatgen", "ase", "polars", "pandas", "matplotlib", "scipy")
+    code = f"import sys, {module}; print(*sorted(set(sys.modules) & set({heavy!r})))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == []
+
+
+def test_architecture_page_draws_these_layers(root: Path) -> None:
+    page = (root / "docs/architecture.md").read_text(encoding="utf-8")
+    drawn = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| ") and "`" in line]
+    named = {
+        int(level): tuple(part.strip(" `") for part in names.split(","))
+        for level, names in drawn
+        if level.strip().isdigit()
+    }
+    assert named == dict(enumerate(LAYERS))
+
+
+def sources() -> list[Path]:
+    folders = [PACKAGE, ROOT / "tests", ROOT / "benchmarks", ROOT / "csrc", ROOT / "experiments"]
+    kinds = {".py", ".pyi", *NATIVE_SUFFIXES}
+    return [path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix in kinds]
+
+
+def test_no_file_has_a_name_that_says_nothing() -> None:
+    empty = [path for path in sources() if path.stem in FORBIDDEN_NAMES or path.parent.name in FORBIDDEN_NAMES]
+    assert empty == [], "name a file for the one thing that it owns"
+
+
+def test_no_file_is_long() -> None:
+    limits = {path: NATIVE_FILE_LINES if path.suffix in NATIVE_SUFFIXES else FILE_LINES for path in sources()}
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in limits}
+    assert [f"{p.relative_to(ROOT)}: {n} lines" for p, n in lines.items() if n > limits[p]] == []
+
+
+def functions_of(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def length_without_docstring(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return (function.end_lineno or 0) - (body[0].lineno if body else function.lineno) + 1
+
+
+def test_no_function_is_long() -> None:
+    python = [path for path in sources() if path.suffix == ".py"]
+    long = [
+        f"{path.relative_to(ROOT)}:{function.lineno} {function.name}"
+        for path in python
+        for function in functions_of(ast.parse(path.read_text(encoding="utf-8")))
+        if length_without_docstring(function) > FUNCTION_LINES
+    ]
+    assert long == []
+
+
+def test_nothing_is_called_get() -> None:
+    named = [f"{m.name}.{f.name}" for m in screening_modules().values() for f in functions_of(m.tree)]
+    assert [name for name in named if ".get_" in name] == [], "say what is made or found, not that it is got"
+
+
+def contracts(modules: dict[str, Module]) -> set[str]:
+    """Names of methods that some class of the package declares abstract and documents."""
+    return {
+        function.name
+        for module in modules.values()
+        for function in functions_of(module.tree)
+        if ast.get_docstring(function) and any("abstract" in ast.unparse(d) for d in function.decorator_list)
+    }
+
+
+def public_members(tree: ast.Module) -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Public classes and functions of a module, and public methods of its public classes."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            yield node.name, node
+            if isinstance(node, ast.ClassDef):
+                methods = [m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef)]
+                yield from ((f"{node.name}.{m.name}", m) for m in methods if not m.name.startswith("_"))
+
+
+def is_overload(node: ast.AST) -> bool:
+    return any("overload" in ast.unparse(d) for d in getattr(node, "decorator_list", []))
+
+
+def foreign_contract(module: Module, node: ast.ClassDef) -> set[str]:
+    """Names of what a class inherits from bases outside the package, such as `io.RawIOBase`, documented there."""
+    names: set[str] = set()
+    for statement in module.tree.body:
+        if isinstance(statement, ast.Import):
+            origins = {alias.asname or alias.name: alias.name for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom) and not absolute(module, statement).startswith("screening"):
+            origins = {alias.asname or alias.name: f"{statement.module}.{alias.name}" for alias in statement.names}
+        else:
+            continue
+        for base in (ast.unparse(base).split("[")[0] for base in node.bases):
+            first, *rest = base.split(".")
+            if first in origins:
+                names |= set(dir(pkgutil.resolve_name(".".join([origins[first], *rest]))))
+    return names
+
+
+def undocumented(modules: dict[str, Module]) -> list[str]:
+    """Public names without a docstring; a method may inherit it from what it overrides."""
+    inherited = contracts(modules)
+    found = []
+    for module in modules.values():
+        foreign: set[str] = set()
+        for name, node in public_members(module.tree):
+            if isinstance(node, ast.ClassDef):
+                foreign = foreign_contract(module, node)
+            overrides = "." in name and node.name in inherited | foreign
+            if not ast.get_docstring(node) and not is_overload(node) and not overrides:
+                found.append(f"{module.name}:{node.lineno} {name}")
+    return found
+
+
+def unannotated(modules: dict[str, Module]) -> list[str]:
+    """Public functions with a parameter or a result without a type."""
+    found = []
+    for module in modules.values():
+        for name, node in public_members(module.tree):
+            if isinstance(node, ast.ClassDef):
+                continue
+            takes = node.args
+            extra = [a for a in (takes.vararg, takes.kwarg) if a]
+            parameters = [*takes.posonlyargs, *takes.args, *takes.kwonlyargs, *extra]
+            bare = [a.arg for a in parameters if a.annotation is None and a.arg not in ("self", "cls")]
+            if bare or node.returns is None:
+                found.append(f"{module.name}:{node.lineno} {name}")
+    return found
+
+
+def test_public_names_are_documented() -> None:
+    assert undocumented(screening_modules()) == []
+
+
+def test_modules_are_documented() -> None:
+    bare = [m.name for m in screening_modules().values() if m.tree.body and not ast.get_docstring(m.tree)]
+    assert bare == []
+
+
+def test_public_functions_are_annotated() -> None:
+    assert unannotated(screening_modules()) == []
+
+
+# The rules above must be able to fail: small packages that break each of them.
+
+
+def package_of(folder: Path, **files: str) -> dict[str, Module]:
+    for name, text in files.items():
+        path = folder / "screening" / (name.replace("__", "/") + ".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return modules_of(folder / "screening")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from screening import cli",
+        "import screening.cli",
+        "from .. import cli",
+        "from ..cli import main",
+        "def late():\n    from screening.cli import main",
+        "try:\n    from screening.cli import main\nexcept ImportError:\n    pass",
+    ],
+)
+def test_an_upward_import_is_found(tmp_path: Path, text: str) -> None:
+    modules = package_of(tmp_path, crystals__read=text, cli="def main(): ...")
+    assert [found.split(" imports ")[1] for found in upward_imports(modules)] == ["screening.cli, which lies above it"]
+
+
+def test_downward_and_type_only_imports_are_fine(tmp_path: Path) -> None:
+    type_only = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from screening import cli"
+    modules = package_of(tmp_path, crystals__read=type_only, cli="from screening.crystals import read")
+    assert upward_imports(modules) == []
+    assert import_cycle(modules) == []
+
+
+def test_a_cycle_of_late_imports_is_found(tmp_path: Path) -> None:
+    modules = package_of(
+        tmp_path,
+        crystals__a="def f():\n    from screening.crystals import b",
+        crystals__b="from screening.crystals import c",
+        crystals__c="from .a import f",
+    )
+    assert {f"screening.crystals.{name}" for name in "abc"} <= set(import_cycle(modules))
+
+
+def test_a_module_without_a_layer_is_found(tmp_path: Path) -> None:
+    assert [layer_of(name) for name in package_of(tmp_path, elsewhere="")] == [None]
+    assert layer_of("screening.runs.plan") == layer_of("screening.crystals.batch")
+    assert layer_of("screening.runs.worker") == layer_of("screening.doctor")
+
+
+def test_missing_docstrings_and_types_are_found(tmp_path: Path) -> None:
+    lines = [
+        "import io",
+        "def documented(x: int) -> int: 'Add.'",
+        "def bare(x): ...",
+        "class Thing:",
+        "    def act(self): ...",
+        "class Sink(io.RawIOBase):",
+        "    'Takes.'",
+        "    def readable(self) -> bool: ...",
+        "    def own(self) -> None: ...",
+    ]
+    modules = package_of(tmp_path, ops__case="\n".join(lines))
+    bare = ["3 bare", "4 Thing", "5 Thing.act", "9 Sink.own"]
+    assert undocumented(modules) == [f"screening.ops.case:{name}" for name in bare]
+    assert unannotated(modules) == ["screening.ops.case:3 bare", "screening.ops.case:5 Thing.act"]

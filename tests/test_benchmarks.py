@@ -1,0 +1,113 @@
+"""The stopwatch and the table of the benchmarks: turns, ratios, promises, footprints; and that each case can be run."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import bench
+import pytest
+import timing
+from timing import Row
+
+
+def test_every_round_calls_each_once_and_the_order_rotates() -> None:
+    calls: list[str] = []
+    seconds = timing.interleaved({name: lambda name=name: calls.append(name) for name in "abc"}, 3, warm_up=False)  # type: ignore[misc]
+    assert "".join(calls) == "abcbcacab"
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3, "c": 3}
+    assert all(t >= 0 for times in seconds.values() for t in times)
+
+
+def test_warming_up_is_not_timed() -> None:
+    calls: list[int] = []
+    seconds = timing.interleaved({"only": lambda: calls.append(0)}, 2)
+    assert len(calls) == 3
+    assert len(seconds["only"]) == 2
+
+
+def test_the_ratio_is_taken_within_rounds_so_that_a_slow_round_does_not_count() -> None:
+    assert timing.paired_ratio(theirs=[2.0, 20.0, 2.0], ours=[1.0, 10.0, 1.0]) == 2.0
+    with pytest.raises(ValueError, match="zip"):
+        timing.paired_ratio([1.0], [1.0, 2.0])
+
+
+def test_the_fastest_peer_is_the_one_compared_with() -> None:
+    seconds = {"ours": [1.0, 1.0, 1.0], "slow": [9.0, 9.0, 9.0], "fast": [4.0, 4.0, 4.0]}
+    row = timing.versus_fastest("case", seconds, ours="ours", count=100, at_least=5)
+    assert (row.ours, row.peer, row.theirs, row.ratio) == (100, "fast", 25, 4)
+    assert row.met is False
+
+
+@pytest.mark.parametrize(
+    ("row", "met"),
+    [
+        (Row("c", "u", ours=10), None),
+        (Row("c", "u", ours=10, at_least=10), True),
+        (Row("c", "u", ours=10, at_most=9), False),
+        (Row("c", "u", ours=10, at_least=5, at_most=20), True),
+        (Row("c", "u", ours=10, peer="p", theirs=9, ratio=1.1, at_least=2), False),
+    ],
+)
+def test_a_promise_bounds_the_ratio_or_else_our_figure(row: Row, met: bool | None) -> None:
+    assert row.met is met
+
+
+def test_the_table_lines_up() -> None:
+    rows = [Row("a long case", "1/s", 123456.0, "peer", 1234.0, 100.04, at_least=30), Row("b", "MiB", 0.5, at_most=0.1)]
+    lines = timing.render(rows).splitlines()
+    assert lines[1].split() == ["a", "long", "case", "123,456", "peer", "1,234", "1/s", "100.04x", ">=", "30", "met"]
+    assert lines[2].split() == ["b", "0.5", "-", "-", "MiB", "-", "<=", "0.1", "MISSED"]
+    assert lines[0].index("ours") + 4 == lines[1].index("123,456") + 7
+
+
+def test_the_report_keeps_machine_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    timing.report([Row("case", "u", 1.0, at_least=2)], json_path=tmp_path / "figures.json")
+    kept = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert kept["machine"]["python"]
+    assert kept["rows"][0]["case"] == "case"
+    assert kept["rows"][0]["met"] is False
+    assert "MISSED" in capsys.readouterr().out
+
+
+def test_a_footprint_sees_memory_of_children_too() -> None:
+    hold = "import time; held = b'x' * (200 << 20); time.sleep(0.5)"
+    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}], check=True)"
+    assert 200 < timing.footprint([sys.executable, "-c", nested]).peak_mib < 400
+
+
+def test_a_command_that_fails_has_no_footprint() -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        timing.footprint([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+@pytest.mark.parametrize("name", bench.case_names())
+def test_every_case_can_be_run(name: str) -> None:
+    assert callable(bench.case(name))
+
+
+def test_the_results_page_names_cases_that_exist(root: Path) -> None:
+    page = (root / "docs/results.md").read_text(encoding="utf-8")
+    named = {name for names in re.findall(r"--only ([\w ]+)", page) for name in names.split()}
+    assert named
+    assert named <= set(bench.case_names())
+
+
+def test_a_case_that_fails_is_named_and_the_rest_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*, quick: bool) -> list[Row]:
+        raise RuntimeError(f"no data, quick={quick}")
+
+    def fine(*, quick: bool) -> list[Row]:
+        return [Row("fine", "u", 1.0, at_least=1)]
+
+    cases = {"broken": broken, "fine": fine}
+    monkeypatch.setattr(bench, "case_names", lambda: list(cases))
+    monkeypatch.setattr(bench, "case", cases.__getitem__)
+    assert bench.main(["--quick"]) == 1
+    printed = capsys.readouterr()
+    assert "1 of 1 promises met" in printed.out
+    assert "no data, quick=True" in printed.err
+    assert "failed to run: broken" in printed.err

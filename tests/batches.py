@@ -1,6 +1,8 @@
 """Flat batches of random cells for kernels: shapes that have broken neighbour lists elsewhere, and comparisons."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +32,7 @@ class Flat:
         return Flat(self.positions[atoms], self.lattice[c : c + 1], self.pbc[c : c + 1], offsets)
 
 
-def laid(cells: list[tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]]) -> Flat:
+def laid(cells: Sequence[tuple[Any, Any, Any]]) -> Flat:
     """(positions, lattice, pbc) of single cells, end to end."""
     counts = [len(np.asarray(positions, float).reshape(-1, 3)) for positions, _, _ in cells]
     return Flat(

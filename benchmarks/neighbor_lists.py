@@ -1,7 +1,7 @@
 """Neighbour lists of whole batches against what people use crystal by crystal: pymatgen's C routine, matscipy, vesin.
 
 Same crystals, same cutoff, one run, contestants in turn; each gives centre, neighbour, shift and distance of every
-edge (ours vectors too). Ours works in batches of 250,000 edges, as a screen does; peers have no batches. Two sets:
+edge (ours vectors too). Ours works in batches of 500,000 edges, as a screen does; peers have no batches. Two sets:
 `small`, random cells of 12 atoms on average, skewed ones among them; `mixed`, of 25 atoms on average and up to 200,
 or the crystals of `--data FILE`.
 
@@ -27,7 +27,7 @@ from screening.crystals.read import read_batches
 from screening.ops import native
 from screening.ops.edges import EdgeArrays
 
-BATCH_EDGES = 250_000
+BATCH_EDGES = 500_000
 NEIGHBORS = 12
 GRAPH_CUTOFF = 8.0
 PROMISED = {"small": 5.0, "mixed": 4.0}

@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::int32_t kLargeCrystal = 1024;  // atoms from which the rows of one crystal are shared among threads
 constexpr std::int32_t kRowBlock = 64;
-constexpr std::int64_t kCrystalBlock = 8;
+constexpr std::int64_t kCrystalBlock = 2;
 
 // Ascending order for ghost numbers in any order: marks on a two-level bitmap, read back in order.
 class Ascending {

@@ -1,6 +1,9 @@
 """The native neighbour list against the reference, at every SIMD level, and against what geometry demands."""
 
 import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -409,3 +412,31 @@ def test_one_setting_of_threads():
     finally:
         native.set_threads(None)
     assert native.threads() == before
+
+
+def test_callers_at_the_same_time_do_not_disturb_each_other():
+    batches = [random_cells(40, seed=seed, atoms=(1, 12), skew=0.5).arrays() for seed in range(8)]
+    alone = [native.neighbor_list(*batch, cutoff=4.0, threads=1) for batch in batches]
+    with ThreadPoolExecutor(4) as callers:
+        for _ in range(5):
+            found = callers.map(lambda batch: native.neighbor_list(*batch, cutoff=4.0, threads=3), batches)
+            for one, other in zip(found, alone, strict=True):
+                assert_same_bits(one, other)
+
+
+def test_a_forked_child_has_threads_of_its_own():
+    script = """
+import os
+import numpy as np
+from screening.ops import native
+arrays = np.random.default_rng(0).random((40, 3)), np.eye(3)[None].repeat(20, 0), np.ones((20, 3), bool)
+offsets = np.arange(0, 42, 2, dtype=np.int32)
+edges = lambda: native.neighbor_list(*arrays, offsets, cutoff=2.0, threads=4).edge_distance.tobytes()
+before = edges()
+child = os.fork()
+if child == 0:
+    os._exit(0 if edges() == before else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert edges() == before
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)

@@ -19,6 +19,7 @@ namespace {
 constexpr std::int32_t kLargeCrystal = 1024;  // atoms from which the rows of one crystal are shared among threads
 constexpr std::int32_t kRowBlock = 64;
 constexpr std::int64_t kCrystalBlock = 2;
+constexpr std::int32_t kUnknown = -1;  // no count yet
 
 // Ascending order for ghost numbers in any order: marks on a two-level bitmap, read back in order.
 class Ascending {
@@ -53,14 +54,17 @@ class Ascending {
   std::vector<std::uint64_t> words_, marked_;
 };
 
-// What one thread needs beside the crystal.
+// What one thread needs beside the crystal, kept from call to call: fresh pages cost more than the search in them.
 struct Scratch {
-  Neighborhood own;
   Ascending ascending;
   Buffer<std::int32_t> proposed;
   Buffer<double> squares, ranked;
-  std::vector<std::uint8_t> done;
 };
+
+Scratch& own_scratch() {
+  thread_local Scratch scratch;
+  return scratch;
+}
 
 double square_of(Quad v) {
   const Quad s = v * v;
@@ -122,7 +126,7 @@ double nth_smallest(const double* values, std::int32_t n, std::int32_t rank, Scr
   }
 }
 
-// The cut of a row limited in number, or a negative count when the search radius was too short to know it.
+// The cut of a row limited in number, with the count kUnknown when the search radius was too short to know it.
 RowCut limit_row(const Neighborhood& around, std::int32_t atom, const NeighborRule& rule, double search, bool last,
                  Scratch& scratch) {
   const std::int32_t candidates = propose(around, atom, around.bounds(atom, search), scratch);
@@ -136,7 +140,7 @@ RowCut limit_row(const Neighborhood& around, std::int32_t atom, const NeighborRu
     squares[n] = square;
     n += static_cast<int>(square <= search) & static_cast<int>(proposed[m] != self);
   }
-  const RowCut unknown{0, 0, 0, -1};
+  const RowCut unknown{0, 0, 0, kUnknown};
   if (n < rule.max_neighbors) {
     return last ? keep_all(search, n) : unknown;
   }
@@ -153,6 +157,7 @@ void write_edges(const Neighborhood& around, std::int32_t atom, const double* cu
                  std::int64_t count, const NeighborEdges& edges, Scratch& scratch) {
   const std::int32_t candidates = propose(around, atom, around.bounds(atom, cut[1]), scratch);
   if (around.gridded()) {
+    scratch.ascending.resize(around.ghosts());
     scratch.ascending.sort(scratch.proposed.data(), candidates);
   }
   const double upto = cut[1];
@@ -241,95 +246,74 @@ void set_row(const NeighborRows& rows, std::int64_t row, RowCut cut) {
   to[2] = cut.quota;
 }
 
-// Splits the rows of a crystal among threads when `threads` > 1; otherwise scratches[own] serves them all.
+// Splits the rows of a crystal among threads.
 template <class Body>
-void for_each_row(const Neighborhood& around, int threads, std::vector<Scratch>& scratches, std::size_t own,
-                  const Body& body) {
-  if (threads == 1) {
-    for (std::int32_t k = 0; k < around.atoms(); ++k) {
-      body(around.kth(k), scratches[own]);
-    }
-    return;
-  }
-  for_each_task((around.atoms() + kRowBlock - 1) / kRowBlock, threads, [&](std::int64_t block, int thread) {
+void for_each_row(const Neighborhood& around, int threads, const Body& body) {
+  for_each_task((around.atoms() + kRowBlock - 1) / kRowBlock, threads, [&](std::int64_t block, int) {
+    Scratch& scratch = own_scratch();
     const auto start = static_cast<std::int32_t>(block) * kRowBlock;
     for (std::int32_t k = start; k < std::min(around.atoms(), start + kRowBlock); ++k) {
-      body(around.kth(k), scratches[static_cast<std::size_t>(thread)]);
+      body(around.kth(k), scratch);
     }
   });
 }
 
 void count_crystal(const CrystalBatch& batch, const NeighborRule& rule, const NeighborRows& rows, std::int64_t crystal,
-                   int threads, std::vector<Scratch>& scratches, std::size_t own) {
-  Neighborhood& around = scratches[own].own;
+                   Neighborhood& around, int threads) {
   around.take(batch, crystal);
   const double limit = square_below(rule.cutoff);
   if (rule.max_neighbors == 0) {
     around.build(rule.cutoff);
-    for_each_row(around, threads, scratches, own, [&](std::int32_t i, Scratch&) {
+    for_each_row(around, threads, [&](std::int32_t i, Scratch&) {
       set_row(rows, around.first() + i, keep_all(limit, count_row(around, i, limit)));
     });
     return;
   }
-  std::vector<std::uint8_t>& done = scratches[own].done;
-  done.assign(static_cast<std::size_t>(around.atoms()), 0);
+  std::int32_t* counts = rows.count.data + around.first();
+  std::fill_n(counts, around.atoms(), kUnknown);
   for (double radius = first_radius(around, rule);; radius = std::min(1.3 * radius, rule.cutoff)) {
     const bool last = radius >= rule.cutoff;
     const double search = last ? limit : radius * radius;
     around.build(radius);
-    for_each_row(around, threads, scratches, own, [&](std::int32_t i, Scratch& scratch) {
-      if (done[static_cast<std::size_t>(i)]) {
-        return;
-      }
-      const RowCut cut = limit_row(around, i, rule, search, last, scratch);
-      if (cut.count >= 0) {
-        set_row(rows, around.first() + i, cut);
-        done[static_cast<std::size_t>(i)] = 1;
+    for_each_row(around, threads, [&](std::int32_t i, Scratch& scratch) {
+      if (counts[i] == kUnknown) {
+        set_row(rows, around.first() + i, limit_row(around, i, rule, search, last, scratch));
       }
     });
-    if (last || std::find(done.begin(), done.end(), 0) == done.end()) {
+    if (last || std::find(counts, counts + around.atoms(), kUnknown) == counts + around.atoms()) {
       return;
     }
   }
 }
 
 void fill_crystal(const CrystalBatch& batch, double cutoff, const NeighborEdges& edges, std::int64_t crystal,
-                  int threads, std::vector<Scratch>& scratches, std::size_t own) {
-  Neighborhood& around = scratches[own].own;
+                  Neighborhood& around, int threads) {
   around.take(batch, crystal);
   double furthest = 0;
   for (std::int64_t row = around.first(); row < around.first() + around.atoms(); ++row) {
     furthest = std::max(furthest, edges.cut[3 * row + 1]);
   }
   around.build(std::min(std::max(std::sqrt(furthest) * (1 + 1e-12), 1e-3), cutoff));
-  if (around.gridded()) {
-    for (Scratch& scratch : scratches) {
-      if (threads > 1 || &scratch == &scratches[own]) {
-        scratch.ascending.resize(around.ghosts());
-      }
-    }
-  }
-  for_each_row(around, threads, scratches, own,
-               [&](std::int32_t i, Scratch& scratch) { write_row(around, i, edges, scratch); });
+  for_each_row(around, threads, [&](std::int32_t i, Scratch& scratch) { write_row(around, i, edges, scratch); });
 }
 
-// Large crystals first, one by one with all threads; then the others, in blocks, one thread each.
+// Large crystals first, one by one with all threads; then the others, in blocks, one thread each. Calls
+// body(crystal, neighbourhood to use, threads).
 template <class Body>
 void for_each_crystal(const CrystalBatch& batch, int threads, const Body& body) {
-  std::vector<Scratch> scratches(static_cast<std::size_t>(std::max(threads, 1)));
-  const auto large = [&](std::int64_t c) {
-    return threads > 1 && batch.atom_offsets[c + 1] - batch.atom_offsets[c] >= kLargeCrystal;
-  };
+  const auto atoms = [&](std::int64_t c) { return batch.atom_offsets[c + 1] - batch.atom_offsets[c]; };
   for (std::int64_t c = 0; c < batch.crystals(); ++c) {
-    if (large(c)) {
-      body(c, threads, scratches, std::size_t{0});
+    if (atoms(c) >= kLargeCrystal) {
+      Neighborhood around;  // its size pays for its pages, and nobody keeps them
+      body(c, around, threads);
     }
   }
-  for_each_task((batch.crystals() + kCrystalBlock - 1) / kCrystalBlock, threads, [&](std::int64_t block, int thread) {
+  for_each_task((batch.crystals() + kCrystalBlock - 1) / kCrystalBlock, threads, [&](std::int64_t block, int) {
+    thread_local Neighborhood around;
     const std::int64_t end = std::min(batch.crystals(), (block + 1) * kCrystalBlock);
     for (std::int64_t c = block * kCrystalBlock; c < end; ++c) {
-      if (!large(c) && batch.atom_offsets[c + 1] > batch.atom_offsets[c]) {
-        body(c, 1, scratches, static_cast<std::size_t>(thread));
+      if (atoms(c) > 0 && atoms(c) < kLargeCrystal) {
+        body(c, around, 1);
       }
     }
   });
@@ -338,14 +322,14 @@ void for_each_crystal(const CrystalBatch& batch, int threads, const Body& body) 
 }  // namespace
 
 void neighbor_count(const CrystalBatch& batch, const NeighborRule& rule, const NeighborRows& rows, int threads) {
-  for_each_crystal(batch, threads, [&](std::int64_t c, int inner, std::vector<Scratch>& scratches, std::size_t own) {
-    count_crystal(batch, rule, rows, c, inner, scratches, own);
+  for_each_crystal(batch, threads, [&](std::int64_t c, Neighborhood& around, int inner) {
+    count_crystal(batch, rule, rows, c, around, inner);
   });
 }
 
 void neighbor_fill(const CrystalBatch& batch, double cutoff, const NeighborEdges& edges, int threads) {
-  for_each_crystal(batch, threads, [&](std::int64_t c, int inner, std::vector<Scratch>& scratches, std::size_t own) {
-    fill_crystal(batch, cutoff, edges, c, inner, scratches, own);
+  for_each_crystal(batch, threads, [&](std::int64_t c, Neighborhood& around, int inner) {
+    fill_crystal(batch, cutoff, edges, c, around, inner);
   });
 }
 

@@ -1,5 +1,5 @@
-// Work shared among threads that live as long as the call. Tasks are handed out one by one, so the result must not
-// depend on who runs which: every task owns what it writes.
+// Work shared among threads. Tasks are handed out one by one, so the result must not depend on who runs which: every
+// task owns what it writes.
 #pragma once
 
 #include <algorithm>
@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
-#include <thread>
-#include <vector>
 
 namespace screening {
+
+// Calls run(context, thread) for every thread in [0, threads), the caller's being 0, and returns when all have. The
+// others wait for work between calls, so that a call costs microseconds; calls from several threads do not share them.
+void run_on_threads(int threads, void (*run)(void* context, int thread), void* context);
 
 // Calls body(task, thread) for every task in [0, tasks), thread in [0, threads). The first exception ends the hand-out
 // and is thrown here.
@@ -26,7 +28,7 @@ void for_each_task(std::int64_t tasks, int threads, const Body& body) {
   std::atomic<std::int64_t> next{0};
   std::exception_ptr failure;
   std::mutex failure_mutex;
-  const auto work = [&](int thread) {
+  auto work = [&](int thread) {
     try {
       for (std::int64_t task = next++; task < tasks; task = next++) {
         body(task, thread);
@@ -39,14 +41,7 @@ void for_each_task(std::int64_t tasks, int threads, const Body& body) {
       }
     }
   };
-  {
-    std::vector<std::jthread> others;
-    others.reserve(static_cast<std::size_t>(count - 1));
-    for (int thread = 1; thread < count; ++thread) {
-      others.emplace_back(work, thread);
-    }
-    work(0);
-  }
+  run_on_threads(count, [](void* context, int thread) { (*static_cast<decltype(work)*>(context))(thread); }, &work);
   if (failure) {
     std::rethrow_exception(failure);
   }

@@ -1,10 +1,12 @@
 // The Python module `screening._core`: one line a function, checks of dtype and shape in dlpack.hpp.
 // screening/ops/native.py is its only caller.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include "bindings/dlpack.hpp"
 #include "kernels.hpp"
+#include "runtime/blocks.hpp"
 
 namespace py = pybind11;
 
@@ -99,6 +101,12 @@ std::string unusable(const py::object& positions, const py::object& lattice, con
   return unusable_crystal(in.batch());
 }
 
+py::array_t<std::uint8_t> block(std::size_t bytes) {
+  void* taken = take_block(bytes);
+  const py::capsule owner(taken, [](void* returned) { return_block(returned); });
+  return py::array_t<std::uint8_t>(static_cast<py::ssize_t>(bytes), static_cast<const std::uint8_t*>(taken), owner);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
@@ -113,6 +121,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
              py::arg("stream"));
   module.def("unusable_crystal", &unusable, py::arg("positions"), py::arg("lattice"), py::arg("pbc"),
              py::arg("atom_offsets"));
+  module.def("block", &block, py::arg("bytes"));
   module.def("simd_levels", &simd_levels);
   module.def("simd_level", &simd_level);
   module.def("set_simd_level", &set_simd_level, py::arg("name"));

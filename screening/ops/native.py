@@ -306,9 +306,9 @@ def _edge_arrays(like: Array, offsets: Array, edges: int) -> EdgeArrays:
         return EdgeArrays(
             offsets, source, _empty(like, edges, 3, dtype="int32"), _empty(like, edges, 3, dtype="float64"), distance
         )
-    # One block for all four: the allocator then hands the same pages to the next batch instead of fresh ones, whose
-    # first touch costs as much as the search.
-    block = np.empty(edges * BYTES_PER_EDGE, np.uint8)
+    # Blocks come back to the next batch, which fresh pages would cost as much as its search.
+    with _input_errors():
+        block = _core.block(edges * BYTES_PER_EDGE)
     wide, narrow = block[: edges * 32].view(np.float64), block[edges * 32 :].view(np.int32)
     return EdgeArrays(
         offsets,

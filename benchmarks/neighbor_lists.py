@@ -26,7 +26,7 @@ from batches import Flat, laid, random_cells
 
 from screening.crystals.batch import Crystals
 from screening.crystals.read import read_batches
-from screening.ops import native
+from screening.ops import neighbors
 from screening.ops.edges import EdgeArrays
 
 BATCH_EDGES = 250_000
@@ -147,7 +147,7 @@ def growth(repeats: tuple[int, ...]) -> list[timing.Row]:
         positions = (shifts[:, None] + cell.positions[None]).reshape(-1, 3)
         size = len(positions)
         cells = laid([(positions, repeat * cell.lattice[0], (True, True, True))] * max(1, 20_000 // size)).arrays()
-        call = partial(native.neighbor_list, *cells, cutoff=5.0, threads=1)
+        call = partial(neighbors.neighbor_list, *cells, cutoff=5.0, threads=1)
         seconds = timing.interleaved({"ours": call}, 5)["ours"]
         per_atom[size] = 1e6 * median(seconds) / len(cells[0])
     rows = [timing.Row(f"one cell of {size} atoms, 5 angstrom", "us/atom", cost) for size, cost in per_atom.items()]
@@ -157,7 +157,7 @@ def growth(repeats: tuple[int, ...]) -> list[timing.Row]:
 
 def cut(cells: Flat, cutoff: float, max_neighbors: int | None = None) -> list[Flat]:
     """The crystals in batches of about so many edges."""
-    rows = native.count_edges(*cells.arrays(), cutoff=cutoff, max_neighbors=max_neighbors)
+    rows = neighbors.count_edges(*cells.arrays(), cutoff=cutoff, max_neighbors=max_neighbors)
     edges = np.concatenate([[0], np.cumsum(rows.edge_count)])[cells.atom_offsets]
     ends = np.searchsorted(edges, np.arange(BATCH_EDGES, edges[-1], BATCH_EDGES))
     batches = []
@@ -172,7 +172,7 @@ def ours(batches: list[Flat], cutoff: float, *, threads: int, max_neighbors: int
     """How many edges all batches have."""
     edges = 0
     for batch in batches:
-        found: EdgeArrays = native.neighbor_list(
+        found: EdgeArrays = neighbors.neighbor_list(
             *batch.arrays(), cutoff=cutoff, max_neighbors=max_neighbors, threads=threads
         )
         edges += len(found.edge_source)

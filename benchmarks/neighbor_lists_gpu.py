@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import timing
 from batches import Flat, assert_same_bits, random_cells
 
-from screening.ops import native
+from screening.ops import core, neighbors
 from screening.ops.edges import BYTES_PER_EDGE, EdgeArrays
 
 YARDSTICK_MS = 0.22
@@ -51,9 +51,9 @@ def gpu_absence() -> str:
     """Say what is missing; empty when nothing is."""
     import torch
 
-    if not native.cuda_compiled():
+    if not core.cuda_compiled():
         return "the native module was built without CUDA"
-    if native.cuda_device_count() == 0 or not torch.cuda.is_available():
+    if core.cuda_device_count() == 0 or not torch.cuda.is_available():
         return "no CUDA device can be used"
     return ""
 
@@ -78,14 +78,14 @@ def measured(load: Load, rounds: int) -> list[timing.Row]:
 
     on_device = [torch.from_numpy(array).cuda() for array in load.cells.arrays()]
     limits: dict[str, Any] = {"cutoff": load.cutoff, "max_neighbors": load.max_neighbors}
-    found: EdgeArrays = native.neighbor_list(*load.cells.arrays(), **limits)
-    ours: EdgeArrays = native.neighbor_list(*on_device, **limits)
+    found: EdgeArrays = neighbors.neighbor_list(*load.cells.arrays(), **limits)
+    ours: EdgeArrays = neighbors.neighbor_list(*on_device, **limits)
     assert_same_bits(EdgeArrays(*(array.cpu().numpy() for array in ours)), found)
     edges = len(found.edge_source)
-    threads = native.threads()
+    threads = core.threads()
     contestants: dict[str, Callable[[], object]] = {
-        "GPU": partial(finished, partial(native.neighbor_list, *on_device, **limits)),
-        f"CPU twin, {threads} threads": partial(native.neighbor_list, *load.cells.arrays(), **limits),
+        "GPU": partial(finished, partial(neighbors.neighbor_list, *on_device, **limits)),
+        f"CPU twin, {threads} threads": partial(neighbors.neighbor_list, *load.cells.arrays(), **limits),
     }
     seconds = timing.interleaved(contestants, rounds)
     seconds["GPU"] = [total / CALLS for total in seconds["GPU"]]

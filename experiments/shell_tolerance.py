@@ -14,7 +14,7 @@ import numpy.typing as npt
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Float64
 from screening.crystals.read import read_batches
-from screening.ops import native
+from screening.ops import neighbors
 
 DECIMALS = (3, 4, 5, 6, 8)
 TOLERANCES = (1e-8, 1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -32,7 +32,7 @@ def rounded(crystals: Crystals, decimals: int) -> Crystals:
 
 def nearest(crystals: Crystals) -> Float64:
     """Distances of the nearest neighbours, sorted, (atoms, 16); infinite where there are fewer."""
-    edges = native.neighbor_list(*arrays(crystals), cutoff=CUTOFF)
+    edges = neighbors.neighbor_list(*arrays(crystals), cutoff=CUTOFF)
     counts = np.diff(edges.edge_offsets)
     centre = np.repeat(np.arange(len(counts)), counts)
     order = np.lexsort((edges.edge_distance, centre))
@@ -45,7 +45,7 @@ def nearest(crystals: Crystals) -> Float64:
 
 def kept(crystals: Crystals, tolerance: float) -> npt.NDArray[np.int32]:
     """How many edges each atom keeps."""
-    rows = native.count_edges(*arrays(crystals), cutoff=CUTOFF, max_neighbors=KEPT, shell_tolerance=tolerance)
+    rows = neighbors.count_edges(*arrays(crystals), cutoff=CUTOFF, max_neighbors=KEPT, shell_tolerance=tolerance)
     return np.asarray(rows.edge_count)
 
 

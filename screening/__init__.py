@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from screening.graphs import graph_batches as graph_batches
     from screening.graphs import neighbor_list as neighbor_list
     from screening.graphs import pack_graphs as pack_graphs
+    from screening.inference import predict as predict
+    from screening.ops.core import set_threads as set_threads
     from screening.ops.edges import EdgeArrays as EdgeArrays
-    from screening.ops.native import set_threads as set_threads
+    from screening.predictions import Predictions as Predictions
+    from screening.predictions import Target as Target
+    from screening.pretrained.shipped import load_model as load_model
 
 _HOME = {
     "Crystal": "screening.crystals.crystal",
@@ -31,14 +35,18 @@ _HOME = {
     "Limits": "screening.crystals.validate",
     "Neighbors": "screening.graphs",
     "PackedCrystals": "screening.crystals.packed",
+    "Predictions": "screening.predictions",
     "Reason": "screening.crystals.crystal",
     "Rejection": "screening.crystals.crystal",
+    "Target": "screening.predictions",
     "graph_batches": "screening.graphs",
+    "load_model": "screening.pretrained.shipped",
     "neighbor_list": "screening.graphs",
     "pack_graphs": "screening.graphs",
+    "predict": "screening.inference",
     "read": "screening.crystals.read",
     "read_batches": "screening.crystals.read",
-    "set_threads": "screening.ops.native",
+    "set_threads": "screening.ops.core",
 }
 
 __all__ = sorted(_HOME)

@@ -126,7 +126,7 @@ def package() -> Check:
 def native() -> list[Check]:
     """Check that the native module loads, and say which processors and devices it can use."""
     try:
-        from screening.ops import native as core
+        from screening.ops import core
 
         levels, level = core.simd_levels(), core.simd_level()
         compiled, devices = core.cuda_compiled(), core.cuda_device_count()

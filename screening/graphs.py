@@ -1,6 +1,6 @@
 """Crystals to periodic graphs: neighbour lists for a whole batch, and batches cut by a budget of edges and atoms.
 
-The arrays and their meaning are those of docs/conventions.md; ops/native.py does the work.
+The arrays and their meaning are those of docs/conventions.md; ops/neighbors.py does the work.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,8 +12,10 @@ import numpy as np
 from screening.crystals.batch import Crystals, Int32
 from screening.crystals.crystal import Crystal
 from screening.errors import InputError
-from screening.ops import native
+from screening.ops import core
 from screening.ops.edges import SHELL_TOLERANCE, EdgeArrays, EdgeRows
+from screening.ops.neighbors import count_edges, fill_edges
+from screening.ops.neighbors import neighbor_list as list_edges
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def neighbor_list(
     >>> edges = neighbor_list(crystals, cutoff=8.0, max_neighbors=12)
     >>> edges.edge_distance[edges.edge_offsets[0] : edges.edge_offsets[1]]  # of the first atom
     """
-    return native.neighbor_list(
+    return list_edges(
         *_arrays(_batch(crystals), device),
         cutoff=cutoff,
         max_neighbors=max_neighbors,
@@ -81,7 +83,7 @@ def pack_graphs(
     batch = _batch(crystals)
     arrays = _arrays(batch, device)
     rows = _count(arrays, neighbors, threads)
-    return Graphs(batch, native.fill_edges(*arrays, rows, cutoff=neighbors.cutoff, threads=threads), neighbors)
+    return Graphs(batch, fill_edges(*arrays, rows, cutoff=neighbors.cutoff, threads=threads), neighbors)
 
 
 def graph_batches(
@@ -144,7 +146,7 @@ def _filled(parts: list[tuple[Crystals, EdgeRows]], neighbors: Neighbors, thread
     rows = EdgeRows(
         np.concatenate([rows.edge_count for _, rows in parts]), np.concatenate([rows.row_cut for _, rows in parts])
     )
-    edges = native.fill_edges(*_arrays(crystals, "cpu"), rows, cutoff=neighbors.cutoff, threads=threads)
+    edges = fill_edges(*_arrays(crystals, "cpu"), rows, cutoff=neighbors.cutoff, threads=threads)
     return Graphs(crystals, edges, neighbors)
 
 
@@ -174,14 +176,14 @@ def _arrays(crystals: Crystals, device: str) -> tuple[Any, Any, Any, Any]:
         return contiguous[0], contiguous[1], contiguous[2], contiguous[3]
     import torch
 
-    if not native.cuda_compiled() or not torch.cuda.is_available():
+    if not core.cuda_compiled() or not torch.cuda.is_available():
         raise InputError(f"device {device!r} was asked for, but no CUDA device can be used; see `screening doctor`")
     moved = [torch.from_numpy(array).to(device) for array in contiguous]
     return moved[0], moved[1], moved[2], moved[3]
 
 
 def _count(arrays: tuple[Any, Any, Any, Any], neighbors: Neighbors, threads: int | None) -> EdgeRows:
-    return native.count_edges(
+    return count_edges(
         *arrays,
         cutoff=neighbors.cutoff,
         max_neighbors=neighbors.max_neighbors,

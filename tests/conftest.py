@@ -16,11 +16,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 def gpu_absence() -> str:
     """Say why tests marked gpu cannot run here; empty when they can."""
-    from screening.ops import native
+    from screening.ops import core
 
-    if not native.cuda_compiled():
+    if not core.cuda_compiled():
         return "the native module was built without CUDA (nvcc not found, or CUDA=OFF)"
-    if native.cuda_device_count() == 0:
+    if core.cuda_device_count() == 0:
         return "the native module sees no CUDA device"
     return ""
 

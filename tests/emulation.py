@@ -1,4 +1,4 @@
-"""The CUDA twin of the neighbour list on the host: tests/native compiles its kernels and runs them in lockstep."""
+"""The CUDA twins on the host: tests/native compiles their kernels and runs them in lockstep."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from batches import Flat
 
-from screening.ops import native
+from screening.ops import core
 from screening.ops.edges import SHELL_TOLERANCE, EdgeArrays, EdgeRows
 
 NAME = "cuda_on_host"
@@ -25,7 +25,7 @@ def built(root: Path) -> ModuleType:
     cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if cmake is None:
         pytest.skip("cmake is needed to compile the kernels for the host")
-    beside_core = Path(str(native._core.__file__)).parent
+    beside_core = Path(str(core.native.__file__)).parent
     sanitised = beside_core == root / "build" / "sanitized"
     build = beside_core if sanitised else root / "build" / "native_tests"
     configure = [cmake, "-S", str(root), "-B", str(build), "-DSCREENING_NATIVE_TESTS=ON"]
@@ -65,7 +65,7 @@ def _loaded(build: Path) -> ModuleType:
 
 
 class Twin:
-    """Calls the module as `native` calls `_core`."""
+    """Calls the module as `neighbors` calls `_core`."""
 
     def __init__(self, module: ModuleType) -> None:
         self.module: Any = module
@@ -79,7 +79,7 @@ class Twin:
         exact: bool = False,
         shell_tolerance: float = SHELL_TOLERANCE,
     ) -> EdgeRows:
-        """Count edges, as `native.count_edges`."""
+        """Count edges, as `neighbors.count_edges`."""
         rows = EdgeRows(np.empty(len(cells.positions), np.int32), np.empty((len(cells.positions), 3)))
         self.module.neighbor_count(
             *cells.arrays(),
@@ -93,7 +93,7 @@ class Twin:
         return rows
 
     def fill(self, cells: Flat, rows: EdgeRows, *, cutoff: float) -> EdgeArrays:
-        """Store edges, as `native.fill_edges`."""
+        """Store edges, as `neighbors.fill_edges`."""
         offsets = np.concatenate([[0], np.cumsum(rows.edge_count)]).astype(np.int32)
         edges = int(offsets[-1])
         out = EdgeArrays(

@@ -7,7 +7,7 @@ import pytest
 from batches import random_cells
 
 from screening import _core
-from screening.ops import native
+from screening.ops import neighbors
 
 pytestmark = pytest.mark.native
 
@@ -62,11 +62,11 @@ def test_live_blocks_never_overlap():
 
 def test_lists_that_live_side_by_side_keep_their_edges():
     batches = [random_cells(30, seed=seed, atoms=(4, 20), skew=0.5).arrays() for seed in range(3)]
-    kept = [native.neighbor_list(*batch, cutoff=6.0) for batch in batches]
+    kept = [neighbors.neighbor_list(*batch, cutoff=6.0) for batch in batches]
     copies = [[np.array(array) for array in found] for found in kept]
     for _ in range(3):
         for batch in batches:
-            native.neighbor_list(*batch, cutoff=6.0)
+            neighbors.neighbor_list(*batch, cutoff=6.0)
     for found, copy in zip(kept, copies, strict=True):
         for array, before in zip(found, copy, strict=True):
             assert np.array_equal(array, before)

@@ -11,7 +11,7 @@ from emulation import LAUNCH_FAILURE, NO_DEVICE, OUT_OF_MEMORY, Twin, built
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from screening.ops import native
+from screening.ops import core, neighbors
 
 pytestmark = pytest.mark.native
 
@@ -38,11 +38,11 @@ def afresh(twin: Twin) -> None:
 
 def assert_same_as_cpu(twin: Twin, cells: Flat, cutoff: float, limits: dict[str, Any]) -> None:
     rows = twin.count(cells, cutoff=cutoff, **limits)
-    right = native.count_edges(*cells.arrays(), cutoff=cutoff, **limits)
+    right = neighbors.count_edges(*cells.arrays(), cutoff=cutoff, **limits)
     np.testing.assert_array_equal(rows.edge_count, right.edge_count, strict=True)
     assert rows.row_cut.tobytes() == right.row_cut.tobytes()
     edges = twin.fill(cells, rows, cutoff=cutoff)
-    assert_same_bits(edges, native.fill_edges(*cells.arrays(), right, cutoff=cutoff))
+    assert_same_bits(edges, neighbors.fill_edges(*cells.arrays(), right, cutoff=cutoff))
     assert twin.module.counted()["live"] == 0
 
 
@@ -223,7 +223,7 @@ def broken() -> dict[str, Flat]:
 @pytest.mark.parametrize("name", broken())
 def test_unusable_crystals_are_told_as_by_the_cpu(twin: Twin, name: str) -> None:
     cells = broken()[name]
-    words = native._core.unusable_crystal(*cells.arrays())
+    words = core.native.unusable_crystal(*cells.arrays())
     assert words
     for order in range(3):
         twin.module.reset(order=order)
@@ -344,15 +344,15 @@ class Claimed:
 
 
 def test_arrays_on_a_device_that_is_not_there_are_refused_in_words() -> None:
-    if native.cuda_device_count() > 0:
+    if core.cuda_device_count() > 0:
         pytest.skip("there is a CUDA device here, which would read host memory")
     cells = random_cells(2, seed=0)
     atoms = len(cells.positions)
     out = {"edge_count": Claimed(np.empty(atoms, np.int32)), "row_cut": Claimed(np.empty((atoms, 3)))}
     compiled = "CUDA could not .*; check that nvidia-smi lists a device here, or pass arrays on the CPU"
-    words = compiled if native.cuda_compiled() else "this build has no CUDA kernels: put nvcc on PATH and rebuild"
+    words = compiled if core.cuda_compiled() else "this build has no CUDA kernels: put nvcc on PATH and rebuild"
     with pytest.raises(RuntimeError, match=words):
-        native._core.neighbor_count(
+        core.native.neighbor_count(
             *[Claimed(array) for array in cells.arrays()],
             cutoff=3.0,
             max_neighbors=0,

@@ -90,9 +90,9 @@ def test_wrong_arguments_are_named():
 
 
 def test_a_device_that_is_not_there_is_named():
-    from screening.ops import native
+    from screening.ops import core
 
-    if native.cuda_compiled() and native.cuda_device_count():
+    if core.cuda_compiled() and core.cuda_device_count():
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(InputError, match="device 'cuda' was asked for, but no CUDA device can be used"):
         neighbor_list(CRYSTALS, cutoff=4.0, device="cuda")

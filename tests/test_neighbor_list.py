@@ -11,9 +11,10 @@ from batches import Flat, assert_same_bits, assert_same_edges, killers, laid, ra
 from hypothesis import given
 from hypothesis import strategies as st
 
+from screening import machine
 from screening.errors import InputError, ResourceError
-from screening.ops import native, reference
-from screening.ops.edges import EdgeArrays
+from screening.ops import core, neighbors, reference
+from screening.ops.edges import EdgeArrays, EdgeRows
 
 pytestmark = pytest.mark.native
 
@@ -22,9 +23,9 @@ WHOLE = (True, True, True)
 ROUNDING = 1e-8
 
 
-@pytest.fixture(params=native.simd_levels(), autouse=True)
+@pytest.fixture(params=core.simd_levels(), autouse=True)
 def level(request):
-    with native.forced_simd_level(request.param):
+    with core.forced_simd_level(request.param):
         yield request.param
 
 
@@ -32,21 +33,21 @@ def level(request):
 @pytest.mark.parametrize("name", killers())
 def test_killers_equal_the_reference(name, cutoff):
     cells = killers()[name].arrays()
-    assert_same_edges(native.neighbor_list(*cells, cutoff=cutoff), reference.neighbor_list(*cells, cutoff=cutoff))
+    assert_same_edges(neighbors.neighbor_list(*cells, cutoff=cutoff), reference.neighbor_list(*cells, cutoff=cutoff))
 
 
 @pytest.mark.parametrize(("seed", "atoms", "skew"), [(0, (1, 12), 0.5), (1, (2, 8), 1.5), (2, (30, 60), 0.4)])
 @pytest.mark.parametrize("cutoff", [2.0, 5.0, 8.0])
 def test_random_cells_equal_the_reference(seed, atoms, skew, cutoff):
     cells = random_cells(6, seed=seed, atoms=atoms, skew=skew).arrays()
-    assert_same_edges(native.neighbor_list(*cells, cutoff=cutoff), reference.neighbor_list(*cells, cutoff=cutoff))
+    assert_same_edges(neighbors.neighbor_list(*cells, cutoff=cutoff), reference.neighbor_list(*cells, cutoff=cutoff))
 
 
 @pytest.mark.parametrize("skew", [0.1, 0.8])
 @pytest.mark.parametrize("limits", [{}, {"max_neighbors": 12}, {"max_neighbors": 12, "exact": True}])
 def test_the_grid_of_large_cells_equals_the_reference_on_a_sample(skew, limits):
     cells = random_cells(1, seed=3, atoms=(2000, 2000), skew=skew, density=0.07).arrays()
-    ours = native.neighbor_list(*cells, cutoff=4.5, **limits)
+    ours = neighbors.neighbor_list(*cells, cutoff=4.5, **limits)
     sample = np.arange(0, 2000, 190)
     right = reference.neighbor_list(*cells, cutoff=4.5, only=frozenset(sample.tolist()), **limits)
     assert_same_edges(rows_of(ours, sample), rows_of(right, sample))
@@ -65,16 +66,16 @@ def test_truncation_equals_the_reference(max_neighbors, exact):
     for cells in [random_cells(12, seed=4), random_cells(2, seed=5, atoms=(60, 80)), *killers().values()]:
         limits = {"cutoff": 5.0, "max_neighbors": max_neighbors, "exact": exact}
         assert_same_edges(
-            native.neighbor_list(*cells.arrays(), **limits), reference.neighbor_list(*cells.arrays(), **limits)
+            neighbors.neighbor_list(*cells.arrays(), **limits), reference.neighbor_list(*cells.arrays(), **limits)
         )
 
 
 def test_levels_give_the_same_bits(level):
     cells = random_cells(20, seed=7).arrays()
     for limits in ({}, {"max_neighbors": 12}, {"max_neighbors": 12, "exact": True}):
-        ours = native.neighbor_list(*cells, cutoff=6.0, **limits)
-        with native.forced_simd_level("baseline"):
-            assert_same_bits(ours, native.neighbor_list(*cells, cutoff=6.0, **limits))
+        ours = neighbors.neighbor_list(*cells, cutoff=6.0, **limits)
+        with core.forced_simd_level("baseline"):
+            assert_same_bits(ours, neighbors.neighbor_list(*cells, cutoff=6.0, **limits))
 
 
 @pytest.mark.parametrize("limits", [{}, {"max_neighbors": 9}])
@@ -82,17 +83,17 @@ def test_threads_change_no_bit(limits):
     crystals = random_cells(40, seed=8)
     large = random_cells(1, seed=9, atoms=(1600, 1600))
     for cells in (crystals.arrays(), large.arrays()):
-        one = native.neighbor_list(*cells, cutoff=5.0, threads=1, **limits)
+        one = neighbors.neighbor_list(*cells, cutoff=5.0, threads=1, **limits)
         for threads in (2, 5):
-            assert_same_bits(native.neighbor_list(*cells, cutoff=5.0, threads=threads, **limits), one)
+            assert_same_bits(neighbors.neighbor_list(*cells, cutoff=5.0, threads=threads, **limits), one)
 
 
 @pytest.mark.parametrize("limits", [{}, {"max_neighbors": 6}, {"max_neighbors": 6, "exact": True}])
 def test_a_batch_equals_its_singles_bit_for_bit(limits):
     cells = random_cells(15, seed=10)
-    batch = native.neighbor_list(*cells.arrays(), cutoff=5.0, **limits)
+    batch = neighbors.neighbor_list(*cells.arrays(), cutoff=5.0, **limits)
     for c in range(len(cells.lattice)):
-        single = native.neighbor_list(*cells.single(c).arrays(), cutoff=5.0, **limits)
+        single = neighbors.neighbor_list(*cells.single(c).arrays(), cutoff=5.0, **limits)
         atoms = slice(cells.atom_offsets[c], cells.atom_offsets[c + 1] + 1)
         ends = batch.edge_offsets[atoms]
         edges = slice(ends[0], ends[-1])
@@ -135,7 +136,7 @@ cutoffs = st.sampled_from([1.7, 4.1, 6.3])
 @given(shapes, cutoffs)
 def test_every_edge_has_its_exact_reverse(shape, cutoff):
     cells = cells_of(*shape)
-    edges = native.neighbor_list(*cells.arrays(), cutoff=cutoff)
+    edges = neighbors.neighbor_list(*cells.arrays(), cutoff=cutoff)
     assert_reversible(edges)
 
 
@@ -144,7 +145,7 @@ def test_edges_that_tie_with_the_cutoff_have_their_reverse(spacing, seed):
     rng = np.random.default_rng(seed)
     length = spacing * rng.uniform(0.9, 1.1)
     cells = laid([(rng.integers(0, 3, (4, 3)) * length / 3, length * np.eye(3), WHOLE)])
-    assert_reversible(native.neighbor_list(*cells.arrays(), cutoff=length))
+    assert_reversible(neighbors.neighbor_list(*cells.arrays(), cutoff=length))
 
 
 def assert_reversible(edges: EdgeArrays) -> None:
@@ -159,7 +160,7 @@ def assert_reversible(edges: EdgeArrays) -> None:
 @given(shapes, cutoffs)
 def test_vectors_follow_the_convention(shape, cutoff):
     cells = cells_of(*shape)
-    edges = native.neighbor_list(*cells.arrays(), cutoff=cutoff)
+    edges = neighbors.neighbor_list(*cells.arrays(), cutoff=cutoff)
     centre = np.repeat(np.arange(len(cells.positions)), np.diff(edges.edge_offsets))
     r = cells.positions
     vectors = r[edges.edge_source] - r[centre] + edges.edge_shift @ cells.lattice[0]
@@ -171,10 +172,10 @@ def test_vectors_follow_the_convention(shape, cutoff):
 @given(shapes, cutoffs, st.tuples(*[st.integers(-3, 3)] * 3))
 def test_moving_one_atom_by_a_lattice_vector_changes_shifts_only(shape, cutoff, cells_away):
     cells = cells_of(*shape)
-    edges = native.neighbor_list(*cells.arrays(), cutoff=cutoff)
+    edges = neighbors.neighbor_list(*cells.arrays(), cutoff=cutoff)
     moved = cells.positions.copy()
     moved[0] += np.array(cells_away) @ cells.lattice[0]
-    again = native.neighbor_list(moved, *cells.arrays()[1:], cutoff=cutoff)
+    again = neighbors.neighbor_list(moved, *cells.arrays()[1:], cutoff=cutoff)
     if away_from(cutoff, edges):
         np.testing.assert_array_equal(again.edge_offsets, edges.edge_offsets)
         assert_same_distances(distances(again), distances(edges))
@@ -186,8 +187,8 @@ def test_atom_order_does_not_matter(shape, cutoff, limited, random):
     order = list(range(len(cells.positions)))
     random.shuffle(order)
     limits = {"cutoff": cutoff, "max_neighbors": 5 if limited else None}
-    edges = native.neighbor_list(*cells.arrays(), **limits)
-    again = native.neighbor_list(cells.positions[order], *cells.arrays()[1:], **limits)
+    edges = neighbors.neighbor_list(*cells.arrays(), **limits)
+    again = neighbors.neighbor_list(cells.positions[order], *cells.arrays()[1:], **limits)
     rows, again_rows = distances(edges), distances(again)
     assert_same_distances(again_rows, [rows[i] for i in order])
 
@@ -196,8 +197,8 @@ def test_atom_order_does_not_matter(shape, cutoff, limited, random):
 def test_rotation_turns_vectors_and_keeps_distances(shape, cutoff):
     cells = cells_of(*shape)
     rotation = np.linalg.qr(np.random.default_rng(shape[0]).normal(size=(3, 3)))[0]
-    edges = native.neighbor_list(*cells.arrays(), cutoff=cutoff)
-    turned = native.neighbor_list(
+    edges = neighbors.neighbor_list(*cells.arrays(), cutoff=cutoff)
+    turned = neighbors.neighbor_list(
         cells.positions @ rotation, cells.lattice @ rotation, cells.pbc, cells.atom_offsets, cutoff=cutoff
     )
     if away_from(cutoff, edges):
@@ -211,8 +212,8 @@ UNIMODULAR = ([[1, 1, 0], [0, 1, 0], [0, 0, 1]], [[0, 1, 0], [1, 0, 0], [0, 0, 1
 @given(shapes, cutoffs, st.sampled_from(UNIMODULAR))
 def test_another_cell_of_the_same_lattice_keeps_distances(shape, cutoff, change):
     cells = cells_of(*shape)
-    edges = native.neighbor_list(*cells.arrays(), cutoff=cutoff)
-    other = native.neighbor_list(
+    edges = neighbors.neighbor_list(*cells.arrays(), cutoff=cutoff)
+    other = neighbors.neighbor_list(
         cells.positions, np.array(change) @ cells.lattice, cells.pbc, cells.atom_offsets, cutoff=cutoff
     )
     if away_from(cutoff, edges):
@@ -224,11 +225,11 @@ def test_another_cell_of_the_same_lattice_keeps_distances(shape, cutoff, change)
 def test_a_supercell_repeats_every_row(shape, cutoff, repeats, limited):
     cells = cells_of(*shape)
     limits = {"cutoff": cutoff, "max_neighbors": 6 if limited else None}
-    edges = native.neighbor_list(*cells.arrays(), **limits)
+    edges = neighbors.neighbor_list(*cells.arrays(), **limits)
     shifts = np.stack(np.meshgrid(*map(np.arange, repeats), indexing="ij"), -1).reshape(-1, 3) @ cells.lattice[0]
     positions = (shifts[:, None] + cells.positions[None]).reshape(-1, 3)
     bigger = laid([(positions, np.array(repeats)[:, None] * cells.lattice[0], WHOLE)])
-    again = native.neighbor_list(*bigger.arrays(), **limits)
+    again = neighbors.neighbor_list(*bigger.arrays(), **limits)
     if away_from(cutoff, edges):
         assert_same_distances(distances(again), distances(edges) * len(shifts))
 
@@ -236,8 +237,8 @@ def test_a_supercell_repeats_every_row(shape, cutoff, repeats, limited):
 @given(shapes, cutoffs, st.floats(0.3, 0.99))
 def test_a_shorter_cutoff_gives_a_subset(shape, cutoff, fraction):
     cells = cells_of(*shape)
-    edges = native.neighbor_list(*cells.arrays(), cutoff=cutoff)
-    fewer = native.neighbor_list(*cells.arrays(), cutoff=cutoff * fraction)
+    edges = neighbors.neighbor_list(*cells.arrays(), cutoff=cutoff)
+    fewer = neighbors.neighbor_list(*cells.arrays(), cutoff=cutoff * fraction)
     kept = edges.edge_distance < cutoff * fraction
     np.testing.assert_array_equal(fewer.edge_source, edges.edge_source[kept])
     np.testing.assert_array_equal(fewer.edge_shift, edges.edge_shift[kept])
@@ -253,19 +254,19 @@ def test_rock_salt_shells():
     cells = laid([(a * sites, a * np.eye(3), WHOLE)]).arrays()
     # 6 of the other kind at a/2, 12 of the same at a/sqrt(2), 8 at a sqrt(3)/2, 6 at a.
     for cutoff, count in ((0.51 * a, 6), (0.72 * a, 18), (0.9 * a, 26), (1.01 * a, 32), (a, 26)):
-        edges = native.neighbor_list(*cells, cutoff=cutoff)
+        edges = neighbors.neighbor_list(*cells, cutoff=cutoff)
         assert np.diff(edges.edge_offsets).tolist() == [count] * 8, cutoff
 
 
 def test_one_atom_sees_its_images():
-    edges = native.neighbor_list(*laid([([[0.7, 0, 0]], 2.0 * np.eye(3), WHOLE)]).arrays(), cutoff=2.1)
+    edges = neighbors.neighbor_list(*laid([([[0.7, 0, 0]], 2.0 * np.eye(3), WHOLE)]).arrays(), cutoff=2.1)
     assert edges.edge_shift.tolist() == [[-1, 0, 0], [0, -1, 0], [0, 0, -1], [0, 0, 1], [0, 1, 0], [1, 0, 0]]
     np.testing.assert_array_equal(edges.edge_vector, 2.0 * edges.edge_shift)
 
 
 def test_shifts_count_from_the_positions_given():
     cells = laid([([[0.5, 0, 0], [9.5, 0, 0]], np.diag([3.0, 30, 30]), WHOLE)]).arrays()
-    edges = native.neighbor_list(*cells, cutoff=1e-3)
+    edges = neighbors.neighbor_list(*cells, cutoff=1e-3)
     assert (edges.edge_source.tolist(), edges.edge_shift.tolist()) == ([1, 0], [[-3, 0, 0], [3, 0, 0]])
 
 
@@ -280,17 +281,17 @@ def perovskite(noise: float, seed: int = 0) -> Flat:
 
 @pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-6])
 def test_a_shell_is_kept_whole_under_rounding(noise):
-    ours = native.neighbor_list(*perovskite(noise).arrays(), cutoff=8.0, max_neighbors=8)
+    ours = neighbors.neighbor_list(*perovskite(noise).arrays(), cutoff=8.0, max_neighbors=8)
     # Corner and centre: 8 then 6 next; oxygen: 2, then 8 of both kinds at one distance.
     assert np.diff(ours.edge_offsets).tolist()[:2] == [12, 14]
-    right = native.neighbor_list(*perovskite(0.0).arrays(), cutoff=8.0, max_neighbors=8)
+    right = neighbors.neighbor_list(*perovskite(0.0).arrays(), cutoff=8.0, max_neighbors=8)
     np.testing.assert_array_equal(ours.edge_source, right.edge_source)
     np.testing.assert_array_equal(ours.edge_shift, right.edge_shift)
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-6])
 def test_exact_takes_the_first_of_the_last_shell_under_rounding(noise):
-    ours = native.neighbor_list(*perovskite(noise).arrays(), cutoff=8.0, max_neighbors=8, exact=True)
+    ours = neighbors.neighbor_list(*perovskite(noise).arrays(), cutoff=8.0, max_neighbors=8, exact=True)
     right = reference.neighbor_list(*perovskite(0.0).arrays(), cutoff=8.0, max_neighbors=8, exact=True)
     assert set(np.diff(ours.edge_offsets)) == {8}
     np.testing.assert_array_equal(ours.edge_source, right.edge_source)
@@ -300,8 +301,8 @@ def test_exact_takes_the_first_of_the_last_shell_under_rounding(noise):
 @given(shapes, st.integers(1, 20))
 def test_truncation_is_a_prefix_of_shells(shape, max_neighbors):
     cells = cells_of(*shape).arrays()
-    full = distances(native.neighbor_list(*cells, cutoff=6.0))
-    cut = native.neighbor_list(*cells, cutoff=6.0, max_neighbors=max_neighbors)
+    full = distances(neighbors.neighbor_list(*cells, cutoff=6.0))
+    cut = neighbors.neighbor_list(*cells, cutoff=6.0, max_neighbors=max_neighbors)
     for kept, row in zip(distances(cut), full, strict=True):
         assert len(kept) >= min(max_neighbors, len(row))
         np.testing.assert_array_equal(kept, row[: len(kept)])
@@ -329,7 +330,7 @@ def test_truncation_is_a_prefix_of_shells(shape, max_neighbors):
 )
 def test_wrong_settings_are_named(change, sentence):
     with pytest.raises(InputError, match=re.escape(sentence)):
-        native.neighbor_list(*random_cells(1, seed=0).arrays(), **{"cutoff": 5.0, **change})
+        neighbors.neighbor_list(*random_cells(1, seed=0).arrays(), **{"cutoff": 5.0, **change})
 
 
 def bad_cells() -> dict[str, tuple[Flat, str]]:
@@ -348,7 +349,7 @@ def bad_cells() -> dict[str, tuple[Flat, str]]:
 def test_unusable_crystals_are_named(name):
     cells, sentence = bad_cells()[name]
     with pytest.raises(InputError, match=re.escape(sentence)):
-        native.neighbor_list(*cells.arrays(), cutoff=4.0)
+        neighbors.neighbor_list(*cells.arrays(), cutoff=4.0)
 
 
 def test_wrong_arrays_are_named():
@@ -364,62 +365,62 @@ def test_wrong_arrays_are_named():
     }
     for sentence, arrays in wrong.items():
         with pytest.raises(InputError, match=re.escape(sentence)):
-            native.neighbor_list(*arrays, cutoff=4.0)
+            neighbors.neighbor_list(*arrays, cutoff=4.0)
 
 
 def test_read_only_crystals_are_fine():
     cells = random_cells(2, seed=1).arrays()
-    right = native.neighbor_list(*cells, cutoff=4.0)
+    right = neighbors.neighbor_list(*cells, cutoff=4.0)
     for array in cells:
         array.flags.writeable = False
-    assert_same_bits(native.neighbor_list(*cells, cutoff=4.0), right)
+    assert_same_bits(neighbors.neighbor_list(*cells, cutoff=4.0), right)
 
 
 def test_rows_of_other_crystals_are_refused():
     dense, sparse = random_cells(1, seed=1, atoms=(9, 9)), random_cells(1, seed=2, atoms=(9, 9), density=0.01)
-    rows = native.count_edges(*dense.arrays(), cutoff=5.0)
+    rows = neighbors.count_edges(*dense.arrays(), cutoff=5.0)
     with pytest.raises(InputError, match="counted for other crystals"):
-        native.fill_edges(*sparse.arrays(), rows, cutoff=5.0)
+        neighbors.fill_edges(*sparse.arrays(), rows, cutoff=5.0)
 
 
 def test_too_little_memory_is_said_before_it_is_taken(monkeypatch):
-    rows = native.count_edges(*random_cells(1, seed=1).arrays(), cutoff=5.0)
-    huge = native.EdgeRows(np.full(9, 2**27, np.int32), rows.row_cut)
-    tiny = native.machine.Memory(2**30, 2**20, "a test")
-    monkeypatch.setattr(native.machine, "memory", lambda: tiny)
+    rows = neighbors.count_edges(*random_cells(1, seed=1).arrays(), cutoff=5.0)
+    huge = EdgeRows(np.full(9, 2**27, np.int32), rows.row_cut)
+    tiny = machine.Memory(2**30, 2**20, "a test")
+    monkeypatch.setattr(machine, "memory", lambda: tiny)
     with pytest.raises(ResourceError, match=r"1207959552 edges need 54\.0 GiB, 0\.0 GiB are free"):
-        native.fill_edges(*random_cells(1, seed=1).arrays(), huge, cutoff=5.0)
-    more = native.EdgeRows(np.full(20, 2**27, np.int32), rows.row_cut)
+        neighbors.fill_edges(*random_cells(1, seed=1).arrays(), huge, cutoff=5.0)
+    more = EdgeRows(np.full(20, 2**27, np.int32), rows.row_cut)
     with pytest.raises(ResourceError, match=r"at most 2\^31 - 1 edges"):
-        native.fill_edges(*random_cells(1, seed=1).arrays(), more, cutoff=5.0)
+        neighbors.fill_edges(*random_cells(1, seed=1).arrays(), more, cutoff=5.0)
 
 
 def test_an_unknown_level_is_named():
     with (
         pytest.raises(InputError, match="SIMD level 'neon' is not available here; choose one of:"),
-        native.forced_simd_level("neon"),
+        core.forced_simd_level("neon"),
     ):
         pass
 
 
 def test_one_setting_of_threads():
-    before = native.threads()
+    before = core.threads()
     try:
-        native.set_threads(3)
-        assert native.threads() == 3
+        core.set_threads(3)
+        assert core.threads() == 3
         with pytest.raises(InputError, match="threads must be at least 1"):
-            native.set_threads(0)
+            core.set_threads(0)
     finally:
-        native.set_threads(None)
-    assert native.threads() == before
+        core.set_threads(None)
+    assert core.threads() == before
 
 
 def test_callers_at_the_same_time_do_not_disturb_each_other():
     batches = [random_cells(40, seed=seed, atoms=(1, 12), skew=0.5).arrays() for seed in range(8)]
-    alone = [native.neighbor_list(*batch, cutoff=4.0, threads=1) for batch in batches]
+    alone = [neighbors.neighbor_list(*batch, cutoff=4.0, threads=1) for batch in batches]
     with ThreadPoolExecutor(4) as callers:
         for _ in range(5):
-            found = callers.map(lambda batch: native.neighbor_list(*batch, cutoff=4.0, threads=3), batches)
+            found = callers.map(lambda batch: neighbors.neighbor_list(*batch, cutoff=4.0, threads=3), batches)
             for one, other in zip(found, alone, strict=True):
                 assert_same_bits(one, other)
 
@@ -428,10 +429,10 @@ def test_a_forked_child_has_threads_of_its_own():
     script = """
 import os
 import numpy as np
-from screening.ops import native
+from screening.ops import core, neighbors
 arrays = np.random.default_rng(0).random((40, 3)), np.eye(3)[None].repeat(20, 0), np.ones((20, 3), bool)
 offsets = np.arange(0, 42, 2, dtype=np.int32)
-edges = lambda: native.neighbor_list(*arrays, offsets, cutoff=2.0, threads=4).edge_distance.tobytes()
+edges = lambda: neighbors.neighbor_list(*arrays, offsets, cutoff=2.0, threads=4).edge_distance.tobytes()
 before = edges()
 child = os.fork()
 if child == 0:

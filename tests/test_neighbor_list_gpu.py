@@ -7,7 +7,7 @@ import pytest
 from batches import Flat, assert_same_bits, killers, laid, random_cells
 
 from screening.errors import InputError
-from screening.ops import native
+from screening.ops import neighbors
 from screening.ops.edges import EdgeArrays
 
 pytestmark = pytest.mark.gpu
@@ -38,8 +38,8 @@ def on_host(edges: EdgeArrays) -> EdgeArrays:
 
 
 def assert_same_as_cpu(torch: Any, cells: Flat, cutoff: float, limits: dict[str, Any]) -> None:
-    ours = native.neighbor_list(*on_device(torch, cells), cutoff=cutoff, **limits)
-    assert_same_bits(on_host(ours), native.neighbor_list(*cells.arrays(), cutoff=cutoff, **limits))
+    ours = neighbors.neighbor_list(*on_device(torch, cells), cutoff=cutoff, **limits)
+    assert_same_bits(on_host(ours), neighbors.neighbor_list(*cells.arrays(), cutoff=cutoff, **limits))
 
 
 def supercell(spacing: float, side: int) -> Flat:
@@ -74,14 +74,14 @@ def test_ties_equal_the_cpu(torch: Any, limits: dict[str, Any]) -> None:
 
 def test_runs_repeat_to_the_last_bit(torch: Any) -> None:
     cells = on_device(torch, random_cells(200, seed=5))
-    first = on_host(native.neighbor_list(*cells, cutoff=6.0))
+    first = on_host(neighbors.neighbor_list(*cells, cutoff=6.0))
     for _ in range(5):
-        assert_same_bits(on_host(native.neighbor_list(*cells, cutoff=6.0)), first)
+        assert_same_bits(on_host(neighbors.neighbor_list(*cells, cutoff=6.0)), first)
 
 
 def test_another_stream_and_work_in_flight_change_nothing(torch: Any) -> None:
     cells = random_cells(100, seed=6)
-    right = native.neighbor_list(*cells.arrays(), cutoff=5.0)
+    right = neighbors.neighbor_list(*cells.arrays(), cutoff=5.0)
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         busy = torch.ones(4096, 4096, device="cuda")
@@ -89,17 +89,17 @@ def test_another_stream_and_work_in_flight_change_nothing(torch: Any) -> None:
             busy = (busy @ busy).clamp(max=1.0)
         # The positions exist only once the stream has come this far.
         positions, *rest = on_device(torch, cells)
-        edges = native.neighbor_list(positions + 0.0 * busy[0, 0], *rest, cutoff=5.0)
+        edges = neighbors.neighbor_list(positions + 0.0 * busy[0, 0], *rest, cutoff=5.0)
     stream.synchronize()
     assert_same_bits(on_host(edges), right)
 
 
 def test_every_device_is_used_where_its_arrays_lie(torch: Any) -> None:
     cells = random_cells(10, seed=7)
-    right = native.neighbor_list(*cells.arrays(), cutoff=5.0)
+    right = neighbors.neighbor_list(*cells.arrays(), cutoff=5.0)
     before = torch.cuda.current_device()
     for index in range(torch.cuda.device_count()):
-        edges = native.neighbor_list(*on_device(torch, cells, f"cuda:{index}"), cutoff=5.0)
+        edges = neighbors.neighbor_list(*on_device(torch, cells, f"cuda:{index}"), cutoff=5.0)
         assert edges.edge_vector.device.index == index
         assert_same_bits(on_host(edges), right)
     assert torch.cuda.current_device() == before
@@ -107,11 +107,11 @@ def test_every_device_is_used_where_its_arrays_lie(torch: Any) -> None:
 
 def test_no_memory_is_kept_from_call_to_call(torch: Any) -> None:
     cells = on_device(torch, random_cells(300, seed=8))
-    native.neighbor_list(*cells, cutoff=6.0)
+    neighbors.neighbor_list(*cells, cutoff=6.0)
     torch.cuda.synchronize()
     free = torch.cuda.mem_get_info()[0]
     for _ in range(10):
-        native.neighbor_list(*cells, cutoff=6.0)
+        neighbors.neighbor_list(*cells, cutoff=6.0)
         torch.cuda.synchronize()
     assert free - torch.cuda.mem_get_info()[0] < 64 << 20
 
@@ -122,12 +122,12 @@ def test_an_unusable_crystal_is_named(torch: Any) -> None:
     with pytest.raises(
         InputError, match="no neighbour list: crystal 2: the periodic lattice vectors enclose no volume"
     ):
-        native.neighbor_list(*on_device(torch, cells), cutoff=5.0)
+        neighbors.neighbor_list(*on_device(torch, cells), cutoff=5.0)
 
 
 def test_rows_of_another_cutoff_are_refused(torch: Any) -> None:
     cells = on_device(torch, random_cells(4, seed=10))
-    rows = native.count_edges(*cells, cutoff=5.0)
+    rows = neighbors.count_edges(*cells, cutoff=5.0)
     rows.row_cut.mul_(0.5)
     with pytest.raises(InputError, match="counted for other crystals or another cutoff"):
-        native.fill_edges(*cells, rows, cutoff=5.0)
+        neighbors.fill_edges(*cells, rows, cutoff=5.0)

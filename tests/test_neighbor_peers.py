@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from batches import Flat, killers, laid, random_cells
 
-from screening.ops import native
+from screening.ops import neighbors
 
 CUTOFF = 4.3
 # No distance of these crystals is closer to the cutoff: then rounding cannot decide.
@@ -50,7 +50,7 @@ def as_set(centre, source, shift) -> Edges:
 
 
 def our_edges(cells: Flat, cutoff: float = CUTOFF) -> Edges:
-    edges = native.neighbor_list(*cells.arrays(), cutoff=cutoff)
+    edges = neighbors.neighbor_list(*cells.arrays(), cutoff=cutoff)
     assert (np.abs(edges.edge_distance - cutoff) > CLEAR).all()
     centre = np.repeat(np.arange(len(cells.positions)), np.diff(edges.edge_offsets))
     return as_set(centre, edges.edge_source, edges.edge_shift)
@@ -84,4 +84,4 @@ def test_a_distance_equal_to_the_cutoff_is_outside():
     cube = laid([([[0, 0, 0]], 4.0 * np.eye(3), (True, True, True))])
     found = {name: len(peer(cube.positions, cube.lattice[0], cube.pbc[0], 4.0)) for name, peer in PEERS.items()}
     assert found == {"pymatgen": 6, "ase": 0, "matscipy": 0, "vesin": 0}
-    assert len(native.neighbor_list(*cube.arrays(), cutoff=4.0).edge_source) == 0
+    assert len(neighbors.neighbor_list(*cube.arrays(), cutoff=4.0).edge_source) == 0

@@ -20,7 +20,7 @@ from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal, Reason
 from screening.crystals.labels import targets_table
 from screening.ops.edges import EdgeArrays
-from screening.ops.native import neighbor_list
+from screening.ops.neighbors import neighbor_list
 
 ROOT = Path(__file__).resolve().parent.parent
 DTYPES = {"u8": np.uint8, "i32": np.int32, "f64": np.float64, "bool": np.bool_}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from screening.crystals.elements import SYMBOLS
 from screening.crystals.formats.words import element_in, is_element, number_in
-from screening.ops.native import scan_lines, scan_rows
+from screening.ops.text import scan_lines, scan_rows
 
 pytestmark = pytest.mark.native
 

@@ -10,7 +10,8 @@ from spacegroups import grown, sorted_distances
 
 from screening.crystals.formats.cif_writer import parameters_of
 from screening.ops import reference_symmetry
-from screening.ops.native import cell_lattice, expand_sites, site_coordinates
+from screening.ops.symmetry import expand_sites
+from screening.ops.text import cell_lattice, site_coordinates
 
 pytestmark = pytest.mark.native
 

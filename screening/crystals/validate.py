@@ -16,7 +16,7 @@ from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Float64, Reason, Rejection
 from screening.crystals.elements import SYMBOLS
 from screening.errors import InputError
-from screening.ops.native import count_edges, fill_edges
+from screening.ops.neighbors import count_edges, fill_edges
 
 Int64 = npt.NDArray[np.int64]
 Refusal = tuple[int, str]

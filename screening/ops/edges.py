@@ -1,4 +1,4 @@
-"""What a neighbour list is made of, as flat arrays; native.py and reference.py both return these."""
+"""What a neighbour list is made of, as flat arrays; neighbors.py and reference.py both return these."""
 
 from typing import Any, NamedTuple
 

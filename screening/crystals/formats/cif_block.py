@@ -12,7 +12,8 @@ from screening.crystals.formats.cif_sites import LARGEST, coordinates_of, elemen
 from screening.crystals.formats.cif_symmetry import operations_in
 from screening.crystals.formats.cif_values import Refused, number_in, quoted, unreadable
 from screening.crystals.labels import canonical_labels
-from screening.ops.native import cell_lattice, expand_sites
+from screening.ops.symmetry import expand_sites
+from screening.ops.text import cell_lattice
 
 # Images of one site closer than this (angstrom) are one atom. Three decimals put the images of a site at 1/3 up to
 # 0.001 cell lengths apart (0.333, 0.667 beside 0.333, 0.666): 0.02 angstrom in a cell of 20. No two atoms are that

@@ -10,7 +10,7 @@ from gemmi import cif
 from screening.crystals.crystal import Float64, Reason, UInt8
 from screening.crystals.formats.cif_elements import element_of_label, element_of_symbol
 from screening.crystals.formats.cif_values import Refused, number_in, quoted, unreadable
-from screening.ops.native import site_coordinates
+from screening.ops.text import site_coordinates
 
 # An occupancy this close to 1 is 1: 0.9999 comes out of refinements and rounding.
 FULL_OCCUPANCY = 5e-4

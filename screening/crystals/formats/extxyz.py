@@ -17,7 +17,7 @@ from screening.crystals.formats.xyz_columns import PLAIN_COLUMNS, columns_of, ro
 from screening.crystals.formats.xyz_comment import id_of, pairs_of
 from screening.crystals.formats.xyz_frames import Frames, Int64, frames_of
 from screening.crystals.formats.xyz_outline import Comments, read_comments
-from screening.ops.native import scan_rows
+from screening.ops.text import scan_rows
 
 SUFFIXES = (".xyz", ".extxyz", ".exyz")
 

@@ -20,7 +20,7 @@ from screening.crystals.formats.format import Document, Format, Piece
 from screening.crystals.formats.poscar_title import symbols_in_title
 from screening.crystals.formats.words import element_in, number_in
 from screening.crystals.volume import volume_of
-from screening.ops.native import scan_rows
+from screening.ops.text import scan_rows
 
 NAMES = ("poscar", "contcar")
 SUFFIXES = (".vasp", ".poscar", ".contcar")

@@ -28,7 +28,7 @@ from screening.crystals.formats.xyz_comment import (
 )
 from screening.crystals.formats.xyz_frames import Frames, Int64
 from screening.crystals.labels import canonical_labels
-from screening.ops.native import scan_lines
+from screening.ops.text import scan_lines
 
 Bool = npt.NDArray[np.bool_]
 

@@ -17,6 +17,47 @@ namespace {
 
 void neighbor_count(const CrystalBatch&, const NeighborRule&, const NeighborRows&, void*) { absent(); }
 void neighbor_fill(const CrystalBatch&, double, const NeighborEdges&, void*) { absent(); }
+template <class T>
+void edge_conv(const EdgeTerms<T>&, View<const T>, View<T>, void*) {
+  absent();
+}
+template <class T>
+void edge_conv_backward(const EdgeTerms<T>&, View<const T>, View<const T>, const EdgeTermsOf<T>&, void*) {
+  absent();
+}
+template <class T>
+void edge_conv_curve(const EdgeTerms<T>&, View<const T>, View<const T>, const EdgeTermsOf<const T>&, View<T>,
+                     const EdgeTermsOf<T>&, void*) {
+  absent();
+}
+template <class T>
+void edge_moments(const EdgeTerms<T>&, View<T>, View<T>, void*) {
+  absent();
+}
+template <class T>
+void edge_moments_backward(const EdgeTerms<T>&, View<const T>, View<const T>, View<const T>, const EdgeTermsOf<T>&,
+                           void*) {
+  absent();
+}
+template <class T>
+void segment_sum(View<const T>, View<const std::int32_t>, View<T>, void*) {
+  absent();
+}
+
+#define SCREENING_FOR(T)                                                                                           \
+  template void edge_conv<T>(const EdgeTerms<T>&, View<const T>, View<T>, void*);                                  \
+  template void edge_conv_backward<T>(const EdgeTerms<T>&, View<const T>, View<const T>, const EdgeTermsOf<T>&,    \
+                                      void*);                                                                      \
+  template void edge_conv_curve<T>(const EdgeTerms<T>&, View<const T>, View<const T>, const EdgeTermsOf<const T>&, \
+                                   View<T>, const EdgeTermsOf<T>&, void*);                                         \
+  template void edge_moments<T>(const EdgeTerms<T>&, View<T>, View<T>, void*);                                     \
+  template void edge_moments_backward<T>(const EdgeTerms<T>&, View<const T>, View<const T>, View<const T>,         \
+                                         const EdgeTermsOf<T>&, void*);                                            \
+  template void segment_sum<T>(View<const T>, View<const std::int32_t>, View<T>, void*);
+SCREENING_FOR(float)
+SCREENING_FOR(double)
+#undef SCREENING_FOR
+
 int device_count() { return 0; }
 
 }  // namespace screening::cuda

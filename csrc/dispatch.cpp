@@ -1,4 +1,5 @@
 // The fronts: check arguments, pick the twin. The only file that names both devices and all levels.
+#include <algorithm>
 #include <atomic>
 #include <stdexcept>
 #include <string>
@@ -10,27 +11,29 @@
 namespace screening {
 namespace {
 
+enum class LevelKind { baseline, avx2, avx512 };
+
 struct Level {
   const char* name;
+  LevelKind kind;
   bool (*runs_here)();
-  void (*neighbor_count)(const CrystalBatch&, const NeighborRule&, const NeighborRows&, int);
-  void (*neighbor_fill)(const CrystalBatch&, double cutoff, const NeighborEdges&, int);
 };
 
 // Widest first.
 const Level kLevels[] = {
 #if defined(__x86_64__)
-    {"avx512",
+    {"avx512", LevelKind::avx512,
      [] {
        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
               __builtin_cpu_supports("bmi2") != 0;
-     },
-     avx512::neighbor_count, avx512::neighbor_fill},
-    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") != 0; }, avx2::neighbor_count,
-     avx2::neighbor_fill},
+     }},
+    {"avx2", LevelKind::avx2,
+     [] {
+       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") != 0;
+     }},
 #endif
-    {"baseline", [] { return true; }, baseline::neighbor_count, baseline::neighbor_fill},
+    {"baseline", LevelKind::baseline, [] { return true; }},
 };
 
 const Level* widest_level() {
@@ -46,6 +49,28 @@ std::atomic<const Level*>& current_level() {
   static std::atomic<const Level*> level{widest_level()};
   return level;
 }
+
+// Calls the twin for the device of `array`, on the CPU that of the current level.
+#if defined(__x86_64__)
+#define SCREENING_WIDE_LEVELS(call) \
+  case LevelKind::avx512:           \
+    return avx512::call;            \
+  case LevelKind::avx2:             \
+    return avx2::call;
+#else
+#define SCREENING_WIDE_LEVELS(call)
+#endif
+#define SCREENING_CALL_TWIN(array, name, ...)           \
+  do {                                                  \
+    if ((array).device == Device::cuda) {               \
+      return cuda::name(__VA_ARGS__, stream);           \
+    }                                                   \
+    switch (current_level().load()->kind) {             \
+      SCREENING_WIDE_LEVELS(name(__VA_ARGS__, threads)) \
+      default:                                          \
+        return baseline::name(__VA_ARGS__, threads);    \
+    }                                                   \
+  } while (false)
 
 void check(const CrystalBatch& batch, const NeighborRule& rule) {
   if (!(rule.cutoff > 0) || rule.cutoff > 1e4) {
@@ -67,26 +92,196 @@ void check(const CrystalBatch& batch, const NeighborRule& rule) {
   }
 }
 
+void require(bool holds, const std::string& kernel, const std::string& what) {
+  if (!holds) {
+    throw std::invalid_argument(kernel + ": " + what);
+  }
+}
+
+// Shapes; on the CPU, where it costs next to nothing, also that every index leads where it may.
+template <class T>
+void check(const EdgeTerms<T>& terms, const char* kernel) {
+  const EdgeTopology& graph = terms.graph;
+  const std::int64_t columns = terms.centre.shape[1], atoms = graph.atoms(), edges = graph.edges();
+  require(atoms >= 0 && graph.crystals() >= 0, kernel, "edge_offsets and atom_offsets must not be empty");
+  require(columns > 0 && columns % 2 == 0, kernel, "centre must have an even number of columns, gate and core");
+  require(terms.source.shape[1] == columns && terms.table.shape[1] == columns, kernel,
+          "centre, source and table must have as many columns");
+  require(terms.centre.rows() == atoms && terms.source.rows() == atoms, kernel,
+          "centre and source must have a row an atom, edge_offsets one more");
+  require(terms.weight.rows() == edges && terms.first.rows() == edges, kernel,
+          "weight, first and edge_source must have a row an edge");
+  require(terms.span() >= 1 && terms.span() <= terms.table.rows(), kernel,
+          "weight must have between one column and as many as table has rows");
+  if (terms.centre.device == Device::cuda) {
+    return;
+  }
+  require(graph.edge_offsets[0] == 0 && graph.edge_offsets[atoms] == edges, kernel,
+          "edge_offsets must run from 0 to the number of edges");
+  require(graph.atom_offsets[0] == 0 && graph.atom_offsets[graph.crystals()] == atoms, kernel,
+          "atom_offsets must run from 0 to the number of atoms");
+  bool ascending = true, inside = true;
+  for (std::int64_t i = 0; i < atoms; ++i) {
+    ascending = ascending && graph.edge_offsets[i] <= graph.edge_offsets[i + 1];
+  }
+  for (std::int64_t c = 0; c < graph.crystals(); ++c) {
+    ascending = ascending && graph.atom_offsets[c] <= graph.atom_offsets[c + 1];
+  }
+  require(ascending, kernel, "offsets must not decrease");
+  for (std::int64_t c = 0; c < graph.crystals(); ++c) {
+    const std::int32_t begin = graph.atom_offsets[c], end = graph.atom_offsets[c + 1];
+    std::int32_t low = begin, high = begin - 1;
+    for (std::int64_t e = graph.edge_offsets[begin]; e < graph.edge_offsets[end]; ++e) {
+      low = std::min(low, graph.edge_source[e]);
+      high = std::max(high, graph.edge_source[e]);
+    }
+    inside = inside && low >= begin && high < end;
+  }
+  require(inside, kernel, "an edge leaves its crystal");
+  std::int32_t low = 0, high = 0;
+  for (std::int64_t e = 0; e < edges; ++e) {
+    low = std::min(low, terms.first[e]);
+    high = std::max(high, terms.first[e]);
+  }
+  require(low >= 0 && high + terms.span() <= terms.table.rows(), kernel, "first leads outside the table");
+}
+
+template <class T>
+void check(const EdgeTerms<T>& terms, const EdgeTermsOf<T>& out, const char* kernel) {
+  const auto like = [](const auto& one, const auto& other) { return one.shape == other.shape; };
+  require(like(out.centre, terms.centre) && like(out.source, terms.source) && like(out.table, terms.table) &&
+              (out.weight.rows() == 0 || like(out.weight, terms.weight)) &&
+              (out.scale.rows() == 0 || out.scale.rows() == terms.graph.edges()),
+          kernel, "derivatives must have the shapes of what they belong to");
+}
+
 }  // namespace
 
 void neighbor_count(const CrystalBatch& batch, const NeighborRule& rule, const NeighborRows& rows, int threads,
                     void* stream) {
   check(batch, rule);
-  if (batch.positions.device == Device::cuda) {
-    cuda::neighbor_count(batch, rule, rows, stream);
-  } else {
-    current_level().load()->neighbor_count(batch, rule, rows, threads);
-  }
+  SCREENING_CALL_TWIN(batch.positions, neighbor_count, batch, rule, rows);
 }
 
 void neighbor_fill(const CrystalBatch& batch, double cutoff, const NeighborEdges& edges, int threads, void* stream) {
   check(batch, {.cutoff = cutoff});
-  if (batch.positions.device == Device::cuda) {
-    cuda::neighbor_fill(batch, cutoff, edges, stream);
-  } else {
-    current_level().load()->neighbor_fill(batch, cutoff, edges, threads);
+  SCREENING_CALL_TWIN(batch.positions, neighbor_fill, batch, cutoff, edges);
+}
+
+template <class T>
+void edge_conv(const EdgeTerms<T>& terms, View<const T> scale, View<T> result, int threads, void* stream) {
+  check(terms, "edge_conv");
+  require(scale.rows() == terms.graph.edges(), "edge_conv", "scale must have a row an edge");
+  require(result.rows() == terms.graph.atoms() && result.shape[1] == terms.channels(), "edge_conv",
+          "the result must have a row an atom and half the columns of centre");
+  SCREENING_CALL_TWIN(terms.centre, edge_conv, terms, scale, result);
+}
+
+template <class T>
+void edge_conv_backward(const EdgeTerms<T>& terms, View<const T> scale, View<const T> grad, const EdgeTermsOf<T>& out,
+                        int threads, void* stream) {
+  check(terms, "edge_conv_backward");
+  check(terms, out, "edge_conv_backward");
+  require(scale.rows() == terms.graph.edges(), "edge_conv_backward", "scale must have a row an edge");
+  require(grad.rows() == terms.graph.atoms() && grad.shape[1] == terms.channels(), "edge_conv_backward",
+          "grad must have the shape of the result");
+  SCREENING_CALL_TWIN(terms.centre, edge_conv_backward, terms, scale, grad, out);
+}
+
+template <class T>
+void edge_conv_curve(const EdgeTerms<T>& terms, View<const T> scale, View<const T> grad,
+                     const EdgeTermsOf<const T>& direction, View<T> out_grad, const EdgeTermsOf<T>& out, int threads,
+                     void* stream) {
+  check(terms, "edge_conv_curve");
+  check(terms, out, "edge_conv_curve");
+  require(scale.rows() == terms.graph.edges(), "edge_conv_curve", "scale must have a row an edge");
+  require(grad.rows() == terms.graph.atoms() && grad.shape[1] == terms.channels() && out_grad.shape == grad.shape,
+          "edge_conv_curve", "grad and its derivative must have the shape of the result");
+  const bool alike = direction.centre.shape == terms.centre.shape && direction.source.shape == terms.source.shape &&
+                     direction.table.shape == terms.table.shape &&
+                     (direction.weight.rows() == 0 || direction.weight.shape == terms.weight.shape) &&
+                     (direction.scale.rows() == 0 || direction.scale.rows() == scale.rows());
+  require(alike, "edge_conv_curve", "the direction must have the shapes of the terms");
+  SCREENING_CALL_TWIN(terms.centre, edge_conv_curve, terms, scale, grad, direction, out_grad, out);
+}
+
+template <class T>
+void edge_moments(const EdgeTerms<T>& terms, View<T> mean, View<T> variance, int threads, void* stream) {
+  check(terms, "edge_moments");
+  require(mean.rows() == terms.centre.shape[1] && variance.rows() == mean.rows(), "edge_moments",
+          "mean and variance must have a value a column");
+  SCREENING_CALL_TWIN(terms.centre, edge_moments, terms, mean, variance);
+}
+
+template <class T>
+void edge_moments_backward(const EdgeTerms<T>& terms, View<const T> mean, View<const T> grad_mean,
+                           View<const T> grad_variance, const EdgeTermsOf<T>& out, int threads, void* stream) {
+  check(terms, "edge_moments_backward");
+  check(terms, out, "edge_moments_backward");
+  require(
+      mean.rows() == terms.centre.shape[1] && grad_mean.rows() == mean.rows() && grad_variance.rows() == mean.rows(),
+      "edge_moments_backward", "mean and the gradients must have a value a column");
+  SCREENING_CALL_TWIN(terms.centre, edge_moments_backward, terms, mean, grad_mean, grad_variance, out);
+}
+
+template <class T>
+void segment_sum(View<const T> rows, View<const std::int32_t> offsets, View<T> result, int threads, void* stream) {
+  require(offsets.rows() == result.rows() + 1, "segment_sum", "offsets must have one row more than the result");
+  require(result.shape[1] == rows.shape[1], "segment_sum", "the result must have as many columns as the rows");
+  if (rows.device == Device::cpu) {
+    bool ascending = offsets[0] >= 0 && offsets[result.rows()] <= rows.rows();
+    for (std::int64_t s = 0; s < result.rows(); ++s) {
+      ascending = ascending && offsets[s] <= offsets[s + 1];
+    }
+    require(ascending, "segment_sum", "offsets must ascend within the rows");
+  }
+  SCREENING_CALL_TWIN(rows, segment_sum, rows, offsets, result);
+}
+
+template <class T>
+void linear(View<const T> rows, View<const T> weight, View<const T> bias, View<T> result, int threads) {
+  require(rows.device == Device::cpu, "linear", "expected arrays on the CPU");
+  require(rows.shape[1] == weight.rows(), "linear", "rows must have as many columns as weight has rows");
+  require(bias.rows() == weight.shape[1] && result.shape[1] == weight.shape[1] && result.rows() == rows.rows(),
+          "linear", "bias and result must have as many columns as weight");
+  switch (current_level().load()->kind) {
+    SCREENING_WIDE_LEVELS(linear(rows, weight, bias, result, threads))
+    default:
+      return baseline::linear(rows, weight, bias, result, threads);
   }
 }
+
+#define SCREENING_UNARY(name)                                                              \
+  template <class T>                                                                       \
+  void name(View<const T> values, View<T> result, int threads) {                           \
+    require(values.device == Device::cpu, #name, "expected arrays on the CPU");            \
+    require(values.rows() == result.rows(), #name, "the result must have as many values"); \
+    switch (current_level().load()->kind) {                                                \
+      SCREENING_WIDE_LEVELS(name(values, result, threads))                                 \
+      default:                                                                             \
+        return baseline::name(values, result, threads);                                    \
+    }                                                                                      \
+  }
+SCREENING_UNARY(softplus)
+SCREENING_UNARY(sigmoid)
+#undef SCREENING_UNARY
+
+#define SCREENING_FRONTS(T)                                                                                          \
+  template void edge_conv<T>(const EdgeTerms<T>&, View<const T>, View<T>, int, void*);                               \
+  template void edge_conv_backward<T>(const EdgeTerms<T>&, View<const T>, View<const T>, const EdgeTermsOf<T>&, int, \
+                                      void*);                                                                        \
+  template void edge_conv_curve<T>(const EdgeTerms<T>&, View<const T>, View<const T>, const EdgeTermsOf<const T>&,   \
+                                   View<T>, const EdgeTermsOf<T>&, int, void*);                                      \
+  template void edge_moments<T>(const EdgeTerms<T>&, View<T>, View<T>, int, void*);                                  \
+  template void edge_moments_backward<T>(const EdgeTerms<T>&, View<const T>, View<const T>, View<const T>,           \
+                                         const EdgeTermsOf<T>&, int, void*);                                         \
+  template void segment_sum<T>(View<const T>, View<const std::int32_t>, View<T>, int, void*);                        \
+  template void linear<T>(View<const T>, View<const T>, View<const T>, View<T>, int);                                \
+  template void softplus<T>(View<const T>, View<T>, int);                                                            \
+  template void sigmoid<T>(View<const T>, View<T>, int);
+SCREENING_FRONTS(float)
+SCREENING_FRONTS(double)
+#undef SCREENING_FRONTS
 
 std::string unusable_crystal(const CrystalBatch& batch) {
   using namespace baseline;

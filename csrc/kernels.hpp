@@ -56,6 +56,75 @@ struct NeighborEdges {
 void neighbor_count(const CrystalBatch&, const NeighborRule&, const NeighborRows&, int threads, void* stream);
 void neighbor_fill(const CrystalBatch&, double cutoff, const NeighborEdges&, int threads, void* stream);
 
+// Which edges lead where; edges do not leave their crystal.
+struct EdgeTopology {
+  View<const std::int32_t> edge_offsets;  // (atoms + 1,) edges into atom i
+  View<const std::int32_t> edge_source;   // (edges,) the neighbour j
+  View<const std::int32_t> atom_offsets;  // (crystals + 1,)
+
+  std::int64_t atoms() const { return edge_offsets.rows() - 1; }
+  std::int64_t edges() const { return edge_source.rows(); }
+  std::int64_t crystals() const { return atom_offsets.rows() - 1; }
+};
+
+// The pre-activation of every edge, never stored:
+//   a_e = centre[i] + source[j] + sum over m < span of weight[e, m] * table[first[e] + m]
+// Columns [0, C) are the gate's, [C, 2C) the core's. T is float or double.
+template <class T>
+struct EdgeTerms {
+  View<const T> centre, source;    // (atoms, 2C)
+  View<const T> table;             // (rows, 2C) coefficients of the distance term
+  View<const T> weight;            // (edges, span) of the table rows that the distance of an edge lies among
+  View<const std::int32_t> first;  // (edges,) the first of those rows
+  EdgeTopology graph;
+
+  std::int64_t channels() const { return centre.shape[1] / 2; }
+  std::int64_t span() const { return weight.shape[1]; }
+};
+
+// What a derivative has for each of the terms; `weight` and `scale` may be empty: not wanted, or zero.
+template <class T>
+struct EdgeTermsOf {
+  View<T> centre, source, table, weight, scale;
+};
+
+// edge_conv: result[i] = sum over edges e into i of scale[e] * sigmoid(a_e[:C]) * softplus(a_e[C:])   (atoms, C)
+// edge_conv_backward: derivatives of sum(grad * result) with respect to the terms and the scale.
+// edge_conv_curve: derivatives of sum over terms of (direction . what edge_conv_backward gives) with respect to grad,
+// the terms and the scale.
+template <class T>
+void edge_conv(const EdgeTerms<T>&, View<const T> scale, View<T> result, int threads, void* stream);
+template <class T>
+void edge_conv_backward(const EdgeTerms<T>&, View<const T> scale, View<const T> grad, const EdgeTermsOf<T>& out,
+                        int threads, void* stream);
+template <class T>
+void edge_conv_curve(const EdgeTerms<T>&, View<const T> scale, View<const T> grad,
+                     const EdgeTermsOf<const T>& direction, View<T> out_grad, const EdgeTermsOf<T>& out, int threads,
+                     void* stream);
+
+// edge_moments: mean and biased variance of a_e over all edges, (2C,) each; zeros without edges.
+// edge_moments_backward: derivatives of sum(grad_mean * mean) + sum(grad_variance * variance).
+template <class T>
+void edge_moments(const EdgeTerms<T>&, View<T> mean, View<T> variance, int threads, void* stream);
+template <class T>
+void edge_moments_backward(const EdgeTerms<T>&, View<const T> mean, View<const T> grad_mean,
+                           View<const T> grad_variance, const EdgeTermsOf<T>& out, int threads, void* stream);
+
+// result[s] = sum of rows [offsets[s], offsets[s + 1]), in their order.
+template <class T>
+void segment_sum(View<const T> rows, View<const std::int32_t> offsets, View<T> result, int threads, void* stream);
+
+// result[r] = bias + rows[r] . weight, with weight (inner, columns): each element one chain in ascending order of the
+// inner index, so that a row's bits depend on that row alone. CPU only; on a GPU it is the vendor's library's.
+template <class T>
+void linear(View<const T> rows, View<const T> weight, View<const T> bias, View<T> result, int threads);
+
+// log(1 + e^x) and 1 / (1 + e^-x) of each value, whose bits depend on that value alone. CPU only, as linear.
+template <class T>
+void softplus(View<const T> values, View<T> result, int threads);
+template <class T>
+void sigmoid(View<const T> values, View<T> result, int threads);
+
 // The first crystal that no neighbour list exists for (atoms not finite or absurdly far, periodic vectors without
 // volume), in words; empty when all are fine. Host arrays: the CUDA twins look for themselves and throw these words.
 std::string unusable_crystal(const CrystalBatch&);
@@ -68,10 +137,30 @@ void set_simd_level(const std::string& name);
 bool cuda_compiled();
 int cuda_device_count();
 
-#define SCREENING_CPU_TWINS(level)                                                         \
-  namespace level {                                                                        \
-  void neighbor_count(const CrystalBatch&, const NeighborRule&, const NeighborRows&, int); \
-  void neighbor_fill(const CrystalBatch&, double cutoff, const NeighborEdges&, int);       \
+#define SCREENING_CPU_TWINS(level)                                                                                   \
+  namespace level {                                                                                                  \
+  void neighbor_count(const CrystalBatch&, const NeighborRule&, const NeighborRows&, int);                           \
+  void neighbor_fill(const CrystalBatch&, double cutoff, const NeighborEdges&, int);                                 \
+  template <class T>                                                                                                 \
+  void edge_conv(const EdgeTerms<T>&, View<const T> scale, View<T> result, int);                                     \
+  template <class T>                                                                                                 \
+  void edge_conv_backward(const EdgeTerms<T>&, View<const T> scale, View<const T> grad, const EdgeTermsOf<T>&, int); \
+  template <class T>                                                                                                 \
+  void edge_conv_curve(const EdgeTerms<T>&, View<const T> scale, View<const T> grad, const EdgeTermsOf<const T>&,    \
+                       View<T> out_grad, const EdgeTermsOf<T>&, int);                                                \
+  template <class T>                                                                                                 \
+  void edge_moments(const EdgeTerms<T>&, View<T> mean, View<T> variance, int);                                       \
+  template <class T>                                                                                                 \
+  void edge_moments_backward(const EdgeTerms<T>&, View<const T> mean, View<const T> grad_mean,                       \
+                             View<const T> grad_variance, const EdgeTermsOf<T>&, int);                               \
+  template <class T>                                                                                                 \
+  void segment_sum(View<const T> rows, View<const std::int32_t> offsets, View<T> result, int);                       \
+  template <class T>                                                                                                 \
+  void linear(View<const T> rows, View<const T> weight, View<const T> bias, View<T> result, int);                    \
+  template <class T>                                                                                                 \
+  void softplus(View<const T> values, View<T> result, int);                                                          \
+  template <class T>                                                                                                 \
+  void sigmoid(View<const T> values, View<T> result, int);                                                           \
   }
 SCREENING_CPU_TWINS(baseline)
 SCREENING_CPU_TWINS(avx2)
@@ -81,6 +170,21 @@ SCREENING_CPU_TWINS(avx512)
 namespace cuda {
 void neighbor_count(const CrystalBatch&, const NeighborRule&, const NeighborRows&, void* stream);
 void neighbor_fill(const CrystalBatch&, double cutoff, const NeighborEdges&, void* stream);
+template <class T>
+void edge_conv(const EdgeTerms<T>&, View<const T> scale, View<T> result, void* stream);
+template <class T>
+void edge_conv_backward(const EdgeTerms<T>&, View<const T> scale, View<const T> grad, const EdgeTermsOf<T>&,
+                        void* stream);
+template <class T>
+void edge_conv_curve(const EdgeTerms<T>&, View<const T> scale, View<const T> grad, const EdgeTermsOf<const T>&,
+                     View<T> out_grad, const EdgeTermsOf<T>&, void* stream);
+template <class T>
+void edge_moments(const EdgeTerms<T>&, View<T> mean, View<T> variance, void* stream);
+template <class T>
+void edge_moments_backward(const EdgeTerms<T>&, View<const T> mean, View<const T> grad_mean,
+                           View<const T> grad_variance, const EdgeTermsOf<T>&, void* stream);
+template <class T>
+void segment_sum(View<const T> rows, View<const std::int32_t> offsets, View<T> result, void* stream);
 int device_count();
 }  // namespace cuda
 

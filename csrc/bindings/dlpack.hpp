@@ -51,11 +51,13 @@ constexpr std::uint8_t code_of() {
 
 }  // namespace dlpack
 
+inline constexpr std::int64_t kAny = -1;
+
 // Holds the producer's capsule while the view is used.
 template <class T>
 class Borrowed {
  public:
-  // `columns`: the extents after the first that the array must have; fewer than two for lower rank.
+  // `columns`: the extents after the first that the array must have, kAny for any; fewer than two for lower rank.
   Borrowed(const pybind11::object& array, const char* name, std::initializer_list<std::int64_t> columns = {}) {
     namespace py = pybind11;
     if (!py::hasattr(array, "__dlpack__")) {
@@ -92,11 +94,12 @@ class Borrowed {
     std::string want = "(n", got = "(";
     std::int64_t stride = 1;
     for (std::int64_t extent : columns) {
-      want += ", " + std::to_string(extent);
+      want += extent == kAny ? ", n" : ", " + std::to_string(extent);
     }
     for (std::int32_t axis = 0; axis < tensor.rank; ++axis) {
       got += (axis ? ", " : "") + std::to_string(tensor.shape[axis]);
-      fits = fits && (axis == 0 || tensor.shape[axis] == columns.begin()[axis - 1]);
+      fits =
+          fits && (axis == 0 || columns.begin()[axis - 1] == kAny || tensor.shape[axis] == columns.begin()[axis - 1]);
     }
     if (!fits) {
       throw py::value_error(std::string(name) + ": expected shape " + want + "), got " + got + ")");

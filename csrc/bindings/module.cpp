@@ -1,5 +1,5 @@
 // The Python module `screening._core`: one line a function, checks of dtype and shape in dlpack.hpp.
-// screening/ops/native.py is its only caller.
+// screening/ops/core.py is the only importer.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -12,6 +12,8 @@ namespace py = pybind11;
 
 namespace screening {
 
+void bind_message(py::module_&);
+void bind_steady(py::module_&);
 void bind_symmetry(py::module_&);
 void bind_text(py::module_&);
 
@@ -127,6 +129,8 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   module.def("set_simd_level", &set_simd_level, py::arg("name"));
   module.def("cuda_compiled", &cuda_compiled);
   module.def("cuda_device_count", &cuda_device_count);
+  bind_message(module);
+  bind_steady(module);
   bind_symmetry(module);
   bind_text(module);
 }

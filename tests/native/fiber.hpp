@@ -12,12 +12,12 @@
 
 #if defined(__x86_64__)
 // Saves what a call must preserve on the running stack and takes up the other one, without the system call for the
-// signal mask that swapcontext makes.
+// signal mask that swapcontext makes. Weak, for every file that includes this has it.
 extern "C" void switch_stack(void** running, void* other);
 asm(R"(
 .text
 .hidden switch_stack
-.globl switch_stack
+.weak switch_stack
 .type switch_stack, @function
 switch_stack:
   pushq %rbp

@@ -1,4 +1,5 @@
-// The CUDA twin of the neighbour list as a Python module that needs no GPU: see cuda_on_host.hpp.
+// The CUDA twins as a Python module that needs no GPU: see cuda_on_host.hpp. Here is the neighbour list, and what
+// counts and orders; message_on_host.cpp has the other kernels.
 #include <pybind11/pybind11.h>
 
 #include <string>
@@ -7,6 +8,10 @@
 #include "kernels/neighbor_list.cu"
 
 namespace py = pybind11;
+
+namespace screening {
+void bind_message(py::module_& module);
+}
 
 namespace {
 
@@ -123,6 +128,7 @@ PYBIND11_MODULE(cuda_on_host, module) {
              py::arg("shell_tolerance"), py::arg("edge_count"), py::arg("row_cut"));
   module.def("neighbor_fill", &fill, py::arg("cutoff"), py::arg("edge_offsets"), py::arg("row_cut"),
              py::arg("edge_source"), py::arg("edge_shift"), py::arg("edge_vector"), py::arg("edge_distance"));
+  screening::bind_message(module);
   module.def("device_count", &screening::cuda::device_count);
   module.def("scan", &scan_counts);
   module.def("sort", &sort_values);

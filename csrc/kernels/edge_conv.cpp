@@ -1,0 +1,138 @@
+// Message passing, CPU twin of edge_conv.cu; contract in kernels.hpp. Compiled once a SIMD level.
+// Layout: terms (atoms, 2C) and table (rows, 2C) row-major; nothing of edges x channels but a block of derivatives.
+// Ownership: forward, a task owns rows of atoms; derivatives, a task owns whole crystals and a table of its own.
+// Determinism: sums run in edge order, over a fixed number of parts; threads change nothing.
+// Bound: per edge and channel 2 span + 3 multiply-adds and some 50 operations of the gate, against 8 bytes of source
+// term from the second cache: the arithmetic is the bound.
+
+#include "kernels/edge_scatter.hpp"
+#include "kernels/edge_terms.hpp"
+#include "math/gate.hpp"
+#include "runtime/threads.hpp"
+
+namespace screening::SCREENING_LEVEL {
+namespace {
+
+constexpr std::int64_t kRowBlock = 64;
+
+template <class T, int Span>
+void convolve_row(const EdgeTerms<T>& terms, const View<const T>& scale, std::int64_t i, T* result) {
+  const std::int64_t channels = terms.channels();
+  const T* centre = row_of(terms.centre, i);
+  std::fill_n(result, channels, T{});
+  for (std::int64_t e = terms.graph.edge_offsets[i]; e < terms.graph.edge_offsets[i + 1]; ++e) {
+    const Preactivation<T, Span> a(terms, e, centre);
+    const T factor = scale[e];
+    for_each_pack<T>(channels, [&](auto pack, std::int64_t c) {
+      using V = decltype(pack);
+      add_pack<V>(result + c, factor * gate(a.template at<V>(c), a.template at<V>(channels + c)));
+    });
+  }
+}
+
+template <class T, int Span>
+void backward(const EdgeTerms<T>& terms, const View<const T>& scale, const View<const T>& grad,
+              const EdgeTermsOf<T>& out, int threads) {
+  const std::int64_t channels = terms.channels();
+  scatter_edges<T>(terms, out, nullptr, threads, [&](std::int64_t i, std::int64_t, std::int64_t e, T* row, T*) {
+    const Preactivation<T, Span> a(terms, e, row_of(terms.centre, i));
+    const T* upstream = row_of(grad, i);
+    const T factor = scale[e];
+    LaneSum<T> of_scale;
+    for_each_pack<T>(channels, [&](auto pack, std::int64_t c) {
+      using V = decltype(pack);
+      const V g = load_pack<V>(upstream + c);
+      const GateSlope<V> slope = gate_slope(a.template at<V>(c), a.template at<V>(channels + c));
+      store_pack<V>(row + c, factor * g * slope.x);
+      store_pack<V>(row + channels + c, factor * g * slope.y);
+      of_scale.add(g * slope.h);
+    });
+    if (out.scale.rows() > 0) {
+      out.scale[e] = of_scale.total();
+    }
+  });
+}
+
+// With d = the change of a_e along the direction and t that of the scale, each edge and channel adds
+//   g (scale (h_x d_x + h_y d_y) + t h)
+// to the sum that is derived here.
+template <class T, int Span>
+void curve(const EdgeTerms<T>& terms, const View<const T>& scale, const View<const T>& grad,
+           const EdgeTermsOf<const T>& direction, const View<T>& out_grad, const EdgeTermsOf<T>& out, int threads) {
+  const std::int64_t channels = terms.channels();
+  EdgeTerms<T> along = terms;
+  along.centre = direction.centre;
+  along.source = direction.source;
+  along.table = direction.table;
+  EdgeTerms<T> reweighted = terms;
+  reweighted.weight = direction.weight;
+  const bool weights_move = direction.weight.rows() > 0;
+  const SecondPath<T> path{direction.weight, direction.table};
+  std::fill(out_grad.data, out_grad.data + out_grad.rows() * channels, T{});
+  scatter_edges<T>(terms, out, &path, threads, [&](std::int64_t i, std::int64_t, std::int64_t e, T* row, T* second) {
+    const Preactivation<T, Span> a(terms, e, row_of(terms.centre, i));
+    const Preactivation<T, Span> d(along, e, row_of(along.centre, i));
+    const RadialTerm<T, Span> moved(weights_move ? reweighted : terms, e);
+    const T* upstream = row_of(grad, i);
+    const T factor = scale[e], turn = direction.scale.rows() > 0 ? direction.scale[e] : T{};
+    const auto change = [&]<class V>(V, std::int64_t c) {
+      const V along_terms = d.template at<V>(c);
+      return weights_move ? moved.template add_to<V>(along_terms, a.rows(), c) : along_terms;
+    };
+    LaneSum<T> of_scale;
+    for_each_pack<T>(channels, [&](auto pack, std::int64_t c) {
+      using V = decltype(pack);
+      const V g = load_pack<V>(upstream + c);
+      const GateCurve<V> h = gate_curve(a.template at<V>(c), a.template at<V>(channels + c));
+      const V dx = change(V{}, c), dy = change(V{}, channels + c);
+      const V along_gate = h.x * dx + h.y * dy;
+      add_pack<V>(row_of(out_grad, i) + c, factor * along_gate + turn * h.h);
+      store_pack<V>(row + c, g * (factor * (h.xx * dx + h.xy * dy) + turn * h.x));
+      store_pack<V>(row + channels + c, g * (factor * (h.xy * dx + h.yy * dy) + turn * h.y));
+      store_pack<V>(second + c, factor * g * h.x);
+      store_pack<V>(second + channels + c, factor * g * h.y);
+      of_scale.add(g * along_gate);
+    });
+    if (out.scale.rows() > 0) {
+      out.scale[e] = of_scale.total();
+    }
+  });
+}
+
+}  // namespace
+
+template <class T>
+void edge_conv(const EdgeTerms<T>& terms, View<const T> scale, View<T> result, int threads) {
+  with_span(terms.span(), [&](auto span) {
+    for_each_task((terms.graph.atoms() + kRowBlock - 1) / kRowBlock, threads, [&](std::int64_t block, int) {
+      const std::int64_t end = std::min(terms.graph.atoms(), (block + 1) * kRowBlock);
+      for (std::int64_t i = block * kRowBlock; i < end; ++i) {
+        convolve_row<T, decltype(span)::value>(terms, scale, i, row_of(result, i));
+      }
+    });
+  });
+}
+
+template <class T>
+void edge_conv_backward(const EdgeTerms<T>& terms, View<const T> scale, View<const T> grad, const EdgeTermsOf<T>& out,
+                        int threads) {
+  with_span(terms.span(), [&](auto span) { backward<T, decltype(span)::value>(terms, scale, grad, out, threads); });
+}
+
+template <class T>
+void edge_conv_curve(const EdgeTerms<T>& terms, View<const T> scale, View<const T> grad,
+                     const EdgeTermsOf<const T>& direction, View<T> out_grad, const EdgeTermsOf<T>& out, int threads) {
+  with_span(terms.span(),
+            [&](auto span) { curve<T, decltype(span)::value>(terms, scale, grad, direction, out_grad, out, threads); });
+}
+
+#define SCREENING_FOR(T)                                                                                              \
+  template void edge_conv<T>(const EdgeTerms<T>&, View<const T>, View<T>, int);                                       \
+  template void edge_conv_backward<T>(const EdgeTerms<T>&, View<const T>, View<const T>, const EdgeTermsOf<T>&, int); \
+  template void edge_conv_curve<T>(const EdgeTerms<T>&, View<const T>, View<const T>, const EdgeTermsOf<const T>&,    \
+                                   View<T>, const EdgeTermsOf<T>&, int);
+SCREENING_FOR(float)
+SCREENING_FOR(double)
+#undef SCREENING_FOR
+
+}  // namespace screening::SCREENING_LEVEL

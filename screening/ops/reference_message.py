@@ -1,0 +1,71 @@
+"""Message passing over edges in plain PyTorch, slow and obvious: the definition of right for message.py.
+
+Every function can be differentiated any number of times in every floating argument. Columns of `centre`,
+`source_term` and `table` are 2C: the first C make the gate, the others the core of a message.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from screening.ops.message_graph import EdgeGraph
+
+
+def edge_conv(
+    centre: "Tensor",
+    source_term: "Tensor",
+    table: "Tensor",
+    weight: "Tensor",
+    first: "Tensor",
+    scale: "Tensor",
+    graph: "EdgeGraph",
+) -> "Tensor":
+    """Sum each atom's gated messages: (atoms, C).
+
+    out[i] = sum over edges e into i of scale[e] * sigmoid(a_e[:C]) * softplus(a_e[C:]), with a_e of `pre_activation`.
+    """
+    import torch
+
+    gate, core = pre_activation(centre, source_term, table, weight, first, graph).chunk(2, dim=1)
+    messages = scale[:, None] * torch.sigmoid(gate) * torch.nn.functional.softplus(core)
+    return segment_sum(messages, graph.edge_offsets)
+
+
+def edge_moments(
+    centre: "Tensor", source_term: "Tensor", table: "Tensor", weight: "Tensor", first: "Tensor", graph: "EdgeGraph"
+) -> "tuple[Tensor, Tensor]":
+    """Mean and biased variance of a_e over all edges, each (2C,); zeros without edges."""
+    rows = pre_activation(centre, source_term, table, weight, first, graph)
+    count = max(len(rows), 1)
+    mean = rows.sum(dim=0) / count
+    return mean, ((rows - mean) ** 2).sum(dim=0) / count
+
+
+def pre_activation(
+    centre: "Tensor", source_term: "Tensor", table: "Tensor", weight: "Tensor", first: "Tensor", graph: "EdgeGraph"
+) -> "Tensor":
+    """Add up what enters the gate and the core of each edge: (edges, 2C).
+
+    a_e = centre[i] + source_term[j] + sum over m of weight[e, m] * table[first[e] + m], for the edge from j into i.
+    """
+    import torch
+
+    sources = graph.edge_source.long()
+    window = first.long()[:, None] + torch.arange(weight.shape[1], device=weight.device)
+    distance_term = (weight[:, :, None] * table[window]).sum(dim=1)
+    return centre[_row_of(graph.edge_offsets, len(sources))] + source_term[sources] + distance_term
+
+
+def segment_sum(rows: "Tensor", offsets: "Tensor") -> "Tensor":
+    """Sum rows [offsets[s], offsets[s + 1]) for each segment s: (segments, columns)."""
+    total = rows.new_zeros((len(offsets) - 1, rows.shape[1]))
+    return total.index_add(0, _row_of(offsets, len(rows)), rows)
+
+
+def _row_of(offsets: "Tensor", length: int) -> "Tensor":
+    """The segment that each of `length` rows is in."""
+    import torch
+
+    counts = offsets.diff().long()
+    return torch.repeat_interleave(torch.arange(len(counts), device=offsets.device), counts, output_size=length)

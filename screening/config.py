@@ -1,0 +1,144 @@
+"""Settings from a TOML file and `key=value` overrides: checked as a whole, every wrong key named.
+
+A schema is a tree of `Settings`. What is read from a file is written back resolved, every default spelled out, so that
+the file in a run's folder says what ran.
+"""
+
+import difflib
+import math
+import tomllib
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from screening.errors import InputError
+
+
+class Settings(BaseModel):
+    """A table of a configuration: immutable, finite numbers only, no key that is not declared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def load(schema: type[S], path: Path | str, *, overrides: Sequence[str] = ()) -> S:
+    """Read settings from a TOML file, then apply overrides such as `training.epochs=3`, then check everything."""
+    file = Path(path)
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror or error}); name a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: is not TOML: {error}") from error
+    for override in overrides:
+        _apply(values, override)
+    return validated(schema, values, origin=str(file))
+
+
+def validated(schema: type[S], values: Mapping[str, Any], *, origin: str) -> S:
+    """Check a table against a schema; the error names every wrong key as it is written in `origin`."""
+    try:
+        return schema.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [_line(schema, dict(details)) for details in error.errors(include_url=False)]
+    raise InputError(f"{origin}: " + "; ".join(lines))
+
+
+def to_toml(settings: BaseModel) -> str:
+    """Write settings as TOML, defaults included; keys without a value are left out, which means the same."""
+    return "\n".join(_tables(settings.model_dump(mode="json"), ())) + "\n"
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    keys = [key.strip() for key in dotted.split(".")]
+    if not equals or not all(keys):
+        raise InputError(f"override {override!r}: expected key=value, such as training.epochs=3")
+    table = values
+    for depth, key in enumerate(keys[:-1]):
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise InputError(f"override {override!r}: {'.'.join(keys[: depth + 1])} is a value and holds no keys")
+    table[keys[-1]] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    """Read a TOML value; a bare word is a string, so that names need no quotes on a command line."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return text
+
+
+def _line(schema: type[BaseModel], details: Mapping[str, Any]) -> str:
+    place = details["loc"]
+    where = ".".join(map(str, place)) or "the whole"
+    if details["type"] == "extra_forbidden":
+        return f"{where} is unknown; {_suggestion(str(place[-1]), _keys_at(schema, place[:-1]))}"
+    if details["type"] == "missing":
+        return f"{where} is missing"
+    got = "" if isinstance(details["input"], Mapping) else f", got {details['input']!r}"
+    return f"{where}: {details['msg'].removeprefix('Value error, ')}{got}"
+
+
+def _suggestion(key: str, valid: Iterable[str]) -> str:
+    known = sorted(valid)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"known here: {', '.join(known)}" if known else "nothing is known here"
+
+
+def _keys_at(schema: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    found: Any = schema
+    for key in place:
+        model = _model_in(found)
+        if model is not None and key in model.model_fields:
+            found = model.model_fields[str(key)].annotation
+        elif get_args(found):
+            found = get_args(found)[-1] if get_origin(found) is dict else get_args(found)[0]
+    model = _model_in(found)
+    return list(model.model_fields) if model is not None else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next((m for m in map(_model_in, get_args(annotation)) if m is not None), None)
+    return None
+
+
+def _tables(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterable[str]:
+    plain = {key: value for key, value in table.items() if value is not None and not isinstance(value, Mapping)}
+    nested = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    if path and (plain or not nested):
+        yield f"\n[{'.'.join(map(_key, path))}]"
+    yield from (f"{_key(key)} = {_literal(value)}" for key, value in plain.items())
+    for key, value in nested.items():
+        yield from _tables(value, (*path, key))
+
+
+def _key(key: str) -> str:
+    bare = key.isascii() and key.replace("-", "_").isidentifier()
+    return key if bare else _literal(key)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        escaped = "".join(c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in value)
+        return f'"{escaped}"'
+    if isinstance(value, Sequence):
+        return f"[{', '.join(map(_literal, value))}]"
+    raise TypeError(f"a {type(value).__name__} cannot be written as TOML")

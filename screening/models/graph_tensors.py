@@ -1,0 +1,72 @@
+"""A batch of graphs as torch tensors on one device: what every model takes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from screening.graphs import Graphs
+from screening.ops.message_graph import EdgeGraph
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GraphTensors:
+    """Atoms and edges of `crystals` crystals, end to end.
+
+    `numbers` (atoms,) int64 atomic numbers; `edge_distance` (edges,) of the model's floating type, angstrom, which may
+    require a gradient; `edge_graph` the topology; `crystal_of_atom` (atoms,) int64.
+    """
+
+    numbers: Tensor
+    edge_distance: Tensor
+    edge_graph: EdgeGraph
+    crystals: int
+    crystal_of_atom: Tensor
+
+    @classmethod
+    def of(cls, graphs: Graphs, *, device: torch.device | str, dtype: torch.dtype) -> "GraphTensors":
+        """Move graphs to a device, distances in this floating type."""
+        edges, crystals = graphs.edges, graphs.crystals
+        return cls.of_arrays(
+            numbers=crystals.numbers,
+            atom_offsets=crystals.atom_offsets,
+            edge_offsets=edges.edge_offsets,
+            edge_source=edges.edge_source,
+            edge_distance=edges.edge_distance,
+            device=device,
+            dtype=dtype,
+        )
+
+    @classmethod
+    def of_arrays(
+        cls,
+        *,
+        numbers: Any,
+        atom_offsets: Any,
+        edge_offsets: Any,
+        edge_source: Any,
+        edge_distance: Any,
+        device: torch.device | str,
+        dtype: torch.dtype,
+    ) -> "GraphTensors":
+        """Move NumPy arrays or tensors that are named as in docs/conventions.md to a device."""
+        offsets = _tensor(atom_offsets, device, torch.int32)
+        atom_numbers = _tensor(numbers, device, torch.int64)
+        crystals = len(offsets) - 1
+        crystal_of_atom = torch.repeat_interleave(
+            torch.arange(crystals, device=offsets.device), offsets.diff().long(), output_size=len(atom_numbers)
+        )
+        graph = EdgeGraph(
+            _tensor(edge_offsets, device, torch.int32), _tensor(edge_source, device, torch.int32), offsets
+        )
+        return cls(atom_numbers, _tensor(edge_distance, device, dtype), graph, crystals, crystal_of_atom)
+
+
+def _tensor(array: Any, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    if isinstance(array, Tensor):
+        return array.to(device=device, dtype=dtype)
+    given = np.ascontiguousarray(array)
+    # torch takes no read-only memory, which packed files are mapped as.
+    return torch.from_numpy(given if given.flags.writeable else given.copy()).to(device=device, dtype=dtype)

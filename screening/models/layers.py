@@ -1,0 +1,183 @@
+"""The parts that models are made of: normalisation, gated convolution over edges, pooling, one head per target."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from screening.models.radial import RadialTerms
+from screening.ops import message, steady
+from screening.ops.message_graph import EdgeGraph
+
+
+class Moments(nn.Module):
+    """Batch normalisation as an affine map of columns, for rows that need not exist as a tensor.
+
+    In training the moments are the batch's, and running ones follow them; in evaluation they are the running ones. A
+    batch of fewer than two rows has no spread, so it uses the running moments in training too, and does not move them.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, columns: int, *, epsilon: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.epsilon, self.momentum = epsilon, momentum
+        self.weight = nn.Parameter(torch.ones(columns))
+        self.bias = nn.Parameter(torch.zeros(columns))
+        self.register_buffer("running_mean", torch.zeros(columns))
+        self.register_buffer("running_var", torch.ones(columns))
+
+    def uses_batch(self, count: int) -> bool:
+        """Tell whether the moments of a batch of so many rows are wanted."""
+        return self.training and count > 1
+
+    def running(self) -> tuple[Tensor, Tensor]:
+        """Give the factor and the shift (columns,) each that normalise by the running moments."""
+        return self._map(self.running_mean, self.running_var)
+
+    def of_batch(self, mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Give the factor and the shift for a batch of `count` rows with this mean and biased variance."""
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.detach(), self.momentum)
+            self.running_var.lerp_(variance.detach() * (count / (count - 1)), self.momentum)
+        return self._map(mean, variance)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Normalise the columns of rows."""
+        batch = self.uses_batch(len(rows))
+        return nn.functional.batch_norm(
+            rows, self.running_mean, self.running_var, self.weight, self.bias, batch, self.momentum, self.epsilon
+        )
+
+    def _map(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        factor = self.weight * torch.rsqrt(variance + self.epsilon)
+        return factor, self.bias - mean * factor
+
+
+class GatedConv(nn.Module):
+    """Messages sigmoid(gate) * softplus(core) summed over each atom's edges, (atoms, width): arXiv:1710.10324, eq. 5.
+
+    Gate and core are the two halves of [v_i, v_j, u_ij] W + b. The product is split by rows of W: one term per centre,
+    one per source, one per distance, so that the only thing of an edge's size is its coefficients.
+    """
+
+    def __init__(self, width: int, radial_rows: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(2 * width + radial_rows)
+        self.centre = nn.Parameter(_uniform(bound, 2 * width, width))
+        self.source = nn.Parameter(_uniform(bound, 2 * width, width))
+        self.table = nn.Parameter(_uniform(bound, radial_rows, 2 * width))
+        self.bias = nn.Parameter(_uniform(bound, 2 * width))
+
+    def forward(self, atoms: Tensor, radial: RadialTerms, graph: EdgeGraph) -> Tensor:
+        """Sum the messages into each atom."""
+        centre, source, table = self.terms(atoms, radial, graph)
+        return message.edge_conv(centre, source, table, radial.weight, radial.first, radial.scale, graph)
+
+    def terms(self, atoms: Tensor, radial: RadialTerms, graph: EdgeGraph) -> tuple[Tensor, Tensor, Tensor]:
+        """Give the terms of centre, source and distance."""
+        del radial, graph
+        return _linear(atoms, self.centre, self.bias), _linear(atoms, self.source, None), self.table
+
+
+class NormalisedGatedConv(GatedConv):
+    """The same of BN([v_i, v_j, u_ij] W + b), normalised over all edges of a batch.
+
+    Normalising is an affine map of the sum of the three terms, hence of each of them: it too is done per atom.
+    """
+
+    def __init__(self, width: int, radial_rows: int) -> None:
+        super().__init__(width, radial_rows)
+        self.moments = Moments(2 * width)
+
+    def terms(self, atoms: Tensor, radial: RadialTerms, graph: EdgeGraph) -> tuple[Tensor, Tensor, Tensor]:
+        edges = len(radial.first)
+        if not self.moments.uses_batch(edges):
+            factor, shift = self.moments.running()
+            rows = factor[:, None]
+            centre = _linear(atoms, rows * self.centre, factor * self.bias + shift)
+            return centre, _linear(atoms, rows * self.source, None), self.table * factor
+        centre, source, table = super().terms(atoms, radial, graph)
+        mean, variance = message.edge_moments(centre, source, table, radial.weight, radial.first, graph)
+        factor, shift = self.moments.of_batch(mean, variance, edges)
+        return centre * factor + shift, source * factor, table * factor
+
+
+def mean_of_atoms(atoms: Tensor, graph: EdgeGraph) -> Tensor:
+    """Average the atoms of each crystal, (crystals, width); zero for a crystal without atoms."""
+    counts = graph.atom_offsets.diff().clamp(min=1).to(atoms.dtype)
+    mean: Tensor = message.segment_sum(atoms, graph.atom_offsets) / counts[:, None]
+    return mean
+
+
+class Linear(nn.Linear):
+    """torch's linear layer, in which a row's bits do not depend on how many rows there are (on the CPU)."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return steady.linear(rows, self.weight, self.bias)
+
+
+class SiLU(nn.Module):
+    """x sigmoid(x)."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map each value."""
+        return steady.silu(values)
+
+
+class Heads(nn.Module):
+    """One perceptron per target on the same description of a crystal, all of them computed side by side.
+
+    softplus, then `layers` hidden layers of width `hidden` with softplus, then one output; `dropout` per target acts on
+    the first hidden layer.
+    """
+
+    dropout: Tensor
+
+    def __init__(self, width: int, *, hidden: int, layers: int, dropout: Sequence[float]) -> None:
+        super().__init__()
+        targets = len(dropout)
+        sizes = [width, *[hidden] * layers]
+        self.hidden = nn.ModuleList(SideBySide(targets, before, after) for before, after in pairwise(sizes))
+        self.output = SideBySide(targets, sizes[-1], 1)
+        self.drops = max(dropout) > 0
+        self.register_buffer("dropout", torch.tensor(dropout)[:, None, None], persistent=False)
+
+    def forward(self, crystals: Tensor) -> Tensor:
+        """Map descriptions (crystals, width) to outputs (crystals, targets)."""
+        hidden = steady.softplus(crystals).expand(len(self.dropout), -1, -1)
+        for number, layer in enumerate(self.hidden):
+            hidden = steady.softplus(layer(hidden))
+            if number == 0 and self.drops and self.training:
+                kept = torch.rand_like(hidden) >= self.dropout
+                hidden = hidden * kept / (1 - self.dropout)
+        output: Tensor = self.output(hidden)
+        return output.squeeze(2).T
+
+
+class SideBySide(nn.Module):
+    """A linear layer per target, (targets, rows, before) to (targets, rows, after)."""
+
+    def __init__(self, targets: int, before: int, after: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(before)
+        self.weight = nn.Parameter(_uniform(bound, targets, before, after))
+        self.bias = nn.Parameter(_uniform(bound, targets, 1, after))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Apply each target's layer to its rows."""
+        each = zip(rows, self.weight, self.bias, strict=True)
+        return torch.stack([steady.linear(row, weight.T, bias[0]) for row, weight, bias in each])
+
+
+def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # Under autocast the product is in half precision; sums over edges are not.
+    return steady.linear(rows, weight, bias).to(weight.dtype)
+
+
+def _uniform(bound: float, *shape: int) -> Tensor:
+    """Draw as torch.nn.Linear does, which CGCNN starts from."""
+    return torch.empty(shape).uniform_(-bound, bound)

@@ -1,0 +1,102 @@
+"""The contract of every model: graphs in, one column per target out."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+
+from screening.config import Settings
+from screening.errors import InputError
+from screening.graphs import Neighbors
+from screening.models.graph_tensors import GraphTensors
+from screening.ops import steady
+from screening.predictions import Target
+
+
+class Scaling(NamedTuple):
+    """Mean and deviation of what is learned of a target."""
+
+    mean: float
+    std: float
+
+
+class CrystalModel(nn.Module, ABC):
+    """A network that maps a batch of graphs to targets.
+
+    It gives *learned values*: per target a logit, or a quantity (its log10, if the target says so) less a mean and
+    divided by a deviation, the target's `Scaling`. Scalings are no part of the weights: they keep their full precision
+    whatever the model's, and a checkpoint has them in its header.
+    """
+
+    architecture: ClassVar[str]
+    settings_type: ClassVar[type[Settings]]
+
+    def __init__(self, settings: Settings, targets: Sequence[Target]) -> None:
+        super().__init__()
+        names = [target.name for target in targets]
+        if not names or len(set(names)) < len(names):
+            raise InputError(f"a model needs at least one target and each only once, got {names}")
+        self.settings = settings
+        self.targets = tuple(targets)
+        self.scaling = tuple(Scaling(0.0, 1.0) for _ in names)
+
+    @property
+    @abstractmethod
+    def neighbors(self) -> Neighbors:
+        """Which edges the model's graphs have."""
+
+    @abstractmethod
+    def encode(self, graph: GraphTensors) -> Tensor:
+        """Describe each atom in its surroundings, (atoms, width)."""
+
+    @abstractmethod
+    def readout(self, atoms: Tensor, graph: GraphTensors) -> Tensor:
+        """Turn the atoms of each crystal into learned values, (crystals, targets)."""
+
+    def forward(self, graph: GraphTensors) -> Tensor:
+        """Compute learned values, (crystals, targets)."""
+        return self.readout(self.encode(graph), graph)
+
+    @final
+    def predict(self, graph: GraphTensors) -> dict[str, Tensor]:
+        """Predict each target in its unit, (crystals,) float64; a classification gives the probability of yes."""
+        return self.in_units(self(graph))
+
+    @final
+    def in_units(self, learned: Tensor) -> dict[str, Tensor]:
+        """Turn learned values, (crystals, targets), into predictions, (crystals,) float64 each."""
+        columns = zip(self.targets, self.scaling, learned.double().unbind(dim=1), strict=True)
+        return {target.name: _in_unit(target, scaling, column) for target, scaling, column in columns}
+
+    @final
+    def set_scaling(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set what learned values are multiplied by and added to; it means nothing for classifications."""
+        complete = len(mean) == len(std) == len(self.targets)
+        if not complete or not all(map(math.isfinite, [*mean, *std])) or not min(std) > 0:
+            raise InputError(
+                f"scaling needs a mean and a positive deviation for each of {len(self.targets)} targets, "
+                f"got {list(mean)} and {list(std)}"
+            )
+        self.scaling = tuple(Scaling(float(m), float(s)) for m, s in zip(mean, std, strict=True))
+
+    @final
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @final
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        return next(self.parameters()).dtype
+
+
+def _in_unit(target: Target, scaling: Scaling, learned: Tensor) -> Tensor:
+    if target.kind == "classification":
+        return steady.sigmoid(learned)
+    value = learned * scaling.std + scaling.mean
+    return steady.power_of_ten(value) if target.scale == "log10" else value

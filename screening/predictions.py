@@ -1,0 +1,52 @@
+"""What a model predicts and what predicting gives: plain data, without torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from screening.errors import InputError
+
+Float64 = npt.NDArray[np.float64]
+TargetKind = Literal["regression", "classification"]
+Scale = Literal["linear", "log10"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One output of a model: a quantity in `unit`, or the probability that the answer is yes.
+
+    `scale` says what is learned of a quantity, its value or the logarithm of its value; predictions and labels are in
+    `unit` either way. The labels are those of the target's name, except that a classification `is_metal` also learns
+    from `band_gap`: a crystal is a metal exactly when that label is 0.
+    """
+
+    name: str
+    unit: str
+    kind: TargetKind = "regression"
+    scale: Scale = "linear"
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise InputError("a target needs a name, such as formation_energy_per_atom")
+        for what, choice, choices in (("kind", self.kind, TargetKind), ("scale", self.scale, Scale)):
+            if choice not in get_args(choices):
+                raise InputError(
+                    f"target {self.name}: {what} is {choice!r}; expected {' or '.join(map(repr, get_args(choices)))}"
+                )
+        if self.kind == "classification" and self.scale != "linear":
+            raise InputError(f"target {self.name} is a classification, so its scale is 'linear', got {self.scale!r}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """Predictions for crystals in the order they came: one float64 column (crystals,) per target, in its unit."""
+
+    ids: Sequence[str]
+    targets: tuple[Target, ...]
+    values: Mapping[str, Float64]
+
+    def __len__(self) -> int:
+        return len(self.ids)

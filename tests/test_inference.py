@@ -1,0 +1,77 @@
+"""Streams of crystals to predictions: in order, all of them, and the same whatever the batches."""
+
+import numpy as np
+import pytest
+import torch
+from made import made_batch, made_crystals
+
+from screening.crystals.batch import Crystals
+from screening.errors import InputError
+from screening.graphs import pack_graphs
+from screening.inference import predict, predict_graphs, usable_device
+from screening.models.model import CrystalModel
+from screening.models.registry import build
+from screening.predictions import Predictions, Target
+
+TARGETS = (Target("band_gap", "eV"), Target("is_metal", "1", "classification"))
+
+
+@pytest.fixture(scope="module")
+def model() -> CrystalModel:
+    torch.manual_seed(0)
+    return build("cgcnn", {"width": 16, "convolutions": 2, "hidden": 16}, TARGETS)
+
+
+def joined(parts: list[Predictions]) -> tuple[list[str], np.ndarray]:
+    ids = [name for part in parts for name in part.ids]
+    return ids, np.concatenate([np.stack([part.values[t.name] for t in TARGETS], axis=1) for part in parts])
+
+
+def test_every_crystal_is_predicted_in_order(model: CrystalModel) -> None:
+    crystals = Crystals.of(made_crystals(40, seed=1))
+    whole = predict_graphs(model.eval(), pack_graphs(crystals, model.neighbors))
+    parts = list(predict(model, [crystals[:7], crystals[7:7], crystals[7:]], max_edges=400, max_atoms=30))
+    assert len(parts) > 5
+    ids, values = joined(parts)
+    assert ids == list(crystals.ids)
+    np.testing.assert_allclose(values, joined([whole])[1], rtol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_batches_do_not_change_a_bit(dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    made = build("cgcnn", {"width": 32, "hidden": 24, "hidden_layers": 2}, TARGETS).to(dtype)
+    crystals = made_batch(50, seed=3)
+    _, whole = joined(list(predict(made, [crystals], max_edges=10**6, max_atoms=10**6)))
+    for budget in (1, 40, 130):
+        _, parts = joined(list(predict(made, [crystals], max_edges=10**6, max_atoms=budget)))
+        np.testing.assert_array_equal(parts, whole)
+
+
+def test_predictions_are_float64_columns_that_own_their_memory(model: CrystalModel) -> None:
+    (part,) = predict(model, [made_batch(3)], max_edges=10**6, max_atoms=10**6)
+    assert len(part) == 3
+    assert [(v.dtype, v.shape, v.base) for v in part.values.values()] == [(np.float64, (3,), None)] * 2
+
+
+def test_a_model_in_training_is_set_to_evaluation(model: CrystalModel) -> None:
+    before = {name: tensor.clone() for name, tensor in model.train().state_dict().items()}
+    list(predict(model, [made_batch(5)], max_edges=200, max_atoms=200))
+    assert not model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_an_empty_stream_gives_nothing(model: CrystalModel) -> None:
+    assert list(predict(model, [], max_edges=10, max_atoms=10)) == []
+
+
+def test_graphs_of_other_edges_are_refused(model: CrystalModel) -> None:
+    other = build("cgcnn", {"cutoff": 5.0, "width": 4}, TARGETS)
+    with pytest.raises(InputError, match=r"trained on .*cutoff=8.0"):
+        predict_graphs(model, pack_graphs(made_batch(2), other.neighbors))
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "meta"], ids=["absent", "unknown", "unsupported"])
+def test_a_device_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="device"):
+        usable_device(name)

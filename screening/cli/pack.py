@@ -1,21 +1,16 @@
-"""The command line: each command parses its options, calls one function of the library and prints what came of it.
-
-Nothing heavy is imported before a command needs it, so that help appears at once.
-"""
+"""`screening pack`: check crystals and write them into one file."""
 
 import contextlib
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from screening.errors import ScreeningError
+from screening.cli.app import app
 
 if TYPE_CHECKING:
     from screening.crystals.pack import Tally
@@ -25,15 +20,6 @@ PLAIN_INTERVAL_S = 10.0
 MOST_WORKERS = 8
 # Less than this is parsed before the first process besides this one has started.
 SMALL_BYTES = 8_000_000
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-app = typer.Typer(
-    name="screening",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
 
 class Output(StrEnum):
@@ -43,68 +29,6 @@ class Output(StrEnum):
     EXTXYZ = "extxyz"
     CIF = "cif"
     JSONL = "jsonl"
-
-
-class Stopped(SystemExit):
-    """Raised by a signal, to leave through every `with` on the way, so that half-written files and processes go."""
-
-
-class _Stop:
-    """What to do about signals: raise at once, and again at the next safe place.
-
-    Python swallows what is raised while it cleans up after an object, so that the first may be lost.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0
-        for number in STOPPING:
-            signal.signal(number, self._received)
-        sys.unraisablehook = self._told
-
-    def check(self) -> None:
-        """Raise when a signal came."""
-        if self.number:
-            raise Stopped(128 + self.number)
-
-    def _received(self, number: int, frame: FrameType | None) -> None:
-        for other in STOPPING:
-            signal.signal(other, signal.SIG_IGN)
-        self.number = number
-        self.check()
-
-    def _told(self, swallowed: "sys.UnraisableHookArgs") -> None:
-        if not issubclass(swallowed.exc_type, Stopped):
-            sys.__unraisablehook__(swallowed)
-
-
-def main() -> None:
-    """Run the command line; an error of ours is one line and its exit code, a signal 128 and its number."""
-    stop = _Stop()
-    try:
-        app(prog_name="screening", obj=stop)
-    except ScreeningError as error:
-        print(f"screening: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except Stopped:
-        print(f"screening: stopped by {signal.Signals(stop.number).name}", file=sys.stderr)
-        raise
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from screening.crystals.version import code_version
-
-        print(f"screening {code_version()}")
-        raise typer.Exit
-
-
-@app.callback()
-def screening(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """Screen a million candidate crystals: read, graph, predict, store, query."""
 
 
 @app.command()
@@ -182,25 +106,6 @@ def pack(
         )
     if not quiet:
         print("\n".join(_summary(tally, output, time.monotonic() - start)))
-
-
-@app.command()
-def doctor(
-    folder: Annotated[
-        Path, typer.Option(help="A folder that results would go to: its disk and locks are tried.")
-    ] = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
-) -> None:
-    """Check what this installation can do, and say the cure for what is broken.
-
-    Tells the native core's level, CUDA, devices, packages, HDF5 and file locks, Slurm, memory and disk. The exit code
-    is not 0 when something is broken.
-    """
-    from screening import doctor as diagnosis
-
-    found = diagnosis.checks(folder)
-    diagnosis.report(found, sys.stdout, as_json=as_json)
-    raise typer.Exit(diagnosis.exit_code(found))
 
 
 @contextlib.contextmanager

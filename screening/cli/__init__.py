@@ -1,0 +1,11 @@
+"""The command line: each command parses its options, calls one function of the library and prints what came of it.
+
+Nothing heavy is imported before a command needs it, so that help appears at once.
+"""
+
+from screening.cli import doctor as doctor
+from screening.cli import models as models
+from screening.cli import pack as pack
+from screening.cli import training as training
+from screening.cli.app import app as app
+from screening.cli.app import main as main

@@ -1,0 +1,78 @@
+"""How a training run shows where it is: a bar on a terminal, now and then a line elsewhere; both on standard error."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from screening.training.loop import Progress
+
+# Without a terminal, a line this often says how far the run is.
+PLAIN_INTERVAL_S = 30.0
+
+Watch = Callable[["Progress"], None]
+
+
+@contextlib.contextmanager
+def training_progress(*, quiet: bool) -> Iterator[Watch]:
+    """Give what a training run should call after each step."""
+    if quiet:
+        yield lambda progress: None
+    elif sys.stderr.isatty():
+        with _bar() as watch:
+            yield watch
+    else:
+        yield _plain_lines()
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Watch]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = [TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def watch(progress: "Progress") -> None:
+            bar.update(task, total=progress.steps, completed=progress.step, description=described(progress))
+
+        yield watch
+
+
+def _plain_lines() -> Watch:
+    started = told = time.monotonic()
+    first: int | None = None
+
+    def watch(progress: "Progress") -> None:
+        nonlocal told, first
+        first = progress.step - 1 if first is None else first
+        now = time.monotonic()
+        if now - told < PLAIN_INTERVAL_S and progress.step < progress.steps:
+            return
+        told = now
+        # Of this process alone: a continued run has steps behind it that took no time here.
+        left = (now - started) / (progress.step - first) * (progress.steps - progress.step)
+        print(f"{described(progress)}, {_clock(left)} left", file=sys.stderr, flush=True)
+
+    return watch
+
+
+def described(progress: "Progress") -> str:
+    """Say where a run is: epoch, loss, rate and how it did on the validation crystals last."""
+    parts = [
+        f"epoch {progress.epoch}/{progress.epochs}",
+        f"loss {progress.loss:.4g}",
+        f"{progress.rate:,.0f} crystals/s",
+        progress.validation,
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -1,0 +1,117 @@
+"""`screening train` and `screening evaluate`: make a model from labelled crystals, and judge one by them."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from screening.cli.app import app
+from screening.cli.progress import Watch, training_progress
+from screening.cli.tables import metrics_table
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to train on what, and how.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Replace a setting, such as training.epochs=3; may be repeated."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The folder of the run; by default runs/ and the name of the configuration."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless it fails.")] = False,
+) -> None:
+    """Train a model, one head per target, on crystals with labels; labels may be missing.
+
+    The folder gets the resolved configuration, a line of metrics per epoch, the best model so far, and at the end
+    metrics and pictures. The same command continues a run that was stopped, bit for bit.
+
+    - `screening train examples/cgcnn.toml --set training.epochs=5 --out runs/first`
+    """
+    from screening import config
+    from screening.training.config import TrainingConfig
+
+    settings = config.load(TrainingConfig, file, overrides=overrides or ())
+    # After the configuration is known to be right: torch takes seconds to load.
+    from screening.training.recipe import Listener
+    from screening.training.recipe import train as trained
+
+    folder = out or Path("runs") / file.stem
+    with training_progress(quiet=quiet) as show:
+        say = _silent if quiet else _say
+        found = trained(settings, folder, Listener(say, _checking(context, show)))
+    if not quiet:
+        units = {target.name: target.unit for target in settings.heads}
+        print("\n".join([*_results(found, units), f"{folder}"]))
+
+
+@app.command()
+def evaluate(
+    context: typer.Context,
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A model file, the folder of a run, a shipped model's name, or default."),
+    ],
+    inputs: Annotated[list[Path], typer.Argument(metavar="DATA...", help="Crystals with labels, in any format.")],
+    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the metrics here too.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw predictions against labels.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+) -> None:
+    """Compare a model's predictions with the labels of crystals.
+
+    For each target: how many labels there are, MAE, RMSE, R2 and Spearman's rank correlation, or AUC and accuracy for a
+    yes or no. Targets without labels have a count of 0. A name that `screening models` lists is that shipped model;
+    write `./name` for a file or a folder of that name.
+
+    - `screening evaluate runs/cgcnn val.extxyz --json metrics.json --plot parity.png`
+    """
+    from screening.pretrained.shipped import load_model, model_file
+
+    # Before torch, which takes seconds to load.
+    file = model_file(model)
+    from screening.inference import usable_device
+    from screening.training.judge import evaluate as judged
+
+    loaded, _ = load_model(file, device=str(usable_device(device)))
+    found = judged(loaded, inputs, workers=workers, device=device, plot=plot, say=_say, watch=context.obj.check)
+    if as_json is not None:
+        as_json.write_text(json.dumps({"targets": found}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    print(metrics_table(found, {target.name: target.unit for target in loaded.targets}))
+
+
+def _checking(context: typer.Context, show: Watch) -> Watch:
+    def watch(progress: Any) -> None:
+        context.obj.check()
+        show(progress)
+
+    return watch
+
+
+def _results(found: dict[str, Any], units: dict[str, str]) -> list[str]:
+    if "folds" in found:
+        targets = found["targets"].items()
+        means = {name: {key: spread["mean"] for key, spread in metrics.items()} for name, metrics in targets}
+        return [f"mean over {found['folds']} folds", metrics_table(means, units)]
+    lines = [f"{found['epochs']} epochs, the best is {found['best_epoch']}"]
+    for part in ("validation", "test"):
+        if part in found:
+            lines += [part, metrics_table(found[part]["targets"], units)]
+    return lines
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _silent(text: str) -> None:
+    pass

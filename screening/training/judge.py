@@ -1,0 +1,65 @@
+"""How good a finished model is on labelled crystals, in the units of its targets."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from screening.crystals.batch import Crystals
+from screening.crystals.read import read_batches
+from screening.errors import InputError
+from screening.models.model import CrystalModel
+from screening.training.assess import in_units, normalised_outputs
+from screening.training.config import LoopSettings
+from screening.training.curves import draw_parity
+from screening.training.labelled import LabelledGraphs
+from screening.training.metrics import all_metrics, finite_or_none
+
+Int64 = npt.NDArray[np.int64]
+Found = dict[str, dict[str, float | None]]
+
+
+def read_crystals(paths: Sequence[Path], *, workers: int, name: str, say: Callable[[str], None]) -> Iterator[Crystals]:
+    """Read crystals from files; say at the end how many there are and how many were refused."""
+    accepted = refused = 0
+    first = ""
+    for batch in read_batches(list(paths), workers=workers):
+        accepted, refused = accepted + len(batch.crystals), refused + len(batch.rejections)
+        first = first or (batch.rejections[0].message if batch.rejections else "")
+        yield batch.crystals
+    say(f"{name}: {accepted:,} crystals" + (f", {refused:,} refused, the first: {first}" if refused else ""))
+
+
+def judge(
+    model: CrystalModel, graphs: LabelledGraphs, rows: Int64, settings: LoopSettings, *, plot: Path | None = None
+) -> Found:
+    """Predict crystals and compare with their labels; draw both into a PNG if asked."""
+    predicted = in_units(model, normalised_outputs(model, graphs, rows, settings))
+    labels = graphs.labels[rows]
+    if plot is not None:
+        draw_parity(predicted, labels, graphs.targets, plot)
+    return finite_or_none(all_metrics(predicted, labels, graphs.targets))
+
+
+def evaluate(
+    model: CrystalModel,
+    inputs: Sequence[Path],
+    *,
+    workers: int,
+    device: str,
+    plot: Path | None,
+    say: Callable[[str], None],
+    watch: Callable[[], None],
+) -> Found:
+    """Read labelled crystals and judge a model by them; `watch` is called between batches of the input."""
+
+    def stream() -> Iterator[Crystals]:
+        for crystals in read_crystals(inputs, workers=workers, name="read", say=say):
+            watch()
+            yield crystals
+
+    graphs = LabelledGraphs.of(stream(), model.targets, model.neighbors)
+    if len(graphs) == 0:
+        raise InputError("no crystal can be used; see what was refused with `screening pack`")
+    return judge(model, graphs, np.arange(len(graphs)), LoopSettings(device=device, batch_size=512), plot=plot)

@@ -1,0 +1,183 @@
+"""Crystals with their edges and labels, built once and kept in memory, from which batches are gathered.
+
+Edges of a crystal lie end to end, and `edge_source` counts from the crystal's first atom, so that a crystal can be laid
+anywhere. Gathering is index arithmetic over whole columns: its cost does not grow with the number of crystals but with
+that of their edges.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from screening.crystals.batch import Crystals, Int32
+from screening.crystals.crystal import Float64, UInt8
+from screening.errors import InputError
+from screening.graphs import Graphs, Neighbors, graph_batches
+from screening.models.graph_tensors import GraphTensors
+from screening.predictions import Target
+from screening.training.formulas import reduced_formulas
+
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+
+# The neighbour list of this many edges, with its vectors and shifts, is in memory at once while building.
+BUILD_EDGES, BUILD_ATOMS = 2_000_000, 500_000
+FOLD = "fold"
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledGraphs:
+    """Graphs of many crystals; `labels` is (crystals, targets) in the targets' units, NaN where missing."""
+
+    ids: Sequence[str]
+    targets: tuple[Target, ...]
+    neighbors: Neighbors
+    labels: Float64
+    folds: Float64
+    numbers: UInt8
+    atom_offsets: Int64
+    edge_offsets: Int64
+    edge_source: Int32
+    edge_distance: Float32
+
+    @classmethod
+    def of(
+        cls,
+        stream: Iterable[Crystals],
+        targets: tuple[Target, ...],
+        neighbors: Neighbors,
+        *,
+        threads: int | None = None,
+    ) -> "LabelledGraphs":
+        """List the neighbours of all crystals and look up their labels."""
+        batches = graph_batches(stream, neighbors, max_edges=BUILD_EDGES, max_atoms=BUILD_ATOMS, threads=threads)
+        return cls.joined([_of_batch(batch, targets) for batch in batches], targets, neighbors)
+
+    @classmethod
+    def joined(
+        cls, parts: Sequence["LabelledGraphs"], targets: tuple[Target, ...], neighbors: Neighbors
+    ) -> "LabelledGraphs":
+        """Lay parts end to end, in order."""
+        return cls(
+            ids=[i for part in parts for i in part.ids],
+            targets=targets,
+            neighbors=neighbors,
+            labels=np.concatenate([np.empty((0, len(targets))), *(part.labels for part in parts)]),
+            folds=np.concatenate([np.empty(0), *(part.folds for part in parts)]),
+            numbers=np.concatenate([np.empty(0, np.uint8), *(part.numbers for part in parts)]),
+            atom_offsets=_offsets([np.diff(part.atom_offsets) for part in parts]),
+            edge_offsets=_offsets([np.diff(part.edge_offsets) for part in parts]),
+            edge_source=np.concatenate([np.empty(0, np.int32), *(part.edge_source for part in parts)]),
+            edge_distance=np.concatenate([np.empty(0, np.float32), *(part.edge_distance for part in parts)]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def formulas(self) -> list[str]:
+        """The reduced formula of each crystal."""
+        return reduced_formulas(self.numbers, self.atom_offsets)
+
+    @cached_property
+    def atom_counts(self) -> Int64:
+        """Atoms per crystal, (crystals,)."""
+        return np.diff(self.atom_offsets)
+
+    @cached_property
+    def edge_counts(self) -> Int64:
+        """Edges per crystal, (crystals,)."""
+        return np.diff(self.edge_offsets[self.atom_offsets])
+
+    def elements(self, rows: Int64) -> list[int]:
+        """The atomic numbers that occur in these crystals, ascending."""
+        return [int(z) for z in np.unique(self.numbers[_ranges(self.atom_offsets[rows], self.atom_counts[rows])])]
+
+    def take(
+        self, rows: Int64, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> tuple[GraphTensors, Tensor]:
+        """Gather crystals into one batch: their graph, and their labels in units, (crystals, targets) float64."""
+        atom_counts, edge_counts = self.atom_counts[rows], self.edge_counts[rows]
+        atoms = _ranges(self.atom_offsets[rows], atom_counts)
+        edges = _ranges(self.edge_offsets[self.atom_offsets[rows]], edge_counts)
+        starts = _offsets([atom_counts])
+        graph = GraphTensors.of_arrays(
+            numbers=self.numbers.take(atoms),
+            atom_offsets=starts,
+            edge_offsets=_offsets([self._row_lengths.take(atoms)]),
+            edge_source=self.edge_source.take(edges) + np.repeat(starts[:-1].astype(np.int32), edge_counts),
+            edge_distance=self.edge_distance.take(edges),
+            device=device,
+            dtype=dtype,
+        )
+        return graph, torch.from_numpy(self.labels[rows]).to(device)
+
+    def fingerprint(self, rows: Int64) -> str:
+        """A hash of these crystals' names, atoms, distances and labels, to tell data sets apart."""
+        atoms = _ranges(self.atom_offsets[rows], self.atom_counts[rows])
+        edges = _ranges(self.edge_offsets[self.atom_offsets[rows]], self.edge_counts[rows])
+        digest = hashlib.sha256("\0".join(self.ids[r] for r in rows.tolist()).encode("utf-8", "surrogatepass"))
+        columns = (self.numbers[atoms], self._row_lengths[atoms], self.edge_distance[edges], self.labels[rows])
+        for column in columns:
+            digest.update(np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def _row_lengths(self) -> Int64:
+        return np.diff(self.edge_offsets)
+
+
+def labels_of(crystals: Crystals, target: Target) -> Float64:
+    """The labels of a target, (crystals,), NaN where missing.
+
+    A crystal without a label `is_metal` is a metal when its band gap is exactly 0. Classes must be 0 or 1.
+    """
+    missing = np.full(len(crystals), np.nan)
+    found = np.array(crystals.labels.get(target.name, missing), np.float64)
+    if target.kind == "classification" and target.name == "is_metal":
+        gap = np.asarray(crystals.labels.get("band_gap", missing), np.float64)
+        found = np.where(np.isnan(found), np.where(np.isnan(gap), np.nan, gap == 0.0), found)
+    if target.kind == "classification":
+        wrong = np.flatnonzero(~np.isnan(found) & (found != 0.0) & (found != 1.0))
+        if len(wrong):
+            c = int(wrong[0])
+            raise InputError(
+                f"{crystals.ids[c]}: label {target.name} is {found[c]}; a classification has labels 0 and 1"
+            )
+    return found
+
+
+def _of_batch(graphs: Graphs, targets: tuple[Target, ...]) -> LabelledGraphs:
+    crystals, edges = graphs.crystals, graphs.edges
+    atom_offsets = crystals.atom_offsets.astype(np.int64)
+    first = np.repeat(crystals.atom_offsets[:-1], graphs.edge_counts)
+    columns = [labels_of(crystals, target) for target in targets]
+    return LabelledGraphs(
+        ids=list(crystals.ids),
+        targets=targets,
+        neighbors=graphs.neighbors,
+        labels=np.stack(columns, axis=1),
+        folds=np.array(crystals.labels.get(FOLD, np.full(len(crystals), np.nan)), np.float64),
+        numbers=crystals.numbers,
+        atom_offsets=atom_offsets,
+        edge_offsets=edges.edge_offsets.astype(np.int64),
+        edge_source=edges.edge_source - first,
+        edge_distance=edges.edge_distance.astype(np.float32),
+    )
+
+
+def _offsets(counts: Sequence[Int64]) -> Int64:
+    return np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]), dtype=np.int64)
+
+
+def _ranges(starts: Int64, counts: Int64) -> Int64:
+    """The numbers start, start + 1, ... of each range, end to end."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(starts - ends + counts, counts)

@@ -1,0 +1,203 @@
+"""A training run from its configuration to its checkpoint: read, split, fit, judge; once, or once per fold.
+
+    config.toml          the configuration, resolved, before anything else is done
+    metrics.jsonl        a line per epoch            state.safetensors   while unfinished: where to continue
+    model.safetensors    the best model so far       metrics.json        when finished: how good it is
+    curves.png, parity-validation.png, parity-test.png
+
+With folds, each is such a folder, `fold-0` and so on, and `folds.json` joins their metrics. Running a configuration
+again in its folder continues it.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from screening import config as toml
+from screening.errors import InputError
+from screening.graphs import Neighbors
+from screening.models import checkpoint, registry
+from screening.models.model import CrystalModel
+from screening.ops import core
+from screening.training.assess import Assessment
+from screening.training.config import TrainingConfig
+from screening.training.curves import draw_curves
+from screening.training.folds import summary_of
+from screening.training.journal import read_journal
+from screening.training.judge import judge, read_crystals
+from screening.training.labelled import LabelledGraphs
+from screening.training.loop import JOURNAL_FILE, STATE_FILE, Fitting, Task, Watch
+from screening.training.losses import TargetLoss
+from screening.training.normalise import Normaliser
+from screening.training.resume import write_whole
+from screening.training.splits import Split, split_in_folds, split_once
+
+Int64 = npt.NDArray[np.int64]
+
+CONFIG_FILE, MODEL_FILE, METRICS_FILE, FOLDS_FILE = "config.toml", "model.safetensors", "metrics.json", "folds.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who is told how a run goes: `say` a sentence now and then, `watch` every step."""
+
+    say: Callable[[str], None]
+    watch: Watch
+
+
+def train(config: TrainingConfig, folder: Path, listener: Listener) -> dict[str, Any]:
+    """Run a configuration in a folder, or go on with it there; give its final metrics.
+
+    >>> train(load(TrainingConfig, "train.toml"), Path("run"), Listener(print, lambda progress: None))
+    """
+    _claim(folder, config)
+    _use_threads(config.training.threads)
+    graphs, files = _labelled(config, _model(config).neighbors, listener)
+    splits = _splits(config, graphs, files)
+    if not config.data.split.in_folds:
+        return _run(config, graphs, splits[0], folder, listener)
+    chosen = config.data.split.fold
+    if chosen is not None and chosen >= len(splits):
+        raise InputError(f"data.split.fold is {chosen}, but there are folds 0 to {len(splits) - 1}")
+    found = []
+    for fold in range(len(splits)) if chosen is None else [chosen]:
+        listener.say(f"fold {fold} of {len(splits)}")
+        own = folder / f"fold-{fold}"
+        own.mkdir(exist_ok=True)
+        found.append(_run(config, graphs, splits[fold], own, listener)["test"]["targets"])
+    summary = summary_of(found)
+    _write_json(folder / FOLDS_FILE, summary)
+    return summary
+
+
+def _claim(folder: Path, config: TrainingConfig) -> None:
+    """Write the resolved configuration, or see that the folder's own is the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, text = folder / CONFIG_FILE, toml.to_toml(config)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        differing = _first_difference(path.read_text(encoding="utf-8"), text)
+        raise InputError(f"{folder} holds a run with other settings ({differing}); choose another folder with --out")
+    write_whole(path, text.encode())
+
+
+def _first_difference(before: str, now: str) -> str:
+    lines = zip(before.splitlines(), now.splitlines(), strict=False)
+    return next((f"there {a!r}, now {b!r}" for a, b in lines if a != b), "one has more keys than the other")
+
+
+def _use_threads(threads: int | None) -> None:
+    core.set_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def _model(config: TrainingConfig) -> CrystalModel:
+    """A new model; its weights depend on the seed alone."""
+    torch.manual_seed(config.training.seed)
+    return registry.build(config.model.architecture, config.model.settings, config.heads)
+
+
+def _labelled(
+    config: TrainingConfig, neighbors: Neighbors, listener: Listener
+) -> tuple[LabelledGraphs, tuple[int, int, int]]:
+    """The graphs of all files, and how many crystals are of the training, validation and test files."""
+    parts, sizes, seen = [], [], set[str]()
+    data = config.data
+    for what, paths in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+        if not paths:
+            sizes.append(0)
+            continue
+        stream = read_crystals(paths, workers=config.data.workers, name=what, say=listener.say)
+        part = LabelledGraphs.of(stream, config.heads, neighbors)
+        repeated = seen.intersection(part.ids)
+        if repeated:
+            listener.say(
+                f"{what}: {len(repeated):,} ids are in an earlier part too, such as {min(repeated)}: does it leak?"
+            )
+        seen.update(part.ids)
+        parts.append(part)
+        sizes.append(len(part))
+    return LabelledGraphs.joined(parts, config.heads, neighbors), (sizes[0], sizes[1], sizes[2])
+
+
+def _splits(config: TrainingConfig, graphs: LabelledGraphs, files: tuple[int, int, int]) -> list[Split]:
+    settings, fraction, seed = config.data.split, config.data.fraction, config.data.split.seed
+    if settings.by == "files":
+        train, validation, test = np.split(np.arange(sum(files)), np.cumsum(files)[:2])
+        return [Split(train, validation, test).thinned(fraction, seed=seed)]
+    if settings.in_folds:
+        found = split_in_folds(settings, graphs.formulas, graphs.folds)
+        return [split.thinned(fraction, seed=seed) for split in found]
+    return [split_once(settings, graphs.formulas).thinned(fraction, seed=seed)]
+
+
+def _run(
+    config: TrainingConfig, graphs: LabelledGraphs, split: Split, folder: Path, listener: Listener
+) -> dict[str, Any]:
+    done = folder / METRICS_FILE
+    if done.exists():
+        listener.say(f"{folder} is finished")
+        found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+        return found
+    normaliser = Normaliser.fit(graphs.labels[split.train], graphs.targets)
+    listener.say(_described(graphs, split))
+    model = _model(config)
+    model.set_scaling(normaliser.mean.tolist(), normaliser.std.tolist())
+    fingerprint = graphs.fingerprint(split.train)
+    card = checkpoint.Card(
+        title=f"{config.model.architecture} for {', '.join(target.name for target in graphs.targets)}",
+        elements=tuple(graphs.elements(split.train)),
+        fingerprint=fingerprint,
+    )
+
+    def keep(best: CrystalModel, epoch: int, found: Assessment | None) -> None:
+        metrics = {} if found is None else {"validation": found.metrics}
+        checkpoint.save(best, folder / MODEL_FILE, card.model_copy(update={"metrics": metrics}))
+
+    losses = [TargetLoss(t.resolved_loss, t.weight, t.delta) for t in config.targets.values()]
+    task = Task(graphs, split, normaliser, losses)
+    stamp = _stamp(config, fingerprint, graphs.fingerprint(split.validation))
+    fitting = Fitting(model, task, config.training, folder, stamp=stamp, keep=keep, watch=listener.watch)
+    at = fitting.run()
+    outcome = {"epochs": at.epoch, "best_epoch": at.best_epoch} | _judged(config, graphs, split, folder)
+    journal = read_journal(folder / JOURNAL_FILE)
+    draw_curves(journal, graphs.targets, folder / "curves.png")
+    _write_json(done, outcome)
+    (folder / STATE_FILE).unlink(missing_ok=True)
+    return outcome
+
+
+def _judged(config: TrainingConfig, graphs: LabelledGraphs, split: Split, folder: Path) -> dict[str, Any]:
+    """Metrics of the checkpoint as it lies on disk."""
+    model, _ = checkpoint.load(folder / MODEL_FILE, device=config.training.device)
+    found = {}
+    for name, rows in (("validation", split.validation), ("test", split.test)):
+        if len(rows):
+            plot = folder / f"parity-{name}.png"
+            found[name] = {"targets": judge(model, graphs, rows, config.training, plot=plot)}
+    return found
+
+
+def _described(graphs: LabelledGraphs, split: Split) -> str:
+    counts = (~np.isnan(graphs.labels[split.train])).sum(axis=0).tolist()
+    labels = ", ".join(f"{target.name} {count:,}" for target, count in zip(graphs.targets, counts, strict=True))
+    sizes = f"{len(split.train):,} to train, {len(split.validation):,} to validate, {len(split.test):,} to test"
+    return f"{sizes}; training labels: {labels}"
+
+
+def _stamp(config: TrainingConfig, *fingerprints: str) -> str:
+    """What a state must agree on to be continued: everything that decides a step."""
+    free = {"training": {"save_every_s"}}
+    text = json.dumps([config.model_dump(mode="json", exclude=free), *fingerprints], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_whole(path, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")

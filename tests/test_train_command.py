@@ -1,0 +1,271 @@
+"""Whole runs: from files and a configuration to a checkpoint, metrics and pictures; continued, judged, listed."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made import PERIODIC_KINDS, made_crystals
+from safetensors.torch import load_file
+from typer.testing import CliRunner, Result
+
+from screening import config
+from screening.cli import app
+from screening.crystals.batch import Crystals
+from screening.crystals.crystal import Crystal
+from screening.crystals.write import write
+from screening.errors import InputError
+from screening.models import checkpoint
+from screening.training.config import TrainingConfig
+from screening.training.loop import Progress
+from screening.training.recipe import Listener, train
+
+COMMAND = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; from screening.cli import main; main()"]
+PNG = b"\x89PNG"
+SETTINGS = """
+[data]
+train = ["train.extxyz"]
+
+[model.settings]
+width = 8
+convolutions = 1
+hidden = 8
+cutoff = 5.0
+elements = "one_hot"
+
+[targets.formation_energy_per_atom]
+[targets.is_metal]
+kind = "classification"
+[targets.bulk_modulus]
+scale = "log10"
+loss = "huber"
+
+[training]
+epochs = 2
+batch_size = 8
+threads = 1
+"""
+
+
+def labelled(count: int, *, seed: int, prefix: str, fold: bool = False) -> list[Crystal]:
+    """Crystals with an energy, a gap that is often 0, and on a third of them a bulk modulus."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for k, crystal in enumerate(made_crystals(count, seed=seed, kinds=PERIODIC_KINDS, max_atoms=5, prefix=prefix)):
+        labels = {"formation_energy_per_atom": float(rng.normal()), "band_gap": float(max(rng.normal(), 0.0))}
+        if k % 3 == 0:
+            labels["bulk_modulus"] = float(rng.uniform(1.0, 300.0))
+        if fold:
+            labels["fold"] = float(k // 3 % 3)
+        made.append(Crystal(crystal.id, crystal.numbers, crystal.positions, crystal.lattice, labels=labels))
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with crystals and a configuration, in which the test runs."""
+    monkeypatch.chdir(tmp_path)
+    write(Crystals.of(labelled(40, seed=1, prefix="train", fold=True)), tmp_path / "train.extxyz", format="extxyz")
+    write(Crystals.of(labelled(12, seed=2, prefix="val")), tmp_path / "val.extxyz", format="extxyz")
+    (tmp_path / "c.toml").write_text(SETTINGS, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def pictures() -> None:
+    """Ask for the pictures of a run, which take longer than all else."""
+
+
+@pytest.fixture(autouse=True)
+def _few_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("screening.training.recipe.draw_curves", lambda *arguments: None)
+        monkeypatch.setattr("screening.training.judge.draw_parity", lambda *arguments: None)
+
+
+def ran(
+    folder: Path, *overrides: str, out: str = "run", watch: Callable[[Progress], None] | None = None
+) -> dict[str, Any]:
+    settings = config.load(TrainingConfig, folder / "c.toml", overrides=overrides)
+    return train(settings, folder / out, Listener(lambda text: None, watch or (lambda progress: None)))
+
+
+def called(*words: str) -> Result:
+    context = SimpleNamespace(check=lambda: None)
+    return CliRunner().invoke(app, list(words), obj=context, catch_exceptions=False)
+
+
+BY_FILES = ("data.split.by=files", "data.validation=['val.extxyz']")
+
+
+def test_a_run_leaves_what_it_promises(folder: Path, pictures: None) -> None:
+    found = ran(folder, "data.split.test=0.2")
+    run = folder / "run"
+    names = ["config.toml", "curves.png", "metrics.json", "metrics.jsonl", "model.safetensors"]
+    assert sorted(p.name for p in run.iterdir()) == [*names, "parity-test.png", "parity-validation.png"]
+    assert all((run / name).read_bytes()[:4] == PNG for name in ("curves.png", "parity-test.png"))
+    assert json.loads((run / "metrics.json").read_text()) == found
+    assert found["test"]["targets"]["formation_energy_per_atom"]["count"] == 8
+    resolved = tomllib.loads((run / "config.toml").read_text())
+    assert resolved["training"]["optimiser"]["name"] == "adamw"
+    assert resolved["data"]["split"]["test"] == 0.2
+
+
+def test_the_checkpoint_says_what_it_was_made_of(folder: Path) -> None:
+    found = ran(folder, *BY_FILES)
+    model, card = checkpoint.load(folder / "run/model.safetensors")
+    assert [t.name for t in model.targets] == ["formation_energy_per_atom", "is_metal", "bulk_modulus"]
+    crystals = labelled(40, seed=1, prefix="train")
+    assert card.elements == tuple(sorted({int(z) for c in crystals for z in c.numbers}))
+    labels = [np.log10(c.labels["bulk_modulus"]) for c in crystals if "bulk_modulus" in c.labels]
+    assert model.scaling[2] == pytest.approx((np.mean(labels), np.std(labels)))
+    assert len(card.fingerprint) == 64
+    ours, kept = found["validation"]["targets"], card.metrics["validation"]
+    assert ours["is_metal"]["auc"] == kept["is_metal"]["auc"]
+
+
+def test_evaluate_repeats_the_metrics_of_the_run(folder: Path, pictures: None) -> None:
+    found = ran(folder, *BY_FILES)
+    result = called("evaluate", "run", "val.extxyz", "--json", "m.json", "--plot", "p.png")
+    assert result.exit_code == 0
+    written = json.loads((folder / "m.json").read_text())
+    assert written == {"targets": {name: pytest.approx(m) for name, m in found["validation"]["targets"].items()}}
+    assert (folder / "p.png").read_bytes()[:4] == PNG
+    assert "mae" in result.stdout
+    assert "eV/atom" in result.stdout
+
+
+def test_evaluate_counts_nothing_where_labels_are_missing(folder: Path) -> None:
+    ran(folder)
+    bare = made_crystals(4, kinds=PERIODIC_KINDS, labels=())
+    write(Crystals.of(bare), folder / "bare.extxyz", format="extxyz")
+    assert called("evaluate", "run", "bare.extxyz", "--json", "m.json").exit_code == 0
+    found = json.loads((folder / "m.json").read_text())["targets"]
+    assert {name: (m["count"], m["mae"]) for name, m in found.items()} == dict.fromkeys(found, (0, None))
+
+
+def test_models_lists_cards(folder: Path) -> None:
+    assert "no models" in called("models", str(folder)).stdout
+    ran(folder)
+    shown = called("models", str(folder)).stdout
+    assert "cgcnn for formation_energy_per_atom, is_metal, bulk_modulus" in shown
+    listed = json.loads(called("models", "--json", str(folder / "run/model.safetensors")).stdout)
+    assert listed[0]["architecture"] == "cgcnn"
+    assert listed[0]["targets"][2] == {"name": "bulk_modulus", "unit": "GPa", "kind": "regression", "scale": "log10"}
+
+
+def weights(path: Path) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(path).items()}
+
+
+def test_a_finished_run_is_not_run_again(folder: Path) -> None:
+    first = ran(folder)
+    told: list[Progress] = []
+    assert ran(folder, watch=told.append) == first
+    assert told == []
+
+
+def test_a_folder_of_another_run_is_refused(folder: Path) -> None:
+    ran(folder)
+    with pytest.raises(InputError, match=r"other settings \(there 'epochs = 2', now 'epochs = 3'\)"):
+        ran(folder, "training.epochs=3")
+
+
+def test_the_seed_decides_and_nothing_else(folder: Path) -> None:
+    ran(folder)
+    torch.manual_seed(5)
+    ran(folder, out="again")
+    ran(folder, "training.seed=1", out="other")
+    first, again, other = (weights(folder / name / "model.safetensors") for name in ("run", "again", "other"))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    ("overrides", "folds"),
+    [(("data.split.folds=2",), 2), (("data.split.by=formula", "data.split.folds=2"), 2), (("data.split.by=folds",), 3)],
+)
+def test_folds_are_runs_of_their_own_with_a_mean(folder: Path, overrides: tuple[str, ...], folds: int) -> None:
+    found = ran(folder, *overrides, "training.epochs=1")
+    assert found["folds"] == folds
+    each = [json.loads((folder / f"run/fold-{k}/metrics.json").read_text())["test"]["targets"] for k in range(folds)]
+    name = "formation_energy_per_atom"
+    spread = found["targets"][name]["mae"]
+    assert spread["each"] == [fold[name]["mae"] for fold in each]
+    assert spread["mean"] == pytest.approx(np.mean(spread["each"]))
+    assert spread["std"] == pytest.approx(np.std(spread["each"], ddof=1))
+    assert sum(found["targets"][name]["count"]["each"]) == 40
+    assert json.loads((folder / "run/folds.json").read_text()) == found
+
+
+def test_a_single_fold_can_be_run(folder: Path) -> None:
+    found = ran(folder, "data.split.by=folds", "data.split.fold=1", "training.epochs=1")
+    assert found["folds"] == 1
+    assert [p.name for p in (folder / "run").iterdir() if p.is_dir()] == ["fold-1"]
+    with pytest.raises(InputError, match="fold is 7, but there are folds 0 to 2"):
+        ran(folder, "data.split.by=folds", "data.split.fold=7", out="none")
+
+
+def test_part_of_the_training_set(folder: Path) -> None:
+    told: list[str] = []
+    settings = config.load(TrainingConfig, folder / "c.toml", overrides=[*BY_FILES, "data.fraction=0.5"])
+    train(settings, folder / "run", Listener(told.append, lambda progress: None))
+    assert "20 to train, 12 to validate" in told[-1]
+
+
+def test_ids_in_two_parts_are_told(folder: Path) -> None:
+    told: list[str] = []
+    overrides = ["data.split.by=files", "data.validation=['train.extxyz']", "training.epochs=1"]
+    settings = config.load(TrainingConfig, folder / "c.toml", overrides=overrides)
+    train(settings, folder / "run", Listener(told.append, lambda progress: None))
+    assert any("40 ids are in an earlier part too, such as train-000000" in text for text in told)
+
+
+def command(folder: Path, *words: str) -> subprocess.Popen[str]:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*COMMAND, *words], cwd=folder, text=True, **pipes)
+
+
+def test_a_process_that_is_killed_goes_on_where_it_was(folder: Path) -> None:
+    epochs = "training.epochs=20"
+    ran(folder, epochs, out="whole")
+    words = ["train", "c.toml", "--out", "run", "--set", epochs, "--set", "training.save_every_s=0"]
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        process = command(folder, *words)
+        journal = folder / "run/metrics.jsonl"
+        before = journal.stat().st_size if journal.exists() else 0
+        while process.poll() is None and (not journal.exists() or journal.stat().st_size <= before):
+            time.sleep(0.01)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode in (-signal.SIGKILL, 128 + signal.SIGTERM), said
+    assert "stopped by SIGTERM" in said
+    assert not (folder / "run/metrics.json").exists()
+    result = called(*words)
+    assert result.exit_code == 0
+    assert "20 epochs" in result.stdout
+    assert weights(folder / "run/model.safetensors") == weights(folder / "whole/model.safetensors")
+    assert (folder / "run/metrics.json").read_bytes() == (folder / "whole/metrics.json").read_bytes()
+
+
+def test_a_wrong_key_is_one_line_and_an_exit_code(folder: Path) -> None:
+    process = command(folder, "train", "c.toml", "--set", "training.epoch=3")
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert said == "screening: c.toml: training.epoch is unknown; did you mean epochs?\n"
+
+
+def test_the_examples_are_valid(root: Path) -> None:
+    files = sorted((root / "examples").glob("*.toml"))
+    assert files
+    for file in files:
+        assert config.load(TrainingConfig, file).heads

@@ -1,7 +1,12 @@
 """A model over a stream of crystals: batches of graphs in, predictions out, in the order of the crystals."""
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
+import numpy as np
 import torch
 
 from screening.crystals.batch import Crystals
@@ -9,10 +14,15 @@ from screening.errors import InputError
 from screening.graphs import Graphs, graph_batches
 from screening.models.graph_tensors import GraphTensors
 from screening.models.model import CrystalModel
+from screening.ops import core
 from screening.predictions import Predictions
 
-MAX_EDGES = 200_000
-MAX_ATOMS = 20_000
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Larger batches leave the cache, smaller ones pay more for what a batch costs.
+MAX_EDGES = 120_000
+MAX_ATOMS = 10_000
 
 
 def predict(
@@ -27,15 +37,62 @@ def predict(
     """Predict a stream of crystals, one result for each batch of at most so many edges and atoms.
 
     The model is moved to the device and set to evaluation mode, and stays so. Memory use depends on the budget,
-    not on the length of the stream.
+    not on the length of the stream. On the CPU each of `threads` threads takes whole batches, which changes no bit
+    of a result; a crystal larger than the budget is a batch of its own.
 
-    >>> for part in predict(model, packed_batches("crystals.h5"), device="cuda"):
+    >>> for part in predict(model, packed.batches(), device="cuda"):
     ...     print(part.ids, part.values["band_gap"])
     """
     place = usable_device(device)
     model.to(place).eval()
-    for graphs in graph_batches(crystals, model.neighbors, max_edges=max_edges, max_atoms=max_atoms, threads=threads):
-        yield predict_graphs(model, graphs)
+    count = core.thread_count(threads)
+    pieces = (piece for batch in crystals for piece in _pieces(batch, max_atoms))
+    work = partial(_predicted, model, max_edges=max_edges, max_atoms=max_atoms)
+    if place.type != "cpu" or count == 1:
+        for piece in pieces:
+            yield from work(piece)
+        return
+    with ThreadPoolExecutor(count, thread_name_prefix="predict", initializer=_alone) as pool:
+        for found in in_order(pool, work, pieces, ahead=2 * count):
+            yield from found
+
+
+def in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], *, ahead: int
+) -> Iterator[Result]:
+    """Do work on items in a pool, at most so many ahead of what is asked for; give results in the order of items."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _alone() -> None:
+    """Let a thread that has whole batches to itself share none of them."""
+    core.set_threads_here(1)
+    torch.set_num_threads(1)
+
+
+def _pieces(crystals: Crystals, max_atoms: int) -> Iterator[Crystals]:
+    """Cut crystals into runs of at most so many atoms."""
+    start = 0
+    while start < len(crystals):
+        limit = crystals.atom_offsets[start] + max_atoms
+        end = max(start + 1, int(np.searchsorted(crystals.atom_offsets, limit, side="right")) - 1)
+        yield crystals[start:end]
+        start = end
+
+
+def _predicted(model: CrystalModel, crystals: Crystals, *, max_edges: int, max_atoms: int) -> list[Predictions]:
+    batches = graph_batches([crystals], model.neighbors, max_edges=max_edges, max_atoms=max_atoms)
+    return [predict_graphs(model, graphs) for graphs in batches]
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ from screening.errors import InputError
 from screening.graphs import pack_graphs
 from screening.inference import predict, predict_graphs, usable_device
 from screening.models.model import CrystalModel
-from screening.models.registry import build
+from screening.models.registry import ARCHITECTURES, build
 from screening.predictions import Predictions, Target
 
 TARGETS = (Target("band_gap", "eV"), Target("is_metal", "1", "classification"))
@@ -37,15 +37,32 @@ def test_every_crystal_is_predicted_in_order(model: CrystalModel) -> None:
     np.testing.assert_allclose(values, joined([whole])[1], rtol=2e-6)
 
 
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-def test_batches_do_not_change_a_bit(dtype: torch.dtype) -> None:
+def test_neither_batches_nor_threads_change_a_bit(dtype: torch.dtype, architecture: str) -> None:
     torch.manual_seed(1)
-    made = build("cgcnn", {"width": 32, "hidden": 24, "hidden_layers": 2}, TARGETS).to(dtype)
+    made = build(architecture, {"width": 32, "hidden": 24, "hidden_layers": 2}, TARGETS).to(dtype)
     crystals = made_batch(50, seed=3)
-    _, whole = joined(list(predict(made, [crystals], max_edges=10**6, max_atoms=10**6)))
-    for budget in (1, 40, 130):
-        _, parts = joined(list(predict(made, [crystals], max_edges=10**6, max_atoms=budget)))
+    _, whole = joined(list(predict(made, [crystals], max_edges=10**6, max_atoms=10**6, threads=1)))
+    for budget, threads in ((1, 2), (40, 1), (130, 3)):
+        _, parts = joined(list(predict(made, [crystals], max_edges=10**6, max_atoms=budget, threads=threads)))
         np.testing.assert_array_equal(parts, whole)
+
+
+def test_a_failure_in_a_thread_is_raised_and_nothing_hangs(model: CrystalModel) -> None:
+    crystals = made_batch(30, seed=3)
+    broken = Crystals(
+        ids=crystals.ids,
+        numbers=crystals.numbers,
+        positions=np.where(np.arange(len(crystals.positions))[:, None] == 99, np.nan, crystals.positions),
+        lattice=crystals.lattice,
+        pbc=crystals.pbc,
+        atom_offsets=crystals.atom_offsets,
+        labels=crystals.labels,
+        sources=crystals.sources,
+    )
+    with pytest.raises(InputError, match="the position of atom"):
+        list(predict(model, [broken] * 5, max_atoms=40, threads=2))
 
 
 def test_predictions_are_float64_columns_that_own_their_memory(model: CrystalModel) -> None:

@@ -1,8 +1,7 @@
 """CGCNN as published (Xie and Grossman, arXiv:1710.10324), with one head per target (MT-CGCNN, arXiv:1811.05660).
 
 The one difference is at atoms with fewer neighbours than the limit: the original fills their rows with edges of 9
-angstrom from the first atom of the batch, here a row holds the edges that there are. So a crystal's prediction does
-not depend on its batch.
+angstrom from the first atom of the crystal, whichever that is in its file; here a row holds the edges that there are.
 """
 
 from collections.abc import Sequence

@@ -66,7 +66,8 @@ class GaussianBasis(RadialBasis):
         first = (torch.floor(place) - (window // 2 - 1)).clamp(0, self.rows - window)
         grid = torch.arange(window, device=distance.device, dtype=distance.dtype)
         centres = self.start + self.step * (first[:, None] + grid)
-        weight = torch.exp(-(((distance[:, None] - centres) / self.width) ** 2))
+        off = (distance[:, None] - centres) / self.width
+        weight = torch.exp(-off * off)
         return RadialTerms(first.to(torch.int32), weight, torch.ones_like(distance))
 
 
@@ -105,4 +106,12 @@ class SplineBasis(RadialBasis):
         """Fade from 1 at distance 0 to 0 at the cutoff and beyond."""
         p = self.power
         x = (distance / self.cutoff).clamp(max=1.0)
-        return 1 + x**p * (-(p + 1) * (p + 2) / 2 + p * (p + 2) * x - p * (p + 1) / 2 * x**2)
+        return 1 + _power(x, p) * (-(p + 1) * (p + 2) / 2 + p * (p + 2) * x - p * (p + 1) / 2 * x * x)
+
+
+def _power(values: Tensor, exponent: int) -> Tensor:
+    """Multiply out, for torch's own powers give an edge other bits at the end of a batch than within."""
+    result = values
+    for _ in range(exponent - 1):
+        result = result * values
+    return result

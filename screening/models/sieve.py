@@ -1,8 +1,9 @@
 """Sieve, this project's own network: gated convolutions on splines, residual, with perceptrons between them.
 
-What differs from CGCNN, and why: a smooth envelope and splines of the distance (no jump at the cutoff, 4 table rows an
-edge instead of 8), residual sums of normalised messages (depth without decay), a perceptron per atom after each
-convolution (capacity where it costs no edges), atoms pooled by a gated mean beside the plain one.
+What differs from CGCNN, and why: splines of the distance under a smooth envelope (no jump at the cutoff, 4 table rows
+an edge instead of 8), atoms normalised before a convolution instead of edges within it (no second pass over the edges,
+and two derivatives), residual sums (depth without decay), a perceptron per atom after each convolution (capacity where
+it costs no edges), whole shells of neighbours (no order of atoms decides), a gated mean of atoms beside the plain one.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from screening.predictions import Target
 
 
 class SieveSettings(Settings):
-    """Sizes of the network."""
+    """Sizes of the network: `intervals` of the splines, `expansion` of the width inside the perceptrons."""
 
     width: PositiveInt = 64
     convolutions: PositiveInt = 4
@@ -39,7 +40,7 @@ class SieveSettings(Settings):
 
 
 class Block(nn.Module):
-    """v + BN(messages), then v + perceptron(v)."""
+    """v + W silu(BN(messages of LN(v))), then v + perceptron(BN(v))."""
 
     def __init__(self, width: int, radial_rows: int, expansion: int) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class Block(nn.Module):
 
 
 class Sieve(CrystalModel):
-    """The production network."""
+    """The project's own network."""
 
     architecture: ClassVar[str] = "sieve"
     settings_type: ClassVar[type[Settings]] = SieveSettings

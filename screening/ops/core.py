@@ -4,6 +4,7 @@ Its neighbours in this folder check their arguments, allocate outputs and call `
 crystals. reference modules beside them say what is right.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -40,8 +41,25 @@ def set_threads(count: int | None) -> None:
 
 
 def threads() -> int:
-    """Tell how many threads native calls use now."""
-    return _thread_setting or _allowed_processors()
+    """Tell how many threads native calls from this thread use now."""
+    return _here.threads or _thread_setting or _allowed_processors()
+
+
+class _Here(threading.local):
+    threads: int | None = None
+
+
+_here = _Here()
+
+
+def set_threads_here(count: int | None) -> None:
+    """Set how many threads native calls from the calling thread use, whatever others do; None for the setting of all.
+
+    For threads that share work among themselves, batch by batch.
+    """
+    if count is not None and count < 1:
+        raise InputError(f"threads must be at least 1 or None for the setting of all, got {count}")
+    _here.threads = count
 
 
 @cache

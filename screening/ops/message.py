@@ -59,7 +59,9 @@ def _edge_conv(
     edge_source: Tensor,
     atom_offsets: Tensor,
 ) -> Tensor:
-    result: Tensor = _fake_conv(centre, source_term, table, weight, first, scale, edge_offsets, edge_source, atom_offsets)
+    result: Tensor = _fake_conv(
+        centre, source_term, table, weight, first, scale, edge_offsets, edge_source, atom_offsets
+    )
     _call(
         "edge_conv",
         centre,

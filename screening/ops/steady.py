@@ -122,7 +122,8 @@ def _save_sigmoid(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
 
 def _differentiate_sigmoid(ctx: Any, grad: Tensor) -> Tensor:
     (value,) = ctx.saved_tensors
-    return grad * (value * (1 - value))
+    slope: Tensor = value * (1 - value)
+    return grad * slope
 
 
 _sigmoid.register_autograd(_differentiate_sigmoid, setup_context=_save_sigmoid)

@@ -56,6 +56,86 @@ def scan_lines(
     numbers: Any,
     spans: Any,
 ) -> None: ...
+def edge_conv_f32(
+    terms: tuple[Any, ...], graph: tuple[Any, ...], scale: Any, result: Any, threads: int, stream: int
+) -> None: ...
+def edge_conv_f64(
+    terms: tuple[Any, ...], graph: tuple[Any, ...], scale: Any, result: Any, threads: int, stream: int
+) -> None: ...
+def edge_conv_backward_f32(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    scale: Any,
+    grad: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
+def edge_conv_backward_f64(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    scale: Any,
+    grad: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
+def edge_conv_curve_f32(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    scale: Any,
+    grad: Any,
+    direction: tuple[Any, ...],
+    out_grad: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
+def edge_conv_curve_f64(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    scale: Any,
+    grad: Any,
+    direction: tuple[Any, ...],
+    out_grad: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
+def edge_moments_f32(
+    terms: tuple[Any, ...], graph: tuple[Any, ...], mean: Any, variance: Any, threads: int, stream: int
+) -> None: ...
+def edge_moments_f64(
+    terms: tuple[Any, ...], graph: tuple[Any, ...], mean: Any, variance: Any, threads: int, stream: int
+) -> None: ...
+def edge_moments_backward_f32(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    mean: Any,
+    grad_mean: Any,
+    grad_variance: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
+def edge_moments_backward_f64(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    mean: Any,
+    grad_mean: Any,
+    grad_variance: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
+def segment_sum_f32(rows: Any, offsets: Any, result: Any, threads: int, stream: int) -> None: ...
+def segment_sum_f64(rows: Any, offsets: Any, result: Any, threads: int, stream: int) -> None: ...
+def linear_f32(rows: Any, weight: Any, bias: Any, result: Any, threads: int) -> None: ...
+def linear_f64(rows: Any, weight: Any, bias: Any, result: Any, threads: int) -> None: ...
+def softplus_f32(values: Any, result: Any, threads: int) -> None: ...
+def softplus_f64(values: Any, result: Any, threads: int) -> None: ...
+def sigmoid_f32(values: Any, result: Any, threads: int) -> None: ...
+def sigmoid_f64(values: Any, result: Any, threads: int) -> None: ...
 def block(bytes: int) -> Any: ...
 def simd_levels() -> list[str]: ...
 def simd_level() -> str: ...

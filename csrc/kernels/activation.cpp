@@ -28,13 +28,13 @@ template <class T>
 void softplus(View<const T> values, View<T> result, int threads) {
   for_each_value<T>(values, result, threads, [](auto x) {
     const auto u = exponential(x < 0 ? x : -x);
-    return (x < 0 ? decltype(x){} : x) + log_of_one_plus(u, u / (2 + u));
+    return (x < 0 ? decltype(x){} : x) + log_of_one_plus(u, u * reciprocal(2 + u));
   });
 }
 
 template <class T>
 void sigmoid(View<const T> values, View<T> result, int threads) {
-  for_each_value<T>(values, result, threads, [](auto x) { return 1 / (1 + exponential(-x)); });
+  for_each_value<T>(values, result, threads, [](auto x) { return reciprocal(1 + exponential(-x)); });
 }
 
 #define SCREENING_FOR(T)                                          \

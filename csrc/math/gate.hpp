@@ -1,5 +1,6 @@
 // The gate of a message: h(x, y) = sigmoid(x) softplus(y), with its first and second derivatives. Host packs, and
-// single values on the device: both have `exponential` and `log_of_one_plus`.
+// single values on the device: both have `exponential`, `reciprocal` and
+// `log_of_one_plus`.
 #pragma once
 
 #include "runtime/level.hpp"
@@ -14,7 +15,7 @@ namespace screening::SCREENING_LEVEL {
 template <class V>
 SCREENING_HD V gate(V x, V y) {
   const V e = exponential(-x), u = exponential(y < 0 ? y : -y);
-  const V inverse = 1 / ((1 + e) * (2 + u));  // one division for both
+  const V inverse = reciprocal((1 + e) * (2 + u));  // one for both
   return (2 + u) * inverse * ((y < 0 ? V{} : y) + log_of_one_plus(u, u * (1 + e) * inverse));
 }
 
@@ -27,7 +28,7 @@ struct GateParts {
 template <class V>
 SCREENING_HD GateParts<V> gate_parts(V x, V y) {
   const V e = exponential(-x), u = exponential(y < 0 ? y : -y);
-  const V inverse = 1 / ((1 + e) * ((1 + u) * (2 + u)));
+  const V inverse = reciprocal((1 + e) * ((1 + u) * (2 + u)));
   const V s = (1 + u) * (2 + u) * inverse;
   const V larger = (1 + e) * (2 + u) * inverse, smaller = u * larger;
   const V t = (y < 0 ? V{} : y) + log_of_one_plus(u, u * (1 + e) * (1 + u) * inverse);

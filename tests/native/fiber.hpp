@@ -7,6 +7,7 @@
 #include <memory>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -51,6 +52,7 @@ class Fiber {
   void begin(const std::function<void()>* body) {
     body_ = body;
     done_ = false;
+    forget_frames(stack_.get(), kStack);
 #if defined(__x86_64__)
     // As switch_stack leaves it: six registers, the address to return to, and a slot that keeps the stack aligned.
     auto* top =
@@ -112,9 +114,12 @@ class Fiber {
   static void finish_switch(void* fake, const void** bottom, std::size_t* size) {
     __sanitizer_finish_switch_fiber(fake, bottom, size);
   }
+  // `enter` never returns, so the guards around its variables stay where the next body has its arguments.
+  static void forget_frames(const void* bottom, std::size_t size) { ASAN_UNPOISON_MEMORY_REGION(bottom, size); }
 #else
   static void start_switch(void**, const void*, std::size_t) {}
   static void finish_switch(void*, const void**, std::size_t*) {}
+  static void forget_frames(const void*, std::size_t) {}
 #endif
 
 #if defined(__x86_64__)

@@ -10,7 +10,7 @@ import tomllib
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,8 +19,10 @@ from screening import errors
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal, Reason
 from screening.crystals.labels import targets_table
+from screening.models import checkpoint
 from screening.ops.edges import EdgeArrays
 from screening.ops.neighbors import neighbor_list
+from screening.training.config import SplitSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 DTYPES = {"u8": np.uint8, "i32": np.int32, "f64": np.float64, "bool": np.bool_}
@@ -118,8 +120,22 @@ def test_the_table_of_errors_names_every_exit_code() -> None:
     assert shown == [(kind.exit_code, kind.__name__) for kind in ours]
 
 
+def test_the_tables_of_model_files_name_every_field() -> None:
+    shown = {
+        head: [row[0] for row in table(page("docs/conventions.md"), head, "meaning")] for head in ("field", "card")
+    }
+    assert shown == {"field": list(checkpoint._Header.model_fields), "card": list(checkpoint.Card.model_fields)}
+    assert f"`{checkpoint.METADATA_KEY}`" in page("docs/conventions.md")
+
+
+def test_the_table_of_splits_names_every_way() -> None:
+    ways = [row[0] for row in table(page("docs/conventions.md"), "`data.split.by`", "parts")]
+    assert sorted(ways) == sorted(get_args(SplitSettings.model_fields["by"].annotation))
+
+
 def test_the_quickstart_runs(tmp_path: Path) -> None:
     """Every Python and shell block of the README, in order, in one folder; prints give what their comments say."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     ran = 0
     for language, text in re.findall(r"^```(python|sh)\n(.*?)^```", page("README.md"), re.MULTILINE | re.DOTALL):
         if language == "python":
@@ -155,7 +171,7 @@ def test_make_commands_of_the_pages_exist(name: str) -> None:
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/conventions.md"])
 def test_paths_of_the_pages_exist(name: str) -> None:
     linked = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page(name))
-    named = re.findall(r"`((?:\.ci|csrc|docs|benchmarks|experiments|tests|screening)/[\w./]*)`", page(name))
+    named = re.findall(r"`((?:\.ci|csrc|docs|benchmarks|examples|experiments|tests|screening)/[\w./]*)`", page(name))
     missing = [path for path in linked if not (ROOT / name).parent.joinpath(path).exists()]
     missing += [path for path in named if not (ROOT / path).exists()]
     assert missing == []

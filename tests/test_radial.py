@@ -14,6 +14,8 @@ BASES = [
     GaussianBasis(stop=5.0, step=0.5, width=0.4, window=10),
     SplineBasis(6.0),
     SplineBasis(8.0, 5),
+    SplineBasis(5.0, 24, power=4),
+    SplineBasis(5.0, 24, power=5),
 ]
 
 
@@ -61,6 +63,16 @@ def test_terms_stay_inside_and_have_derivatives(basis: RadialBasis) -> None:
     assert terms.first.min() >= 0
     assert terms.first.max() + terms.weight.shape[1] <= basis.rows
     assert torch.autograd.gradcheck(lambda d: basis.terms(d)[1:], (distance,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("basis", BASES, ids=str)
+def test_an_edge_has_the_same_bits_in_every_batch(basis: RadialBasis, dtype: torch.dtype) -> None:
+    distance = 7 * torch.rand(300, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    whole = basis.terms(distance)
+    for begin, end in ((0, 1), (0, 3), (5, 12), (17, 33), (100, 299)):
+        for part, all_edges in zip(basis.terms(distance[begin:end]), whole, strict=True):
+            assert torch.equal(part, all_edges[begin:end]), (begin, end)
 
 
 def test_no_edges_is_fine() -> None:

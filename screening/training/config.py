@@ -73,7 +73,8 @@ class ModelChoice(Settings):
 class SplitSettings(Settings):
     """How crystals are divided.
 
-    `files`: validation and test are files of their own. `random`: fractions. `formula`: fractions, no reduced formula
+    `files`: validation and test are files of their own; without test files, `held_formulas` of the training crystals,
+    no formula of which is trained on, are the test set. `random`: fractions. `formula`: fractions, no reduced formula
     on two sides. `folds`: the label `fold` of the crystals says in which fold each is tested. With `folds` set
     (`random` and `formula`) or with the given ones, a run is repeated per fold, each in turn the test set, and
     `validation` is taken from the rest; `fold` runs a single one.
@@ -82,6 +83,7 @@ class SplitSettings(Settings):
     by: Literal["files", "random", "formula", "folds"] = "random"
     validation: Fraction = 0.1
     test: Fraction = 0.0
+    held_formulas: Fraction = 0.0
     folds: Annotated[int, Field(ge=2)] | None = None
     fold: Annotated[int, Field(ge=0)] | None = None
     seed: int = 0
@@ -90,6 +92,8 @@ class SplitSettings(Settings):
     def _consistent(self) -> Self:
         if self.validation + self.test >= 1.0:
             raise ValueError("validation and test leave nothing to train on: their sum must be below 1")
+        if self.held_formulas and self.by != "files":
+            raise ValueError("held_formulas is for by = 'files'; by = 'formula' with test = F holds formulas out too")
         if self.folds is not None and self.by not in ("random", "formula"):
             raise ValueError("folds = N is for by = 'random' or 'formula'; by = 'folds' takes the label `fold`")
         if self.fold is not None and not self.in_folds:
@@ -123,6 +127,8 @@ class DataSettings(Settings):
             raise ValueError("split.by = 'files' needs validation = [files]")
         if self.split.by != "files" and (self.validation or self.test):
             raise ValueError("validation and test files need split.by = 'files'")
+        if self.split.held_formulas and self.test:
+            raise ValueError("there is one test set: give test files or split.held_formulas")
         return self
 
 

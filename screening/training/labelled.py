@@ -7,7 +7,7 @@ that of their edges.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -94,6 +94,14 @@ class LabelledGraphs:
     def edge_counts(self) -> Int64:
         """Edges per crystal, (crystals,)."""
         return np.diff(self.edge_offsets[self.atom_offsets])
+
+    def for_targets(self, targets: tuple[Target, ...]) -> "LabelledGraphs":
+        """The same crystals with the labels of some of the targets, in this order; nothing else is copied."""
+        absent = [target.name for target in targets if target not in self.targets]
+        if absent:
+            raise InputError(f"these graphs were built without labels for {', '.join(absent)}; build them with")
+        columns = [self.targets.index(target) for target in targets]
+        return replace(self, targets=targets, labels=self.labels[:, columns])
 
     def elements(self, rows: Int64) -> list[int]:
         """The atomic numbers that occur in these crystals, ascending."""

@@ -12,7 +12,7 @@ again in its folder continues it.
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,11 @@ import torch
 
 from screening import config as toml
 from screening.errors import InputError
-from screening.graphs import Neighbors
 from screening.models import checkpoint, registry
 from screening.models.model import CrystalModel
 from screening.ops import core
 from screening.training.assess import Assessment
-from screening.training.config import TrainingConfig
+from screening.training.config import SplitSettings, TrainingConfig
 from screening.training.curves import draw_curves
 from screening.training.folds import summary_of
 from screening.training.journal import read_journal
@@ -52,15 +51,38 @@ class Listener:
     watch: Watch
 
 
-def train(config: TrainingConfig, folder: Path, listener: Listener) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """What runs learn from: graphs of training, validation and test files, end to end; of which, and how many each."""
+
+    graphs: LabelledGraphs
+    files: tuple[tuple[Path, ...], ...]
+    sizes: tuple[int, ...]
+
+    def fitted(self, config: TrainingConfig) -> "Material":
+        """The same crystals with the labels of a configuration's targets."""
+        if self.files != _files(config):
+            raise InputError("these graphs are of other files than the configuration names; prepare its own")
+        neighbors = _model(config).neighbors
+        if self.graphs.neighbors != neighbors:
+            raise InputError(f"the model needs {neighbors}, these graphs have {self.graphs.neighbors}; prepare others")
+        return replace(self, graphs=self.graphs.for_targets(config.heads))
+
+
+def train(
+    config: TrainingConfig, folder: Path, listener: Listener, *, material: Material | None = None
+) -> dict[str, Any]:
     """Run a configuration in a folder, or go on with it there; give its final metrics.
+
+    Runs on the same files share what `prepare` makes of them, with the targets of all of them; alone, a run prepares
+    its own.
 
     >>> train(load(TrainingConfig, "train.toml"), Path("run"), Listener(print, lambda progress: None))
     """
     _claim(folder, config)
     _use_threads(config.training.threads)
-    graphs, files = _labelled(config, _model(config).neighbors, listener)
-    splits = _splits(config, graphs, files)
+    own = prepare(config, listener) if material is None else material.fitted(config)
+    graphs, splits = own.graphs, splits_of(config, own)
     if not config.data.split.in_folds:
         return _run(config, graphs, splits[0], folder, listener)
     chosen = config.data.split.fold
@@ -69,9 +91,9 @@ def train(config: TrainingConfig, folder: Path, listener: Listener) -> dict[str,
     found = []
     for fold in range(len(splits)) if chosen is None else [chosen]:
         listener.say(f"fold {fold} of {len(splits)}")
-        own = folder / f"fold-{fold}"
-        own.mkdir(exist_ok=True)
-        found.append(_run(config, graphs, splits[fold], own, listener)["test"]["targets"])
+        place = folder / f"fold-{fold}"
+        place.mkdir(exist_ok=True)
+        found.append(_run(config, graphs, splits[fold], place, listener)["test"]["targets"])
     summary = summary_of(found)
     _write_json(folder / FOLDS_FILE, summary)
     return summary
@@ -104,13 +126,11 @@ def _model(config: TrainingConfig) -> CrystalModel:
     return registry.build(config.model.architecture, config.model.settings, config.heads)
 
 
-def _labelled(
-    config: TrainingConfig, neighbors: Neighbors, listener: Listener
-) -> tuple[LabelledGraphs, tuple[int, int, int]]:
-    """The graphs of all files, and how many crystals are of the training, validation and test files."""
+def prepare(config: TrainingConfig, listener: Listener) -> Material:
+    """Read a configuration's files, and list the neighbours of their crystals as its model needs them."""
     parts, sizes, seen = [], [], set[str]()
-    data = config.data
-    for what, paths in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+    neighbors = _model(config).neighbors
+    for what, paths in zip(("train", "validation", "test"), _files(config), strict=True):
         if not paths:
             sizes.append(0)
             continue
@@ -124,18 +144,33 @@ def _labelled(
         seen.update(part.ids)
         parts.append(part)
         sizes.append(len(part))
-    return LabelledGraphs.joined(parts, config.heads, neighbors), (sizes[0], sizes[1], sizes[2])
+    return Material(LabelledGraphs.joined(parts, config.heads, neighbors), _files(config), tuple(sizes))
 
 
-def _splits(config: TrainingConfig, graphs: LabelledGraphs, files: tuple[int, int, int]) -> list[Split]:
+def _files(config: TrainingConfig) -> tuple[tuple[Path, ...], ...]:
+    return config.data.train, config.data.validation, config.data.test
+
+
+def splits_of(config: TrainingConfig, material: Material) -> list[Split]:
+    """Divide crystals as a configuration says: one split, or one per fold."""
     settings, fraction, seed = config.data.split, config.data.fraction, config.data.split.seed
+    graphs = material.graphs
     if settings.by == "files":
-        train, validation, test = np.split(np.arange(sum(files)), np.cumsum(files)[:2])
-        return [Split(train, validation, test).thinned(fraction, seed=seed)]
+        return [_split_of_files(settings, material).thinned(fraction, seed=seed)]
     if settings.in_folds:
         found = split_in_folds(settings, graphs.formulas, graphs.folds)
         return [split.thinned(fraction, seed=seed) for split in found]
     return [split_once(settings, graphs.formulas).thinned(fraction, seed=seed)]
+
+
+def _split_of_files(settings: SplitSettings, material: Material) -> Split:
+    train, validation, test = np.split(np.arange(len(material.graphs)), np.cumsum(material.sizes)[:2])
+    if settings.held_formulas:
+        drawing = SplitSettings(by="formula", validation=0.0, test=settings.held_formulas, seed=settings.seed)
+        # Training crystals come first, so that rows among them are rows among all.
+        drawn = split_once(drawing, material.graphs.formulas[: len(train)])
+        train, test = drawn.train, drawn.test
+    return Split(train, validation, test)
 
 
 def _run(

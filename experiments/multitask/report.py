@@ -1,0 +1,153 @@
+"""The study in words: tables in Markdown of whatever is finished."""
+
+from collections.abc import Sequence
+
+from multitask.claims import Claim, claims_of
+from multitask.outcomes import VALIDATIONS, Estimate, Measure, Outcomes, Validation, auc_measure
+from multitask.plan import (
+    CLASSIFIED,
+    FERMI,
+    FORMATION,
+    GAP,
+    METAL,
+    PAIR,
+    PERCENTS,
+    SET_UPS,
+    SHORT,
+    SINGLES,
+    WHOLE,
+    Targets,
+    short,
+)
+
+UNITS = {FORMATION: "eV/atom", GAP: "eV", FERMI: "eV"}
+REGRESSED = (*SINGLES, *SET_UPS)
+NAMES: dict[Validation, str] = {"random": "random validation", "formula": "formulas held out"}
+DASH = "-"
+
+
+def report_of(outcomes: Outcomes, *, runs: int) -> str:
+    """Write the report: claims first, then the numbers behind them."""
+    finished = len({run for run, _ in outcomes.values})
+    head = (
+        f"{finished} of {runs} runs are finished. Numbers are means over seeds ± their standard error; gains and rises "
+        "are taken within each seed. The random validation crystals also chose the epochs; those held out did not."
+    )
+    sections = ["# Single-task against multi-task", head]
+    for validation in VALIDATIONS:
+        sections += [f"## Claims, {NAMES[validation]}", claims_table(claims_of(outcomes, validation))]
+    for validation in VALIDATIONS:
+        sections += [
+            f"## Mean absolute error, {NAMES[validation]}",
+            errors_table(outcomes, validation),
+            f"## Gain over single tasks in %, {NAMES[validation]}",
+            gains_table(outcomes, validation),
+            f"## Learning curves, {NAMES[validation]}",
+            curves_table(outcomes, validation),
+            f"## Ranks and classes, {NAMES[validation]}",
+            ranks_table(outcomes, validation),
+        ]
+    return "\n\n".join(sections) + "\n"
+
+
+def claims_table(claims: Sequence[Claim]) -> str:
+    """Each claim with its verdict."""
+    rows = [
+        [claim.says, claim.published, shown(claim.measured, claim.digits, claim.unit), seeds(claim), claim.verdict]
+        for claim in claims
+    ]
+    return table(["claim", "published", "measured", "seeds", "verdict"], rows)
+
+
+def errors_table(outcomes: Outcomes, validation: Validation) -> str:
+    """MAE of each target in each set-up, on the whole training set."""
+    rows = [
+        [short(targets), *(_error(outcomes, targets, single[0], validation, WHOLE) for single in SINGLES)]
+        for targets in REGRESSED
+    ]
+    return table(["learned", *(f"{SHORT[t]} ({UNITS[t]})" for (t,) in SINGLES)], rows)
+
+
+def gains_table(outcomes: Outcomes, validation: Validation) -> str:
+    """By how much MAE falls, per target and on average, against single tasks of the same seed."""
+    rows = [
+        [
+            short(targets),
+            *(_gain(outcomes, targets, t, validation, WHOLE) if t in targets else "" for (t,) in SINGLES),
+            shown(Estimate.of(outcomes.mean_gains(targets, validation)), 1),
+        ]
+        for targets in SET_UPS
+    ]
+    return table(["learned together", *(SHORT[t] for (t,) in SINGLES), "mean"], rows)
+
+
+def curves_table(outcomes: Outcomes, validation: Validation) -> str:
+    """MAE and gain by the part of the training set; and what part serves single tasks as well."""
+    columns = [column for t in PAIR for column in (f"{SHORT[t]} alone", f"{SHORT[t]} in the pair", "gain %")]
+    rows = [
+        [f"{percent} %", *_curve_cells(outcomes, validation, percent), _equal(outcomes, validation, percent)]
+        for percent in PERCENTS
+    ]
+    return table(["crystals", *columns, "as good as single tasks from, %"], rows)
+
+
+def ranks_table(outcomes: Outcomes, validation: Validation) -> str:
+    """Spearman's rank correlation of formation energy, and how well metals are told from the rest."""
+    rank = Measure(FORMATION, "spearman", validation)
+    rows = [
+        [
+            short(targets),
+            shown(Estimate.of(outcomes.by_seed(targets, WHOLE, rank)), 4) if FORMATION in targets else "",
+            _area(outcomes, targets, validation),
+        ]
+        for targets in (*REGRESSED, *CLASSIFIED)
+        if {FORMATION, GAP, METAL} & set(targets)
+    ]
+    return table(["learned", "Spearman of formation energy", "AUC of metals, by their head or the gap"], rows)
+
+
+def shown(estimate: Estimate | None, digits: int, unit: str = "") -> str:
+    """An estimate as text, a dash where there is none."""
+    if estimate is None:
+        return DASH
+    error = "" if estimate.error is None else f" ± {estimate.error:.{digits}f}"
+    return f"{estimate.mean:.{digits}f}{error} {unit}".rstrip()
+
+
+def seeds(claim: Claim) -> str:
+    """How many seeds a claim was measured with."""
+    return DASH if claim.measured is None else str(claim.measured.seeds)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, numbers to the right."""
+    rule = ["---", *("---:" for _ in head[1:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def _error(outcomes: Outcomes, targets: Targets, target: str, validation: Validation, percent: int) -> str:
+    if target not in targets:
+        return ""
+    return shown(Estimate.of(outcomes.by_seed(targets, percent, Measure(target, "mae", validation))), 4)
+
+
+def _gain(outcomes: Outcomes, targets: Targets, target: str, validation: Validation, percent: int) -> str:
+    return shown(Estimate.of(outcomes.gains(targets, target, validation, percent=percent)), 1)
+
+
+def _curve_cells(outcomes: Outcomes, validation: Validation, percent: int) -> list[str]:
+    cells = []
+    for target in PAIR:
+        cells += [_error(outcomes, own, target, validation, percent) for own in ((target,), PAIR)]
+        cells.append(_gain(outcomes, PAIR, target, validation, percent))
+    return cells
+
+
+def _equal(outcomes: Outcomes, validation: Validation, percent: int) -> str:
+    return shown(Estimate.of(outcomes.equal_percents(PAIR, validation, percent=percent)), 1)
+
+
+def _area(outcomes: Outcomes, targets: Targets, validation: Validation) -> str:
+    if not {GAP, METAL} & set(targets):
+        return ""
+    return shown(Estimate.of(outcomes.by_seed(targets, WHOLE, auc_measure(targets, validation))), 4)

@@ -25,6 +25,7 @@ from screening.crystals.crystal import Crystal
 from screening.crystals.write import write
 from screening.errors import InputError
 from screening.models import checkpoint
+from screening.ops import core
 from screening.training.config import TrainingConfig
 from screening.training.loop import Progress
 from screening.training.recipe import Listener, train
@@ -220,6 +221,12 @@ def test_part_of_the_training_set(folder: Path) -> None:
     settings = config.load(TrainingConfig, folder / "c.toml", overrides=[*BY_FILES, "data.fraction=0.5"])
     train(settings, folder / "run", Listener(told.append, lambda progress: None))
     assert "20 to train, 12 to validate" in told[-1]
+
+
+def test_a_run_leaves_the_threads_of_others_alone(folder: Path) -> None:
+    before = core.threads(), torch.get_num_threads()
+    ran(folder, "training.threads=3", "training.epochs=1")
+    assert (core.threads(), torch.get_num_threads()) == before
 
 
 def test_ids_in_two_parts_are_told(folder: Path) -> None:

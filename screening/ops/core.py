@@ -40,6 +40,17 @@ def set_threads(count: int | None) -> None:
     _thread_setting = count
 
 
+@contextmanager
+def using_threads(count: int | None) -> Iterator[None]:
+    """Set the threads of native calls, as `set_threads` does, until the block ends."""
+    before = _thread_setting
+    set_threads(count)
+    try:
+        yield
+    finally:
+        set_threads(before)
+
+
 def threads() -> int:
     """Tell how many threads native calls from this thread use now."""
     return _here.threads or _thread_setting or _allowed_processors()

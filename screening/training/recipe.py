@@ -11,7 +11,8 @@ again in its folder continues it.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,11 @@ def train(
     >>> train(load(TrainingConfig, "train.toml"), Path("run"), Listener(print, lambda progress: None))
     """
     _claim(folder, config)
-    _use_threads(config.training.threads)
+    with _using_threads(config.training.threads):
+        return _train(config, folder, listener, material)
+
+
+def _train(config: TrainingConfig, folder: Path, listener: Listener, material: Material | None) -> dict[str, Any]:
     own = prepare(config, listener) if material is None else material.fitted(config)
     graphs, splits = own.graphs, splits_of(config, own)
     if not config.data.split.in_folds:
@@ -114,10 +119,15 @@ def _first_difference(before: str, now: str) -> str:
     return next((f"there {a!r}, now {b!r}" for a, b in lines if a != b), "one has more keys than the other")
 
 
-def _use_threads(threads: int | None) -> None:
-    core.set_threads(threads)
-    if threads is not None:
-        torch.set_num_threads(threads)
+@contextmanager
+def _using_threads(threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    with core.using_threads(threads):
+        torch.set_num_threads(before if threads is None else threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def _model(config: TrainingConfig) -> CrystalModel:

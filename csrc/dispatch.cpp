@@ -155,6 +155,14 @@ void check(const EdgeTerms<T>& terms, const EdgeTermsOf<T>& out, const char* ker
           kernel, "derivatives must have the shapes of what they belong to");
 }
 
+// `sums`: the result, or what has its shape.
+template <class T, class Sums>
+void check(const EdgeTerms<T>& terms, const View<const T>& scale, const Sums& sums, const char* kernel) {
+  require(scale.rows() == terms.graph.edges() && scale.shape[1] > 0, kernel, "scale must have a row an edge");
+  require(sums.rows() == terms.graph.atoms() && sums.shape[1] == scale.shape[1] * terms.channels(), kernel,
+          "sums must have a row an atom and half the columns of centre for every scale");
+}
+
 }  // namespace
 
 void neighbor_count(const CrystalBatch& batch, const NeighborRule& rule, const NeighborRows& rows, int threads,
@@ -171,9 +179,7 @@ void neighbor_fill(const CrystalBatch& batch, double cutoff, const NeighborEdges
 template <class T>
 void edge_conv(const EdgeTerms<T>& terms, View<const T> scale, View<T> result, int threads, void* stream) {
   check(terms, "edge_conv");
-  require(scale.rows() == terms.graph.edges(), "edge_conv", "scale must have a row an edge");
-  require(result.rows() == terms.graph.atoms() && result.shape[1] == terms.channels(), "edge_conv",
-          "the result must have a row an atom and half the columns of centre");
+  check(terms, scale, result, "edge_conv");
   SCREENING_CALL_TWIN(terms.centre, edge_conv, terms, scale, result);
 }
 
@@ -182,9 +188,9 @@ void edge_conv_backward(const EdgeTerms<T>& terms, View<const T> scale, View<con
                         int threads, void* stream) {
   check(terms, "edge_conv_backward");
   check(terms, out, "edge_conv_backward");
-  require(scale.rows() == terms.graph.edges(), "edge_conv_backward", "scale must have a row an edge");
-  require(grad.rows() == terms.graph.atoms() && grad.shape[1] == terms.channels(), "edge_conv_backward",
-          "grad must have the shape of the result");
+  check(terms, scale, grad, "edge_conv_backward");
+  require(out.scale.rows() == 0 || out.scale.shape == scale.shape, "edge_conv_backward",
+          "derivatives must have the shapes of what they belong to");
   SCREENING_CALL_TWIN(terms.centre, edge_conv_backward, terms, scale, grad, out);
 }
 
@@ -194,13 +200,13 @@ void edge_conv_curve(const EdgeTerms<T>& terms, View<const T> scale, View<const 
                      void* stream) {
   check(terms, "edge_conv_curve");
   check(terms, out, "edge_conv_curve");
-  require(scale.rows() == terms.graph.edges(), "edge_conv_curve", "scale must have a row an edge");
-  require(grad.rows() == terms.graph.atoms() && grad.shape[1] == terms.channels() && out_grad.shape == grad.shape,
-          "edge_conv_curve", "grad and its derivative must have the shape of the result");
+  check(terms, scale, grad, "edge_conv_curve");
+  require(out_grad.shape == grad.shape && (out.scale.rows() == 0 || out.scale.shape == scale.shape), "edge_conv_curve",
+          "derivatives must have the shapes of what they belong to");
   const bool alike = direction.centre.shape == terms.centre.shape && direction.source.shape == terms.source.shape &&
                      direction.table.shape == terms.table.shape &&
                      (direction.weight.rows() == 0 || direction.weight.shape == terms.weight.shape) &&
-                     (direction.scale.rows() == 0 || direction.scale.rows() == scale.rows());
+                     (direction.scale.rows() == 0 || direction.scale.shape == scale.shape);
   require(alike, "edge_conv_curve", "the direction must have the shapes of the terms");
   SCREENING_CALL_TWIN(terms.centre, edge_conv_curve, terms, scale, grad, direction, out_grad, out);
 }

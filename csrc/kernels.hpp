@@ -88,10 +88,10 @@ struct EdgeTermsOf {
   View<T> centre, source, table, weight, scale;
 };
 
-// edge_conv: result[i] = sum over edges e into i of scale[e] * sigmoid(a_e[:C]) * softplus(a_e[C:])   (atoms, C)
-// edge_conv_backward: derivatives of sum(grad * result) with respect to the terms and the scale.
-// edge_conv_curve: derivatives of sum over terms of (direction . what edge_conv_backward gives) with respect to grad,
-// the terms and the scale.
+// edge_conv: result[i, k] = sum over edges e into i of scale[e, k] * sigmoid(a_e[:C]) * softplus(a_e[C:]), (atoms, K x
+// C) for scales (edges, K): one message an edge, summed with K factors. edge_conv_backward: derivatives of sum(grad *
+// result) with respect to the terms and the scale. edge_conv_curve: derivatives of sum over terms of (direction . what
+// edge_conv_backward gives) with respect to grad, the terms and the scale.
 template <class T>
 void edge_conv(const EdgeTerms<T>&, View<const T> scale, View<T> result, int threads, void* stream);
 template <class T>

@@ -19,7 +19,7 @@ def random_graph(seed: int, *, crystals: int = 5, atoms: int = 5, degree: int = 
 
 
 def random_terms(
-    graph: EdgeGraph, seed: int, *, channels: int, span: int, rows: int = 12, size: float = 1.0
+    graph: EdgeGraph, seed: int, *, channels: int, span: int, rows: int = 12, scales: int = 1, size: float = 1.0
 ) -> list[Tensor]:
     """centre, source, table, weight, first, scale in float64."""
     draw = torch.Generator().manual_seed(seed)
@@ -31,4 +31,4 @@ def random_terms(
     first = torch.randint(0, rows - span + 1, (edges,), generator=draw).int()
     shapes = (atoms, 2 * channels), (atoms, 2 * channels), (rows, 2 * channels), (edges, span)
     centre, source, table, weight = (normal(*shape) for shape in shapes)
-    return [centre, source, table, weight, first, normal(edges)]
+    return [centre, source, table, weight, first, normal(edges, scales)]

@@ -14,7 +14,7 @@ from screening.ops.message_graph import EdgeGraph
 
 pytestmark = pytest.mark.native
 
-SPANS, CHANNELS = (3, 4, 8), (1, 5, 16, 64)
+SPANS, CHANNELS, SCALES = (3, 4, 8), (1, 5, 16, 64), (1, 2, 9)
 
 
 @pytest.fixture(params=core.simd_levels(), autouse=True)
@@ -28,11 +28,12 @@ def assert_close(found: list[Tensor], wanted: list[Tensor]) -> None:
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("scales", SCALES)
 @pytest.mark.parametrize("span", SPANS)
 @pytest.mark.parametrize("channels", CHANNELS)
-def test_conv_and_its_derivatives_equal_the_reference(channels, span):
+def test_conv_and_its_derivatives_equal_the_reference(channels, span, scales):
     graph = random_graph(channels + span)
-    terms = random_terms(graph, 7, channels=channels, span=span)
+    terms = random_terms(graph, 7, channels=channels, span=span, scales=scales)
     assert_close(
         orders(lambda *t: message.edge_conv(*t, graph), terms),
         orders(lambda *t: reference_message.edge_conv(*t, graph), terms),
@@ -50,10 +51,16 @@ def test_moments_and_their_derivatives_equal_the_reference(channels, span):
     )
 
 
-@given(seed=st.integers(0, 10**6), channels=st.integers(1, 20), span=st.integers(1, 9), degree=st.integers(0, 40))
-def test_any_graph_equals_the_reference(seed, channels, span, degree):
+@given(
+    seed=st.integers(0, 10**6),
+    channels=st.integers(1, 20),
+    span=st.integers(1, 9),
+    scales=st.integers(1, 10),
+    degree=st.integers(0, 40),
+)
+def test_any_graph_equals_the_reference(seed, channels, span, scales, degree):
     graph = random_graph(seed, crystals=4, atoms=6, degree=degree)
-    terms = random_terms(graph, seed, channels=channels, span=span)
+    terms = random_terms(graph, seed, channels=channels, span=span, scales=scales)
     assert_close(
         orders(lambda *t: message.edge_conv(*t, graph), terms),
         orders(lambda *t: reference_message.edge_conv(*t, graph), terms),
@@ -62,7 +69,7 @@ def test_any_graph_equals_the_reference(seed, channels, span, degree):
 
 def test_gradcheck_and_gradgradcheck():
     graph = random_graph(2, crystals=3, atoms=3, degree=4)
-    terms = leaves(random_terms(graph, 3, channels=3, span=4))
+    terms = leaves(random_terms(graph, 3, channels=3, span=4, scales=2))
 
     def conv(*t: Tensor) -> Tensor:
         return message.edge_conv(*t, graph)
@@ -103,7 +110,13 @@ def test_gates_stay_finite_far_out(value):
     for column in (0, 1):
         centre = torch.zeros(1, 2)
         centre[0, column] = value
-        rest = torch.zeros(1, 2), torch.zeros(4, 2), torch.zeros(1, 4), torch.zeros(1, dtype=torch.int32), torch.ones(1)
+        rest = (
+            torch.zeros(1, 2),
+            torch.zeros(4, 2),
+            torch.zeros(1, 4),
+            torch.zeros(1, dtype=torch.int32),
+            torch.ones(1, 1),
+        )
         found, wanted = message.edge_conv(centre, *rest, graph), reference_message.edge_conv(centre, *rest, graph)
         torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-30)
 
@@ -114,7 +127,7 @@ def test_derivatives_stay_finite_far_out():
         for column, value in ((0, -800.0), (0, 800.0), (1, -800.0), (1, 800.0)):
             centre = torch.zeros(1, 2, dtype=dtype)
             centre[0, column] = value
-            rest = torch.zeros(1, 2), torch.zeros(4, 2), torch.zeros(1, 4), torch.zeros(1), torch.ones(1)
+            rest = torch.zeros(1, 2), torch.zeros(4, 2), torch.zeros(1, 4), torch.zeros(1), torch.ones(1, 1)
             terms = [centre, *(term.to(dtype) for term in rest)]
             terms[4] = terms[4].int()
             assert all(term.isfinite().all() for term in orders(lambda *t: message.edge_conv(*t, graph), terms))
@@ -135,13 +148,14 @@ def test_a_nan_reaches_its_own_rows_and_no_others(column):
         ]
     )
     assert hears.any()
-    assert found[hears].isnan().any(dim=1).all()
+    assert found[hears].isnan().flatten(1).any(dim=1).all()
     assert torch.equal(found[~hears], clean[~hears])
 
 
-def test_threads_change_no_bit():
+@pytest.mark.parametrize("scales", SCALES)
+def test_threads_change_no_bit(scales):
     graph = random_graph(6, crystals=60, atoms=12, degree=14)
-    terms = narrowed(random_terms(graph, 3, channels=24, span=8))
+    terms = narrowed(random_terms(graph, 3, channels=24, span=8, scales=scales))
     before, runs = core.threads(), []
     try:
         for threads in (1, 2, 5):
@@ -155,9 +169,10 @@ def test_threads_change_no_bit():
         assert all(torch.equal(one, other) for one, other in zip(run, runs[0], strict=True))
 
 
-def test_a_batch_gives_the_bits_of_its_crystals():
+@pytest.mark.parametrize("scales", SCALES)
+def test_a_batch_gives_the_bits_of_its_crystals(scales):
     graph = random_graph(8, crystals=20, atoms=9, degree=9)
-    terms = narrowed(random_terms(graph, 3, channels=20, span=4))
+    terms = narrowed(random_terms(graph, 3, channels=20, span=4, scales=scales))
     whole = message.edge_conv(*terms, graph)
     centre, source, table, weight, first, scale = terms
     for c in range(20):
@@ -176,7 +191,7 @@ def test_compiled_without_a_break():
 
     def loss(*t: Tensor) -> Tensor:
         mean, variance = message.edge_moments(*t[:5], graph)
-        summed = message.segment_sum(message.edge_conv(*t, graph), graph.atom_offsets)
+        summed = message.segment_sum(message.edge_conv(*t, graph).flatten(1), graph.atom_offsets)
         return summed.sum() + mean.sum() + variance.sum()
 
     explained = torch._dynamo.explain(loss)(*terms)
@@ -199,6 +214,7 @@ BROKEN = {
     "a row an atom": lambda t, g: ([t[0][1:], *t[1:]], g),
     "a row an edge": lambda t, g: ([*t[:3], t[3][1:], *t[4:]], g),
     "scale must have a row an edge": lambda t, g: ([*t[:5], t[5][1:]], g),
+    "scale must have a row": lambda t, g: ([*t[:5], t[5][:, :0]], g),
     "offsets must not decrease": lambda t, g: (
         t,
         g._replace(edge_offsets=torch.cat([g.edge_offsets[:1], g.edge_offsets[1:-1].flip(0), g.edge_offsets[-1:]])),

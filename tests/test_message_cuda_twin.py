@@ -59,20 +59,20 @@ def assert_moments_right(module: Any, graph: EdgeGraph, terms: list[torch.Tensor
 
 
 # 32 channels fill a warp, 64 a walk along a row.
-@pytest.mark.parametrize("span", [3, 4, 8])
+@pytest.mark.parametrize(("span", "scales"), [(3, 1), (4, 9), (8, 1), (8, 2)])
 @pytest.mark.parametrize("channels", [1, 5, 32, 33, 70])
-def test_values_and_derivatives_are_right(module: Any, channels: int, span: int) -> None:
+def test_values_and_derivatives_are_right(module: Any, channels: int, span: int, scales: int) -> None:
     graph = random_graph(channels + span)
-    terms = random_terms(graph, 7, channels=channels, span=span)
+    terms = random_terms(graph, 7, channels=channels, span=span, scales=scales)
     assert_conv_right(module, graph, terms)
     assert_moments_right(module, graph, terms)
 
 
 @settings(max_examples=15)
-@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 9), st.integers(0, 20))
-def test_any_graph_is_right(module: Any, seed: int, channels: int, span: int, degree: int) -> None:
+@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 9), st.integers(1, 10), st.integers(0, 20))
+def test_any_graph_is_right(module: Any, seed: int, channels: int, span: int, scales: int, degree: int) -> None:
     graph = random_graph(seed, crystals=4, atoms=6, degree=degree)
-    terms = random_terms(graph, seed, channels=channels, span=span)
+    terms = random_terms(graph, seed, channels=channels, span=span, scales=scales)
     assert_conv_right(module, graph, terms)
     assert_moments_right(module, graph, terms)
 
@@ -141,7 +141,7 @@ def test_gates_stay_finite_far_out(module: Any, value: float, dtype: torch.dtype
     for column in (0, 1):
         centre, source, table, weight = (torch.zeros(shape, dtype=dtype) for shape in shapes)
         centre[0, column] = value
-        terms = [centre, source, table, weight, torch.zeros(1, dtype=torch.int32), torch.ones(1, dtype=dtype)]
+        terms = [centre, source, table, weight, torch.zeros(1, dtype=torch.int32), torch.ones(1, 1, dtype=dtype)]
         with on_twin(module):
             found = orders(conv(message, graph), terms, second=False)
         for one, other in zip(found, orders(conv(reference_message, graph), terms, second=False), strict=True):
@@ -157,16 +157,17 @@ def test_a_nan_stays_in_its_columns(module: Any) -> None:
         clean = message.edge_conv(*terms, graph)
         found = message.edge_conv(terms[0], source, *terms[2:], graph)
         mean, variance = message.edge_moments(terms[0], source, *terms[2:5], graph)
-    assert found[:, 2].isnan().any()
+    assert found[:, 0, 2].isnan().any()
     kept = ~found.isnan()
-    assert kept[:, [0, 1, 3, 4]].all()
+    assert kept[:, :, [0, 1, 3, 4]].all()
     assert torch.equal(found[kept], clean[kept])
     assert mean.isnan().nonzero().flatten().tolist() == variance.isnan().nonzero().flatten().tolist() == [2, 7]
 
 
-def test_the_order_of_lanes_and_blocks_changes_no_bit(module: Any) -> None:
+@pytest.mark.parametrize("scales", [1, 9])
+def test_the_order_of_lanes_and_blocks_changes_no_bit(module: Any, scales: int) -> None:
     graph = random_graph(6, crystals=20, atoms=8, degree=9)
-    terms = narrowed(random_terms(graph, 3, channels=6, span=8))
+    terms = narrowed(random_terms(graph, 3, channels=6, span=8, scales=scales))
     runs = []
     for order in range(3):
         with on_twin(module, order=order):

@@ -1,5 +1,7 @@
 """Models: what they promise about batches, atom order, missing neighbours, targets and derivatives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -84,23 +86,23 @@ def test_a_scaling_that_cannot_be_is_refused(model: CrystalModel, scaling: tuple
         model.set_scaling(*scaling)
 
 
-def test_energy_has_a_derivative_in_every_distance(model: CrystalModel) -> None:
+def test_energy_has_a_derivative_in_every_edge(model: CrystalModel) -> None:
     graph = tensors(model, made_crystals(2, seed=8, kinds=["cell"], max_atoms=3))
 
-    def total(distance: torch.Tensor) -> torch.Tensor:
-        return model(GraphTensors(graph.numbers, distance, graph.edge_graph, graph.crystals, graph.crystal_of_atom))
+    def total(vector: torch.Tensor) -> torch.Tensor:
+        return model(replace(graph, edge_vector=vector))
 
-    assert torch.autograd.gradcheck(total, (graph.edge_distance.requires_grad_(),), eps=1e-6, atol=1e-5)
+    assert torch.autograd.gradcheck(total, (graph.edge_vector.requires_grad_(),), eps=1e-6, atol=1e-5)
 
 
 def test_a_loss_of_forces_is_differentiated_twice(model: CrystalModel) -> None:
     graph = tensors(model, made_crystals(1, seed=8, kinds=["cell"], max_atoms=2))
-    distance = graph.edge_distance.requires_grad_()
+    vector = graph.edge_vector.requires_grad_()
     weight = next(layer for layer in model.modules() if hasattr(layer, "table")).table
 
     def loss() -> torch.Tensor:
-        learned = model(GraphTensors(graph.numbers, distance, graph.edge_graph, graph.crystals, graph.crystal_of_atom))
-        (slopes,) = torch.autograd.grad(learned.sum(), distance, create_graph=True)
+        learned = model(replace(graph, edge_vector=vector))
+        (slopes,) = torch.autograd.grad(learned.sum(), vector, create_graph=True)
         return slopes.square().sum()
 
     (gradient,) = torch.autograd.grad(loss(), weight)

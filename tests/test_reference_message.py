@@ -1,6 +1,7 @@
 """The definition of message passing against a loop over single edges, and its derivatives."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from screening.ops.message_graph import EdgeGraph
 from screening.ops.reference_message import edge_conv, edge_moments, segment_sum
 
-CHANNELS, ROWS, WIDTH = 3, 7, 2
+CHANNELS, ROWS, WIDTH, SCALES = 3, 7, 2, 2
 
 
 def random_case(edge_counts: list[int], *, seed: int = 0) -> tuple[list[torch.Tensor], EdgeGraph]:
@@ -26,14 +27,14 @@ def random_case(edge_counts: list[int], *, seed: int = 0) -> tuple[list[torch.Te
     ends = torch.tensor([0, *edge_counts]).cumsum(0).to(torch.int32)
     graph = EdgeGraph(ends, source, torch.tensor([0, atoms], dtype=torch.int32))
     terms = [normal(atoms, 2 * CHANNELS), normal(atoms, 2 * CHANNELS), normal(ROWS, 2 * CHANNELS)]
-    return [*terms, normal(edges, WIDTH), first, normal(edges)], graph
+    return [*terms, normal(edges, WIDTH), first, normal(edges, SCALES)], graph
 
 
 def looped(arguments: list[torch.Tensor], graph: EdgeGraph) -> tuple[list[list[float]], list[list[float]]]:
     """Messages summed per atom, and the pre-activation of each edge, one number at a time."""
     centre, source_term, table, weight, first, scale = (a.tolist() for a in arguments)
     offsets, sources = graph.edge_offsets.tolist(), graph.edge_source.tolist()
-    out = [[0.0] * CHANNELS for _ in centre]
+    out = [[0.0] * CHANNELS * SCALES for _ in centre]
     rows = []
     for i in range(len(centre)):
         for e in range(offsets[i], offsets[i + 1]):
@@ -41,8 +42,9 @@ def looped(arguments: list[torch.Tensor], graph: EdgeGraph) -> tuple[list[list[f
             for c in range(2 * CHANNELS):
                 a[c] += sum(weight[e][m] * table[first[e] + m][c] for m in range(WIDTH))
             rows.append(a)
-            for c in range(CHANNELS):
-                out[i][c] += scale[e] / (1 + math.exp(-a[c])) * math.log1p(math.exp(a[CHANNELS + c]))
+            for k, c in product(range(SCALES), range(CHANNELS)):
+                message = math.log1p(math.exp(a[CHANNELS + c])) / (1 + math.exp(-a[c]))
+                out[i][k * CHANNELS + c] += scale[e][k] * message
     return out, rows
 
 
@@ -51,7 +53,7 @@ def looped(arguments: list[torch.Tensor], graph: EdgeGraph) -> tuple[list[list[f
 def test_edge_conv_and_moments_are_the_loop(edge_counts: list[int], seed: int) -> None:
     arguments, graph = random_case(edge_counts, seed=seed)
     out, rows = looped(arguments, graph)
-    expected = torch.tensor(out, dtype=torch.float64).reshape(-1, CHANNELS)
+    expected = torch.tensor(out, dtype=torch.float64).reshape(-1, SCALES, CHANNELS)
     torch.testing.assert_close(edge_conv(*arguments, graph), expected)
     mean, variance = edge_moments(*arguments[:5], graph)
     columns = torch.tensor(rows, dtype=torch.float64).reshape(-1, 2 * CHANNELS)

@@ -44,7 +44,7 @@ def test_what_is_gathered_is_what_these_crystals_would_be_built_to(chosen: list[
     graph, labels = GRAPHS.take(rows)
     right = GraphTensors.of(pack_graphs(CRYSTALS.take(rows), NEIGHBORS), device="cpu", dtype=torch.float32)
     assert torch.equal(graph.numbers, right.numbers)
-    assert torch.equal(graph.edge_distance, right.edge_distance)
+    assert torch.equal(graph.edge_vector, right.edge_vector)
     assert graph.crystals == len(rows)
     assert torch.equal(graph.crystal_of_atom, right.crystal_of_atom)
     for ours, theirs in zip(graph.edge_graph, right.edge_graph, strict=True):

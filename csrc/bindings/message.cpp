@@ -59,7 +59,7 @@ class BorrowedOf {
         source_(arrays[1], "source", {kAny}),
         table_(arrays[2], "table", {kAny}),
         weight_(arrays[3], "weight", {kAny}),
-        scale_(arrays[4], "scale") {}
+        scale_(arrays[4], "scale", {kAny}) {}
 
   EdgeTermsOf<T> views() const {
     return {centre_.view(), source_.view(), table_.view(), weight_.view(), scale_.view()};
@@ -76,7 +76,7 @@ template <class T>
 void conv(const py::tuple& terms, const py::tuple& graph, const py::object& scale, const py::object& result,
           int threads, std::uintptr_t stream) {
   const BorrowedTerms<T> in(terms[0], terms[1], terms[2], terms[3], terms[4], graph);
-  const Borrowed<const T> factor(scale, "scale");
+  const Borrowed<const T> factor(scale, "scale", {kAny});
   const Borrowed<T> out(result, "result", {kAny});
   const py::gil_scoped_release unlocked;
   edge_conv<T>(in.terms(), factor.view(), out.view(), threads, stream_of(stream));
@@ -86,7 +86,7 @@ template <class T>
 void conv_backward(const py::tuple& terms, const py::tuple& graph, const py::object& scale, const py::object& grad,
                    const py::tuple& out, int threads, std::uintptr_t stream) {
   const BorrowedTerms<T> in(terms[0], terms[1], terms[2], terms[3], terms[4], graph);
-  const Borrowed<const T> factor(scale, "scale"), upstream(grad, "grad", {kAny});
+  const Borrowed<const T> factor(scale, "scale", {kAny}), upstream(grad, "grad", {kAny});
   const BorrowedOf<T> derivatives(out);
   const py::gil_scoped_release unlocked;
   edge_conv_backward<T>(in.terms(), factor.view(), upstream.view(), derivatives.views(), threads, stream_of(stream));
@@ -97,7 +97,7 @@ void conv_curve(const py::tuple& terms, const py::tuple& graph, const py::object
                 const py::tuple& direction, const py::object& out_grad, const py::tuple& out, int threads,
                 std::uintptr_t stream) {
   const BorrowedTerms<T> in(terms[0], terms[1], terms[2], terms[3], terms[4], graph);
-  const Borrowed<const T> factor(scale, "scale"), upstream(grad, "grad", {kAny});
+  const Borrowed<const T> factor(scale, "scale", {kAny}), upstream(grad, "grad", {kAny});
   const BorrowedOf<const T> along(direction);
   const Borrowed<T> of_grad(out_grad, "out_grad", {kAny});
   const BorrowedOf<T> derivatives(out);

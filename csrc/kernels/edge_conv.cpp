@@ -2,9 +2,10 @@
 // Layout: terms (atoms, 2C) and table (rows, 2C) row-major; nothing of edges x channels but a block of derivatives.
 // Ownership: forward, a task owns rows of atoms; derivatives, a task owns whole crystals and a table of its own.
 // Determinism: sums run in edge order, over a fixed number of parts; threads change nothing.
-// Bound: per edge and channel 2 span + 3 multiply-adds and some 50 operations of the gate, against 8 bytes of source
-// term from the second cache: the arithmetic is the bound.
+// Bound: per edge and channel 2 span + 2 + K multiply-adds (K scales an edge) and some 50 operations of the gate,
+// against 8 bytes of source term from the second cache: the arithmetic is the bound.
 
+#include "kernels/edge_scales.hpp"
 #include "kernels/edge_scatter.hpp"
 #include "kernels/edge_terms.hpp"
 #include "math/gate.hpp"
@@ -15,48 +16,52 @@ namespace {
 
 constexpr std::int64_t kRowBlock = 64;
 
-template <class T, int Span>
+template <class T, int Span, int Scales>
 void convolve_row(const EdgeTerms<T>& terms, const View<const T>& scale, std::int64_t i, T* result) {
   const std::int64_t channels = terms.channels();
   const T* centre = row_of(terms.centre, i);
-  std::fill_n(result, channels, T{});
+  std::fill_n(result, scale.shape[1] * channels, T{});
   for (std::int64_t e = terms.graph.edge_offsets[i]; e < terms.graph.edge_offsets[i + 1]; ++e) {
     const Preactivation<T, Span> a(terms, e, centre);
-    const T factor = scale[e];
+    const EdgeScales<T, Scales> scales(scale, e, channels);
     for_each_pack<T>(channels, [&](auto pack, std::int64_t c) {
       using V = decltype(pack);
-      add_pack<V>(result + c, factor * gate(a.template at<V>(c), a.template at<V>(channels + c)));
+      const V message = gate(a.template at<V>(c), a.template at<V>(channels + c));
+      scales.for_each([&](auto k) { add_pack<V>(result + k * channels + c, scales[k] * message); });
     });
   }
 }
 
-template <class T, int Span>
+template <class T, int Span, int Scales>
 void backward(const EdgeTerms<T>& terms, const View<const T>& scale, const View<const T>& grad,
               const EdgeTermsOf<T>& out, int threads) {
   const std::int64_t channels = terms.channels();
+  const bool of_scale = out.scale.rows() > 0;
   scatter_edges<T>(terms, out, nullptr, threads, [&](std::int64_t i, std::int64_t, std::int64_t e, T* row, T*) {
     const Preactivation<T, Span> a(terms, e, row_of(terms.centre, i));
+    const EdgeScales<T, Scales> scales(scale, e, channels);
     const T* upstream = row_of(grad, i);
-    const T factor = scale[e];
-    LaneSum<T> of_scale;
+    ScaleSums<T, Scales> sums(scales);
     for_each_pack<T>(channels, [&](auto pack, std::int64_t c) {
       using V = decltype(pack);
-      const V g = load_pack<V>(upstream + c);
       const GateSlope<V> slope = gate_slope(a.template at<V>(c), a.template at<V>(channels + c));
-      store_pack<V>(row + c, factor * g * slope.x);
-      store_pack<V>(row + channels + c, factor * g * slope.y);
-      of_scale.add(g * slope.h);
+      const V g = scales.template blend<V>(upstream, c);
+      store_pack<V>(row + c, g * slope.x);
+      store_pack<V>(row + channels + c, g * slope.y);
+      if (of_scale) {
+        sums.template add<V>(upstream, c, slope.h);
+      }
     });
-    if (out.scale.rows() > 0) {
-      out.scale[e] = of_scale.total();
+    if (of_scale) {
+      sums.store(row_of(out.scale, e));
     }
   });
 }
 
-// With d = the change of a_e along the direction and t that of the scale, each edge and channel adds
-//   g (scale (h_x d_x + h_y d_y) + t h)
+// With d = the change of a_e along the direction and t those of the scales, each edge and channel adds
+//   sum over k of g[k] (scale[k] (h_x d_x + h_y d_y) + t[k] h)
 // to the sum that is derived here.
-template <class T, int Span>
+template <class T, int Span, int Scales>
 void curve(const EdgeTerms<T>& terms, const View<const T>& scale, const View<const T>& grad,
            const EdgeTermsOf<const T>& direction, const View<T>& out_grad, const EdgeTermsOf<T>& out, int threads) {
   const std::int64_t channels = terms.channels();
@@ -66,48 +71,59 @@ void curve(const EdgeTerms<T>& terms, const View<const T>& scale, const View<con
   along.table = direction.table;
   EdgeTerms<T> reweighted = terms;
   reweighted.weight = direction.weight;
-  const bool weights_move = direction.weight.rows() > 0;
+  const bool weights_move = direction.weight.rows() > 0, scales_move = direction.scale.rows() > 0;
   const SecondPath<T> path{direction.weight, direction.table};
-  std::fill(out_grad.data, out_grad.data + out_grad.rows() * channels, T{});
+  std::fill(out_grad.data, out_grad.data + out_grad.rows() * out_grad.shape[1], T{});
   scatter_edges<T>(terms, out, &path, threads, [&](std::int64_t i, std::int64_t, std::int64_t e, T* row, T* second) {
     const Preactivation<T, Span> a(terms, e, row_of(terms.centre, i));
     const Preactivation<T, Span> d(along, e, row_of(along.centre, i));
     const RadialTerm<T, Span> moved(weights_move ? reweighted : terms, e);
+    const EdgeScales<T, Scales> scales(scale, e, channels);
+    const EdgeScales<T, Scales> turn(scales_move ? direction.scale : scale, e, channels);
     const T* upstream = row_of(grad, i);
-    const T factor = scale[e], turn = direction.scale.rows() > 0 ? direction.scale[e] : T{};
     const auto change = [&]<class V>(V, std::int64_t c) {
       const V along_terms = d.template at<V>(c);
       return weights_move ? moved.template add_to<V>(along_terms, a.rows(), c) : along_terms;
     };
-    LaneSum<T> of_scale;
+    ScaleSums<T, Scales> sums(scales);
     for_each_pack<T>(channels, [&](auto pack, std::int64_t c) {
       using V = decltype(pack);
-      const V g = load_pack<V>(upstream + c);
       const GateCurve<V> h = gate_curve(a.template at<V>(c), a.template at<V>(channels + c));
       const V dx = change(V{}, c), dy = change(V{}, channels + c);
       const V along_gate = h.x * dx + h.y * dy;
-      add_pack<V>(row_of(out_grad, i) + c, factor * along_gate + turn * h.h);
-      store_pack<V>(row + c, g * (factor * (h.xx * dx + h.xy * dy) + turn * h.x));
-      store_pack<V>(row + channels + c, g * (factor * (h.xy * dx + h.yy * dy) + turn * h.y));
-      store_pack<V>(second + c, factor * g * h.x);
-      store_pack<V>(second + channels + c, factor * g * h.y);
-      of_scale.add(g * along_gate);
+      const V g = scales.template blend<V>(upstream, c);
+      const V turned = scales_move ? turn.template blend<V>(upstream, c) : V{};
+      const V message = scales_move ? h.h : V{};
+      scales.for_each([&](auto k) {
+        add_pack<V>(row_of(out_grad, i) + k * channels + c, scales[k] * along_gate + turn[k] * message);
+      });
+      store_pack<V>(row + c, g * (h.xx * dx + h.xy * dy) + turned * h.x);
+      store_pack<V>(row + channels + c, g * (h.xy * dx + h.yy * dy) + turned * h.y);
+      store_pack<V>(second + c, g * h.x);
+      store_pack<V>(second + channels + c, g * h.y);
+      sums.template add<V>(upstream, c, along_gate);
     });
     if (out.scale.rows() > 0) {
-      out.scale[e] = of_scale.total();
+      sums.store(row_of(out.scale, e));
     }
   });
+}
+
+// Calls body(span, scales), each a std::integral_constant<int, …>.
+template <class T, class Body>
+void with_sizes(const EdgeTerms<T>& terms, const View<const T>& scale, const Body& body) {
+  with_span(terms.span(), [&](auto span) { with_scales(scale.shape[1], [&](auto scales) { body(span, scales); }); });
 }
 
 }  // namespace
 
 template <class T>
 void edge_conv(const EdgeTerms<T>& terms, View<const T> scale, View<T> result, int threads) {
-  with_span(terms.span(), [&](auto span) {
+  with_sizes(terms, scale, [&](auto span, auto scales) {
     for_each_task((terms.graph.atoms() + kRowBlock - 1) / kRowBlock, threads, [&](std::int64_t block, int) {
       const std::int64_t end = std::min(terms.graph.atoms(), (block + 1) * kRowBlock);
       for (std::int64_t i = block * kRowBlock; i < end; ++i) {
-        convolve_row<T, decltype(span)::value>(terms, scale, i, row_of(result, i));
+        convolve_row<T, decltype(span)::value, decltype(scales)::value>(terms, scale, i, row_of(result, i));
       }
     });
   });
@@ -116,14 +132,17 @@ void edge_conv(const EdgeTerms<T>& terms, View<const T> scale, View<T> result, i
 template <class T>
 void edge_conv_backward(const EdgeTerms<T>& terms, View<const T> scale, View<const T> grad, const EdgeTermsOf<T>& out,
                         int threads) {
-  with_span(terms.span(), [&](auto span) { backward<T, decltype(span)::value>(terms, scale, grad, out, threads); });
+  with_sizes(terms, scale, [&](auto span, auto scales) {
+    backward<T, decltype(span)::value, decltype(scales)::value>(terms, scale, grad, out, threads);
+  });
 }
 
 template <class T>
 void edge_conv_curve(const EdgeTerms<T>& terms, View<const T> scale, View<const T> grad,
                      const EdgeTermsOf<const T>& direction, View<T> out_grad, const EdgeTermsOf<T>& out, int threads) {
-  with_span(terms.span(),
-            [&](auto span) { curve<T, decltype(span)::value>(terms, scale, grad, direction, out_grad, out, threads); });
+  with_sizes(terms, scale, [&](auto span, auto scales) {
+    curve<T, decltype(span)::value, decltype(scales)::value>(terms, scale, grad, direction, out_grad, out, threads);
+  });
 }
 
 #define SCREENING_FOR(T)                                                                                              \

@@ -14,10 +14,29 @@
 namespace screening::cuda {
 namespace {
 
-// Lanes beyond the last channel repeat it, so that no load waits for a branch.
-template <class T, int Span, int Held>
+// The factors of messages, (edges, count).
+template <class T>
+struct Scales {
+  const T* scale;
+  int count;
+
+  __device__ __forceinline__ const T* of(std::int64_t e) const { return scale + e * count; }
+
+  // sum over k of factor[k] * row[k, c], where rows are `channels` long
+  __device__ __forceinline__ T blend(const T* factor, const T* row, int channels) const {
+    T sum = factor[0] * row[0];
+    for (int k = 1; k < count; ++k) {
+      sum += factor[k] * row[static_cast<std::int64_t>(k) * channels];
+    }
+    return sum;
+  }
+};
+
+// Sums the messages with the scales [begin, begin + Summed) into those rows of the result. Lanes beyond the last
+// channel repeat it, so that no load waits for a branch.
+template <class T, int Span, int Held, int Summed>
 __global__ void __launch_bounds__(kBlock)
-    convolve_rows(const __grid_constant__ Terms<T> terms, const T* scale, T* result) {
+    convolve_rows(const __grid_constant__ Terms<T> terms, const Scales<T> scales, int first_scale, T* result) {
   const std::int64_t i = warp_in_grid();
   if (i >= terms.atoms) {
     return;
@@ -25,21 +44,26 @@ __global__ void __launch_bounds__(kBlock)
   const int channels = terms.channels;
   for (int begin = 0; begin < channels; begin += Held * kWarp) {
     int channel[Held];
-    T sums[Held] = {};
+    T sums[Held][Summed] = {};
     for (int h = 0; h < Held; ++h) {
       const int c = begin + h * kWarp + lane();
       channel[h] = c < channels ? c : channels - 1;
     }
     for (std::int64_t e = terms.edge_offsets[i]; e < terms.edge_offsets[i + 1]; ++e) {
       const Preactivation<T, Span> a = preactivation_of<Span>(terms, i, terms.edge_source[e], e);
-      const T factor = scale[e];
+      const T* factor = scales.of(e) + first_scale;
       for (int h = 0; h < Held; ++h) {
-        sums[h] += factor * gate(a.at(channel[h]), a.at(channels + channel[h]));
+        const T message = gate(a.at(channel[h]), a.at(channels + channel[h]));
+        for (int k = 0; k < Summed; ++k) {
+          sums[h][k] += factor[k] * message;
+        }
       }
     }
     for (int h = 0; h < Held; ++h) {
       if (begin + h * kWarp + lane() < channels) {
-        result[i * channels + channel[h]] = sums[h];
+        for (int k = 0; k < Summed; ++k) {
+          result[(i * scales.count + first_scale + k) * channels + channel[h]] = sums[h][k];
+        }
       }
     }
   }
@@ -48,56 +72,56 @@ __global__ void __launch_bounds__(kBlock)
 template <class T, int Span>
 struct ConvSlope {
   static constexpr int kSpan = Span;
-  static constexpr bool kCurved = false;
+  static constexpr bool kCurved = false, kScaled = true;
   struct Edge {
     Preactivation<T, Span> a;
-    const T* grad;
-    T scale;
+    const T *grad, *scale;
   };
 
   Terms<T> terms;
-  const T *scale, *grad;
+  Scales<T> scales;
+  const T* grad;
 
   __device__ __forceinline__ Edge edge(std::int64_t i, std::int64_t j, std::int64_t e) const {
-    return {preactivation_of<Span>(terms, i, j, e), grad + i * terms.channels, scale[e]};
+    return {preactivation_of<Span>(terms, i, j, e), grad + i * scales.count * terms.channels, scales.of(e)};
   }
   __device__ __forceinline__ EdgeChange<T> change(const Edge& edge, int c) const {
     const GateSlope<T> slope = gate_slope(edge.a.at(c), edge.a.at(terms.channels + c));
-    const T g = edge.grad[c];
+    const T g = scales.blend(edge.scale, edge.grad + c, terms.channels);
     EdgeChange<T> change{};
-    change.gate = edge.scale * g * slope.x;
-    change.core = edge.scale * g * slope.y;
-    change.scale = g * slope.h;
+    change.gate = g * slope.x;
+    change.core = g * slope.y;
+    change.scaled = slope.h;
     return change;
   }
 };
 
-// With d = the change of a_e along the direction and t that of the scale, each edge and channel adds
-//   g (scale (h_x d_x + h_y d_y) + t h)
+// With d = the change of a_e along the direction and t those of the scales, each edge and channel adds
+//   sum over k of g[k] (scale[k] (h_x d_x + h_y d_y) + t[k] h)
 // to the sum that is derived here.
 template <class T, int Span>
 struct ConvCurve {
   static constexpr int kSpan = Span;
-  static constexpr bool kCurved = true;
+  static constexpr bool kCurved = true, kScaled = true;
   struct Edge {
     Preactivation<T, Span> a, d;
     Weights<T, Span> moved;
-    const T* grad;
-    T scale, turn;
+    const T *grad, *scale, *turn;
   };
 
   Terms<T> terms, along;   // `along`: the direction's centres, sources and table, with the weights of `terms`
   const T *weight, *turn;  // the direction's weights and scales; the terms' weights and null where they do not move
-  const T *scale, *grad;
+  Scales<T> scales;
+  const T* grad;
   bool weights_move;
 
   __device__ __forceinline__ Edge edge(std::int64_t i, std::int64_t j, std::int64_t e) const {
     return {preactivation_of<Span>(terms, i, j, e),
             preactivation_of<Span>(along, i, j, e),
             {weight + e * terms.span, terms.span},
-            grad + i * terms.channels,
-            scale[e],
-            turn != nullptr ? turn[e] : T{}};
+            grad + i * scales.count * terms.channels,
+            scales.of(e),
+            turn != nullptr ? turn + e * scales.count : nullptr};
   }
   __device__ __forceinline__ T along_direction(const Edge& edge, int column) const {
     const T change = edge.d.at(column);
@@ -106,13 +130,14 @@ struct ConvCurve {
   __device__ __forceinline__ EdgeChange<T> change(const Edge& edge, int c) const {
     const GateCurve<T> h = gate_curve(edge.a.at(c), edge.a.at(terms.channels + c));
     const T dx = along_direction(edge, c), dy = along_direction(edge, terms.channels + c);
-    const T g = edge.grad[c], along_gate = h.x * dx + h.y * dy;
-    return {g * (edge.scale * (h.xx * dx + h.xy * dy) + edge.turn * h.x),
-            g * (edge.scale * (h.xy * dx + h.yy * dy) + edge.turn * h.y),
-            edge.scale * g * h.x,
-            edge.scale * g * h.y,
-            g * along_gate,
-            edge.scale * along_gate + edge.turn * h.h};
+    const T g = scales.blend(edge.scale, edge.grad + c, terms.channels), along_gate = h.x * dx + h.y * dy;
+    const T turned = edge.turn != nullptr ? scales.blend(edge.turn, edge.grad + c, terms.channels) : T{};
+    return {g * (h.xx * dx + h.xy * dy) + turned * h.x,
+            g * (h.xy * dx + h.yy * dy) + turned * h.y,
+            g * h.x,
+            g * h.y,
+            along_gate,
+            h.h};
   }
 };
 
@@ -122,10 +147,22 @@ template <class T>
 void edge_conv(const EdgeTerms<T>& terms, View<const T> scale, View<T> result, void* stream) {
   const DeviceGuard guard(terms.centre.device_index);
   const std::int64_t threads = terms.graph.atoms() * kWarp;
+  const Scales<T> scales{scale.data, static_cast<int>(scale.shape[1])};
   with_span(terms.span(), [&](auto span) {
     constexpr int kSpan = decltype(span)::value;
-    const auto kernel = terms.channels() <= kWarp ? convolve_rows<T, kSpan, 1> : convolve_rows<T, kSpan, 2>;
-    launch(kernel, threads, static_cast<cudaStream_t>(stream), pointers_of(terms), scale.data, result.data);
+    const auto sum = [&](auto summed, int first_scale) {
+      constexpr int kSummed = decltype(summed)::value;
+      const auto kernel =
+          terms.channels() <= kWarp ? convolve_rows<T, kSpan, 1, kSummed> : convolve_rows<T, kSpan, 2, kSummed>;
+      launch(kernel, threads, static_cast<cudaStream_t>(stream), pointers_of(terms), scales, first_scale, result.data);
+    };
+    if (scales.count == 9) {  // harmonics up to the second
+      sum(std::integral_constant<int, 9>(), 0);
+      return;
+    }
+    for (int k = 0; k < scales.count; ++k) {
+      sum(std::integral_constant<int, 1>(), k);
+    }
   });
 }
 
@@ -135,7 +172,8 @@ void edge_conv_backward(const EdgeTerms<T>& terms, View<const T> scale, View<con
   const DeviceGuard guard(terms.centre.device_index);
   Workspace memory(guard.device(), static_cast<cudaStream_t>(stream));
   with_span(terms.span(), [&](auto span) {
-    const ConvSlope<T, decltype(span)::value> slope{pointers_of(terms), scale.data, grad.data};
+    const ConvSlope<T, decltype(span)::value> slope{
+        pointers_of(terms), {scale.data, static_cast<int>(scale.shape[1])}, grad.data};
     scatter_edges<T>(slope, out, nullptr, memory);
   });
 }
@@ -150,12 +188,14 @@ void edge_conv_curve(const EdgeTerms<T>& terms, View<const T> scale, View<const 
   along.source = direction.source.data;
   along.table = direction.table.data;
   const bool weights_move = direction.weight.rows() > 0;
+  const auto size = static_cast<std::size_t>(out_grad.rows() * out_grad.shape[1]);
+  check(cudaMemsetAsync(out_grad.data, 0, size * sizeof(T), static_cast<cudaStream_t>(stream)), "clear a derivative");
   with_span(terms.span(), [&](auto span) {
     const ConvCurve<T, decltype(span)::value> curve{pointers_of(terms),
                                                     along,
                                                     weights_move ? direction.weight.data : terms.weight.data,
                                                     direction.scale.rows() > 0 ? direction.scale.data : nullptr,
-                                                    scale.data,
+                                                    {scale.data, static_cast<int>(scale.shape[1])},
                                                     grad.data,
                                                     weights_move};
     scatter_edges<T>(curve, out, out_grad.data, memory);

@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kBlock)
 template <class T, int Span>
 struct MomentsSlope {
   static constexpr int kSpan = Span;
-  static constexpr bool kCurved = false;
+  static constexpr bool kCurved = false, kScaled = false;
   struct Edge {
     Preactivation<T, Span> a;
   };

@@ -2,13 +2,15 @@
 // device. Each kernel works the edges out anew: that costs less than to store and load 2C values an edge.
 //
 // A derivative `Op` is a struct that kernels take, with
-//   kSpan, kCurved    its span (0: any), and whether it goes through a second path
+//   kSpan             its span (0: any)
+//   kScaled, kCurved  whether messages have scales, and whether it goes through a second path
 //   terms             Terms<T>
 //   edge(i, j, e)     what is the same for all columns of an edge: a Preactivation `a`; if curved also the one along
-//   the
-//                     direction, `d`, and `moved`, the direction's Weights
+//                     the direction, `d`, and `moved`, the direction's Weights
 //   change(edge, c)   EdgeChange<T> of channel c
 //   weights_move      if curved: whether `moved` counts
+//   scales            if scaled: Scales<T>; an edge has its `scale`, `grad`, the rows (scales, C) from above, and if
+//                     curved `turn`, the direction's scale, null where that does not move
 #pragma once
 
 #include <algorithm>
@@ -26,8 +28,8 @@ namespace {
 template <class T>
 struct EdgeChange {
   T gate, core, second_gate, second_core;
-  T scale;  // of the scale, to be summed over channels
-  T grad;   // of the derivative that came from above
+  T scaled;   // what a scale multiplies: with what came from above, summed over channels, the derivative of the scale
+  T message;  // if curved: what the direction of a scale multiplies
 };
 
 // EdgeTermsOf as kernels take it; null where nothing is wanted.
@@ -49,6 +51,33 @@ __device__ void sum_lanes(T* to, T value, bool more) {
   }
 }
 
+// What an edge adds to the derivative with respect to each of its scales, and to that of what came from above.
+template <class T, class Op>
+__device__ void derive_scales(const Op& op, const typename Op::Edge& edge, const EdgeChange<T>* change, int begin,
+                              std::int64_t i, std::int64_t e, const Derivatives<T>& out) {
+  const int channels = op.terms.channels, scales = op.scales.count;
+  if (!Op::kCurved && out.scale == nullptr) {
+    return;
+  }
+  for (int k = 0; k < scales; ++k) {
+    const std::int64_t row = static_cast<std::int64_t>(k) * channels;
+    T of_scale{};
+    for (int h = 0; h < kHeld; ++h) {
+      const int c = begin + h * kWarp + lane();
+      if (c < channels) {
+        of_scale += edge.grad[row + c] * change[h].scaled;
+        if constexpr (Op::kCurved) {
+          const T turned = edge.turn != nullptr ? edge.turn[k] * change[h].message : T{};
+          out.grad[i * scales * channels + row + c] += edge.scale[k] * change[h].scaled + turned;
+        }
+      }
+    }
+    if (out.scale != nullptr) {
+      sum_lanes(out.scale + e * scales + k, of_scale, begin > 0);
+    }
+  }
+}
+
 // The derivatives of a row of edges in edge order: with respect to its centre, and to the weight and the scale of each.
 template <class T, class Op>
 __global__ void __launch_bounds__(kBlock)
@@ -60,21 +89,18 @@ __global__ void __launch_bounds__(kBlock)
   }
   const int channels = terms.channels, columns = terms.columns;
   for (int begin = 0; begin < channels; begin += kHeld * kWarp) {
-    T gate[kHeld] = {}, core[kHeld] = {}, grad[kHeld] = {};
+    T gate[kHeld] = {}, core[kHeld] = {};
     for (std::int64_t e = terms.edge_offsets[i]; e < terms.edge_offsets[i + 1]; ++e) {
       const auto edge = op.edge(i, terms.edge_source[e], e);
       EdgeChange<T> change[kHeld];
-      T of_scale{};
       for (int h = 0; h < kHeld; ++h) {
         const int c = begin + h * kWarp + lane();
         change[h] = c < channels ? op.change(edge, c) : EdgeChange<T>{};
         gate[h] += change[h].gate;
         core[h] += change[h].core;
-        grad[h] += change[h].grad;
-        of_scale += change[h].scale;
       }
-      if (out.scale != nullptr) {
-        sum_lanes(out.scale + e, of_scale, begin > 0);
+      if constexpr (Op::kScaled) {
+        derive_scales(op, edge, change, begin, i, e, out);
       }
       for (int m = 0; m < edge.a.weights.count() && out.weight != nullptr; ++m) {
         const std::int64_t row = static_cast<std::int64_t>(m) * columns;
@@ -97,9 +123,6 @@ __global__ void __launch_bounds__(kBlock)
       if (c < channels) {
         out.centre[i * columns + c] = gate[h];
         out.centre[i * columns + channels + c] = core[h];
-        if constexpr (Op::kCurved) {
-          out.grad[i * channels + c] = grad[h];
-        }
       }
     }
   }

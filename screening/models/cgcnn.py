@@ -50,7 +50,7 @@ class Convolution(nn.Module):
 
     def forward(self, atoms: Tensor, radial: RadialTerms, graph: EdgeGraph) -> Tensor:
         """Update each atom by its neighbours."""
-        return steady.softplus(atoms + self.moments(self.messages(atoms, radial, graph)))
+        return steady.softplus(atoms + self.moments(self.messages(atoms, radial, graph).squeeze(1)))
 
 
 class CGCNN(CrystalModel):
@@ -83,7 +83,7 @@ class CGCNN(CrystalModel):
         return Neighbors(self.settings.cutoff, self.settings.max_neighbors, exact=True)
 
     def encode(self, graph: GraphTensors) -> Tensor:
-        radial = self.basis.terms(graph.edge_distance)
+        radial = self.basis.terms(graph.edge_distance())
         atoms: Tensor = self.embedding(self.element_features)[graph.numbers]
         for convolution in self.convolutions:
             atoms = convolution(atoms, radial, graph.edge_graph)

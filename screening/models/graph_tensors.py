@@ -15,26 +15,26 @@ from screening.ops.message_graph import EdgeGraph
 class GraphTensors:
     """Atoms and edges of `crystals` crystals, end to end.
 
-    `numbers` (atoms,) int64 atomic numbers; `edge_distance` (edges,) of the model's floating type, angstrom, which may
-    require a gradient; `edge_graph` the topology; `crystal_of_atom` (atoms,) int64.
+    `numbers` (atoms,) int64 atomic numbers; `edge_vector` (edges, 3) of the model's floating type, angstrom, from the
+    centre to the neighbour, which may require a gradient; `edge_graph` the topology; `crystal_of_atom` (atoms,) int64.
     """
 
     numbers: Tensor
-    edge_distance: Tensor
+    edge_vector: Tensor
     edge_graph: EdgeGraph
     crystals: int
     crystal_of_atom: Tensor
 
     @classmethod
     def of(cls, graphs: Graphs, *, device: torch.device | str, dtype: torch.dtype) -> "GraphTensors":
-        """Move graphs to a device, distances in this floating type."""
+        """Move graphs to a device, vectors in this floating type."""
         edges, crystals = graphs.edges, graphs.crystals
         return cls.of_arrays(
             numbers=crystals.numbers,
             atom_offsets=crystals.atom_offsets,
             edge_offsets=edges.edge_offsets,
             edge_source=edges.edge_source,
-            edge_distance=edges.edge_distance,
+            edge_vector=edges.edge_vector,
             device=device,
             dtype=dtype,
         )
@@ -47,7 +47,7 @@ class GraphTensors:
         atom_offsets: Any,
         edge_offsets: Any,
         edge_source: Any,
-        edge_distance: Any,
+        edge_vector: Any,
         device: torch.device | str,
         dtype: torch.dtype,
     ) -> "GraphTensors":
@@ -61,7 +61,13 @@ class GraphTensors:
         graph = EdgeGraph(
             _tensor(edge_offsets, device, torch.int32), _tensor(edge_source, device, torch.int32), offsets
         )
-        return cls(atom_numbers, _tensor(edge_distance, device, dtype), graph, crystals, crystal_of_atom)
+        return cls(atom_numbers, _tensor(edge_vector, device, dtype), graph, crystals, crystal_of_atom)
+
+    def edge_distance(self) -> Tensor:
+        """Measure the vectors, (edges,)."""
+        # Term by term: a sum over columns may round an edge otherwise at the end of a batch than within.
+        x, y, z = self.edge_vector.unbind(1)
+        return torch.sqrt(x * x + y * y + z * z)
 
 
 def _tensor(array: Any, device: torch.device | str, dtype: torch.dtype) -> Tensor:

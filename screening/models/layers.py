@@ -58,7 +58,7 @@ class Moments(nn.Module):
 
 
 class GatedConv(nn.Module):
-    """Messages sigmoid(gate) * softplus(core) summed over each atom's edges, (atoms, width): arXiv:1710.10324, eq. 5.
+    """Messages sigmoid(gate) * softplus(core) summed over each atom's edges: arXiv:1710.10324, eq. 5.
 
     Gate and core are the two halves of [v_i, v_j, u_ij] W + b. The product is split by rows of W: one term per centre,
     one per source, one per distance, so that the only thing of an edge's size is its coefficients.
@@ -73,7 +73,7 @@ class GatedConv(nn.Module):
         self.bias = nn.Parameter(_uniform(bound, 2 * width))
 
     def forward(self, atoms: Tensor, radial: RadialTerms, graph: EdgeGraph) -> Tensor:
-        """Sum the messages into each atom."""
+        """Sum the messages into each atom, with each factor that edges have: (atoms, factors, width)."""
         centre, source, table = self.terms(atoms, radial, graph)
         return message.edge_conv(centre, source, table, radial.weight, radial.first, radial.scale, graph)
 

@@ -18,7 +18,7 @@ class RadialTerms(NamedTuple):
     """What edges are to a convolution, differentiable in the distance.
 
     `first` (edges,) int32: the first row of each window; `weight` (edges, window): the weights of its rows; `scale`
-    (edges,): the factor of each message, which lets it fade out at the cutoff.
+    (edges, 1): the factor of each message, which lets it fade out at the cutoff.
     """
 
     first: Tensor
@@ -68,7 +68,7 @@ class GaussianBasis(RadialBasis):
         centres = self.start + self.step * (first[:, None] + grid)
         off = (distance[:, None] - centres) / self.width
         weight = torch.exp(-off * off)
-        return RadialTerms(first.to(torch.int32), weight, torch.ones_like(distance))
+        return RadialTerms(first.to(torch.int32), weight, torch.ones_like(distance)[:, None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class SplineBasis(RadialBasis):
             [rest**3, 3 * u**3 - 6 * u**2 + 4, 3 * rest**3 - 6 * rest**2 + 4, u**3],
             dim=1,
         )
-        return RadialTerms(first.to(torch.int32), weight / 6, self.envelope(distance))
+        return RadialTerms(first.to(torch.int32), weight / 6, self.envelope(distance)[:, None])
 
     def envelope(self, distance: Tensor) -> Tensor:
         """Fade from 1 at distance 0 to 0 at the cutoff and beyond."""

@@ -1,13 +1,15 @@
-"""Sieve, this project's own network: gated convolutions on splines, residual, with perceptrons between them.
+"""Sieve, this project's own network: gated convolutions that see distances and angles, perceptrons between them.
 
 What differs from CGCNN, and why: splines of the distance under a smooth envelope (no jump at the cutoff, 4 table rows
-an edge instead of 8), atoms normalised before a convolution instead of edges within it (no second pass over the edges,
-and two derivatives), residual sums (depth without decay), a perceptron per atom after each convolution (capacity where
-it costs no edges), whole shells of neighbours (no order of atoms decides), a gated mean of atoms beside the plain one.
+an edge instead of 8), messages summed with harmonics of their directions too (the squares of these sums know the
+angles, at a tenth of the cost of the gates), atoms normalised before a convolution instead of edges within it (no
+second pass over the edges, and two derivatives), residual sums (depth without decay), a perceptron per atom after each
+convolution (capacity where it costs no edges), whole shells of neighbours (no order of atoms decides), a gated mean of
+atoms beside the plain one.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from screening.config import Settings
 from screening.graphs import Neighbors
+from screening.models.angular import harmonics, powers
 from screening.models.element_features import one_hot_features, published_features
 from screening.models.graph_tensors import GraphTensors
 from screening.models.layers import GatedConv, Heads, Linear, Moments, SiLU, mean_of_atoms
@@ -36,18 +39,19 @@ class SieveSettings(Settings):
     max_neighbors: PositiveInt = 16
     intervals: PositiveInt = 24
     expansion: PositiveInt = 2
+    degree: Literal[0, 1, 2] = 2
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
 
 
 class Block(nn.Module):
     """v + W silu(BN(messages of LN(v))), then v + perceptron(BN(v))."""
 
-    def __init__(self, width: int, radial_rows: int, expansion: int) -> None:
+    def __init__(self, width: int, radial_rows: int, expansion: int, degree: int) -> None:
         super().__init__()
         self.before = nn.LayerNorm(width)
         self.messages = GatedConv(width, radial_rows)
-        self.moments = Moments(width)
-        self.mix = Linear(width, width)
+        self.moments = Moments(width * (degree + 1))
+        self.mix = Linear(width * (degree + 1), width)
         self.perceptron = nn.Sequential(
             Moments(width),
             Linear(width, expansion * width),
@@ -57,7 +61,7 @@ class Block(nn.Module):
 
     def forward(self, atoms: Tensor, radial: RadialTerms, graph: EdgeGraph) -> Tensor:
         """Update each atom by its neighbours."""
-        heard = self.moments(self.messages(self.before(atoms), radial, graph))
+        heard = self.moments(torch.cat(powers(self.messages(self.before(atoms), radial, graph)), dim=1))
         atoms = atoms + self.mix(steady.silu(heard))
         updated: Tensor = atoms + self.perceptron(atoms)
         return updated
@@ -77,7 +81,8 @@ class Sieve(CrystalModel):
         self.register_buffer("element_features", features)
         self.embedding = Linear(features.shape[1], settings.width)
         self.blocks = nn.ModuleList(
-            Block(settings.width, self.basis.rows, settings.expansion) for _ in range(settings.convolutions)
+            Block(settings.width, self.basis.rows, settings.expansion, settings.degree)
+            for _ in range(settings.convolutions)
         )
         self.last = Moments(settings.width)
         self.gate = Linear(settings.width, 2 * settings.width)
@@ -93,7 +98,9 @@ class Sieve(CrystalModel):
         return Neighbors(self.settings.cutoff, self.settings.max_neighbors)
 
     def encode(self, graph: GraphTensors) -> Tensor:
-        radial = self.basis.terms(graph.edge_distance)
+        distance = graph.edge_distance()
+        radial = self.basis.terms(distance)
+        radial = radial._replace(scale=radial.scale * harmonics(graph.edge_vector, distance, self.settings.degree))
         atoms: Tensor = self.embedding(self.element_features)[graph.numbers]
         for block in self.blocks:
             atoms = block(atoms, radial, graph.edge_graph)

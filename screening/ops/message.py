@@ -28,7 +28,7 @@ def edge_conv(
     scale: Tensor,
     graph: "EdgeGraph",
 ) -> Tensor:
-    """Sum each atom's gated messages, (atoms, C), without storing one: see reference_message.edge_conv."""
+    """Sum each atom's gated messages, (atoms, K, C), without storing one: see reference_message.edge_conv."""
     result: Tensor = _edge_conv(centre, source_term, table, weight, first, scale, *graph)
     return result
 
@@ -68,14 +68,16 @@ def _edge_conv(
         terms=_flat(centre, source_term, table, weight, first),
         graph=_flat(edge_offsets, edge_source, atom_offsets),
         scale=_plain(scale),
-        result=result,
+        result=result.flatten(1),
     )
     return result
 
 
 @_edge_conv.register_fake
-def _fake_conv(centre: Tensor, *_: Tensor) -> Tensor:
-    return centre.new_empty((centre.shape[0], centre.shape[1] // 2))
+def _fake_conv(
+    centre: Tensor, source: Tensor, table: Tensor, weight: Tensor, first: Tensor, scale: Tensor, *_: Tensor
+) -> Tensor:
+    return centre.new_empty((centre.shape[0], scale.shape[1], centre.shape[1] // 2))
 
 
 @torch.library.custom_op("screening::edge_conv_backward", mutates_args=())
@@ -100,7 +102,7 @@ def _edge_conv_backward(
         terms=_flat(centre, source_term, table, weight, first),
         graph=_flat(edge_offsets, edge_source, atom_offsets),
         scale=_plain(scale),
-        grad=_plain(grad),
+        grad=_plain(grad).flatten(1),
         out=_wanted(out, of_weight=of_weight, of_scale=of_scale),
     )
     return out
@@ -150,9 +152,9 @@ def _edge_conv_curve(
         terms=_flat(centre, source_term, table, weight, first),
         graph=_flat(edge_offsets, edge_source, atom_offsets),
         scale=_plain(scale),
-        grad=_plain(grad),
+        grad=_plain(grad).flatten(1),
         direction=_wanted([_plain(d) for d in direction], of_weight=weight_moves, of_scale=scale_moves),
-        out_grad=out_grad,
+        out_grad=out_grad.flatten(1),
         out=_wanted(out, of_weight=of_weight, of_scale=of_scale),
     )
     return [*out, out_grad]
@@ -390,7 +392,7 @@ def _like_terms(
         centre.new_empty(source_term.shape),
         centre.new_empty(table.shape),
         centre.new_empty(weight.shape if of_weight else (0, weight.shape[1])),
-        centre.new_empty(scale.shape if of_scale else (0,)),
+        centre.new_empty(scale.shape if of_scale else (0, scale.shape[-1])),
     ]
 
 

@@ -21,15 +21,17 @@ def edge_conv(
     scale: "Tensor",
     graph: "EdgeGraph",
 ) -> "Tensor":
-    """Sum each atom's gated messages: (atoms, C).
+    """Sum each atom's gated messages with each of the K factors that `scale` (edges, K) has for an edge: (atoms, K, C).
 
-    out[i] = sum over edges e into i of scale[e] * sigmoid(a_e[:C]) * softplus(a_e[C:]), with a_e of `pre_activation`.
+    out[i, k] = sum over edges e into i of scale[e, k] * sigmoid(a_e[:C]) * softplus(a_e[C:]), with a_e of
+    `pre_activation`.
     """
     import torch
 
     gate, core = pre_activation(centre, source_term, table, weight, first, graph).chunk(2, dim=1)
-    messages = scale[:, None] * torch.sigmoid(gate) * torch.nn.functional.softplus(core)
-    return segment_sum(messages, graph.edge_offsets)
+    messages = torch.sigmoid(gate) * torch.nn.functional.softplus(core)
+    scaled = scale[:, :, None] * messages[:, None, :]
+    return segment_sum(scaled.flatten(1), graph.edge_offsets).view(len(centre), *scaled.shape[1:])
 
 
 def edge_moments(

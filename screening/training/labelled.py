@@ -44,7 +44,7 @@ class LabelledGraphs:
     atom_offsets: Int64
     edge_offsets: Int64
     edge_source: Int32
-    edge_distance: Float32
+    edge_vector: Float32
 
     @classmethod
     def of(
@@ -74,7 +74,7 @@ class LabelledGraphs:
             atom_offsets=_offsets([np.diff(part.atom_offsets) for part in parts]),
             edge_offsets=_offsets([np.diff(part.edge_offsets) for part in parts]),
             edge_source=np.concatenate([np.empty(0, np.int32), *(part.edge_source for part in parts)]),
-            edge_distance=np.concatenate([np.empty(0, np.float32), *(part.edge_distance for part in parts)]),
+            edge_vector=np.concatenate([np.empty((0, 3), np.float32), *(part.edge_vector for part in parts)]),
         )
 
     def __len__(self) -> int:
@@ -120,18 +120,18 @@ class LabelledGraphs:
             atom_offsets=starts,
             edge_offsets=_offsets([self._row_lengths.take(atoms)]),
             edge_source=self.edge_source.take(edges) + np.repeat(starts[:-1].astype(np.int32), edge_counts),
-            edge_distance=self.edge_distance.take(edges),
+            edge_vector=self.edge_vector.take(edges, axis=0),
             device=device,
             dtype=dtype,
         )
         return graph, torch.from_numpy(self.labels[rows]).to(device)
 
     def fingerprint(self, rows: Int64) -> str:
-        """A hash of these crystals' names, atoms, distances and labels, to tell data sets apart."""
+        """A hash of these crystals' names, atoms, edges and labels, to tell data sets apart."""
         atoms = _ranges(self.atom_offsets[rows], self.atom_counts[rows])
         edges = _ranges(self.edge_offsets[self.atom_offsets[rows]], self.edge_counts[rows])
         digest = hashlib.sha256("\0".join(self.ids[r] for r in rows.tolist()).encode("utf-8", "surrogatepass"))
-        columns = (self.numbers[atoms], self._row_lengths[atoms], self.edge_distance[edges], self.labels[rows])
+        columns = (self.numbers[atoms], self._row_lengths[atoms], self.edge_vector[edges], self.labels[rows])
         for column in columns:
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
@@ -176,7 +176,7 @@ def _of_batch(graphs: Graphs, targets: tuple[Target, ...]) -> LabelledGraphs:
         atom_offsets=atom_offsets,
         edge_offsets=edges.edge_offsets.astype(np.int64),
         edge_source=edges.edge_source - first,
-        edge_distance=edges.edge_distance.astype(np.float32),
+        edge_vector=edges.edge_vector.astype(np.float32),
     )
 
 

@@ -1,0 +1,86 @@
+// The scales of an edge on the CPU: K factors that one message is summed with, into K rows of C channels.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include "kernels/edge_scatter.hpp"
+
+namespace screening::SCREENING_LEVEL {
+
+// Calls body(std::integral_constant<int, scales>): 1, and 9 for harmonics up to the second, are unrolled, 0 is any
+// other number.
+template <class Body>
+void with_scales(std::int64_t scales, const Body& body) {
+  switch (scales) {
+    case 1:
+      return body(std::integral_constant<int, 1>());
+    case 9:
+      return body(std::integral_constant<int, 9>());
+    default:
+      return body(std::integral_constant<int, 0>());
+  }
+}
+
+template <class T, int Scales>
+class EdgeScales {
+ public:
+  EdgeScales(const View<const T>& scale, std::int64_t edge, std::int64_t channels)
+      : scale_(row_of(scale, edge)), count_(scale.shape[1]), channels_(channels) {}
+
+  std::int64_t count() const { return Scales != 0 ? Scales : count_; }
+  std::int64_t channels() const { return channels_; }
+  T operator[](std::int64_t k) const { return scale_[k]; }
+
+  // Calls body(k) for each scale.
+  template <class Body>
+  void for_each(const Body& body) const {
+    for (std::int64_t k = 0; k < count(); ++k) {
+      body(k);
+    }
+  }
+
+  // sum over k of scale[k] * row[k, c]
+  template <class V>
+  V blend(const T* row, std::int64_t c) const {
+    V sum = scale_[0] * load_pack<V>(row + c);
+    for (std::int64_t k = 1; k < count(); ++k) {
+      sum += scale_[k] * load_pack<V>(row + k * channels_ + c);
+    }
+    return sum;
+  }
+
+ private:
+  const T* scale_;
+  std::int64_t count_, channels_;
+};
+
+// For each scale of an edge, the sum over channels of row[k, c] * value[c].
+template <class T, int Scales>
+class ScaleSums {
+ public:
+  explicit ScaleSums(const EdgeScales<T, Scales>& scales) : scales_(scales) {
+    if constexpr (Scales == 0) {
+      sums_.resize(static_cast<std::size_t>(scales.count()));
+    }
+  }
+
+  template <class V>
+  void add(const T* row, std::int64_t c, V value) {
+    scales_.for_each([&](std::int64_t k) {
+      sums_[static_cast<std::size_t>(k)].add(load_pack<V>(row + k * scales_.channels() + c) * value);
+    });
+  }
+  void store(T* to) const {
+    scales_.for_each([&](std::int64_t k) { to[k] = sums_[static_cast<std::size_t>(k)].total(); });
+  }
+
+ private:
+  using Sums = std::conditional_t<Scales == 0, std::vector<LaneSum<T>>, std::array<LaneSum<T>, Scales>>;
+  const EdgeScales<T, Scales>& scales_;
+  Sums sums_;
+};
+
+}  // namespace screening::SCREENING_LEVEL

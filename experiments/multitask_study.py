@@ -2,6 +2,7 @@
 
     .venv/bin/python experiments/multitask_study.py runs/multitask                    begin, or go on
     .venv/bin/python experiments/multitask_study.py runs/multitask --budget-hours 2   begin no run after two hours
+    .venv/bin/python experiments/multitask_study.py runs/multitask --share 1/2    every second run, for a process a core
     .venv/bin/python experiments/multitask_study.py runs/multitask --list             what is finished, begun, waiting
     .venv/bin/python experiments/multitask_study.py runs/multitask --report           tables and figure of what is there
 
@@ -38,7 +39,7 @@ from multitask.running import run_all, state_of
 
 from screening import config
 from screening.cli.progress import training_progress
-from screening.errors import ScreeningError
+from screening.errors import InputError, ScreeningError
 from screening.training.config import TrainingConfig
 from screening.training.recipe import Listener
 
@@ -66,9 +67,19 @@ def _act(chosen: argparse.Namespace) -> int:
         _report(runs, chosen.out)
         return 0
     with training_progress(quiet=chosen.quiet) as show:
-        done = run_all(runs, study, chosen.out, Listener(_say, show), budget_s=3600 * chosen.budget_hours)
+        done = run_all(
+            shared(runs, chosen.share), study, chosen.out, Listener(_say, show), budget_s=3600 * chosen.budget_hours
+        )
     _report(runs, chosen.out)
     return 0 if done else 1
+
+
+def shared(runs: Sequence[Run], share: str) -> Sequence[Run]:
+    """Take every n-th run, beginning with the k-th, of a share k/n."""
+    part, _, parts = share.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise InputError(f"--share {share}: expected K/N with 1 <= K <= N, such as 1/2 and, beside it, 2/2")
+    return runs[int(part) - 1 :: int(parts)]
 
 
 def listed(runs: Sequence[Run], study: TrainingConfig, out: Path) -> list[str]:
@@ -101,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace one of its settings")
     parser.add_argument("--epochs", type=int, help="epochs on the whole training set; smaller parts have more")
     parser.add_argument("--threads", type=int, help="threads of a run")
+    parser.add_argument("--share", default="1/1", metavar="K/N", help="do every N-th run, from the K-th on")
     parser.add_argument("--budget-hours", type=float, default=float("inf"), metavar="H", help="begin no run after this")
     parser.add_argument("--quiet", action="store_true", help="no progress within runs")
     instead = parser.add_mutually_exclusive_group()

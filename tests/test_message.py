@@ -215,6 +215,7 @@ BROKEN = {
     "a row an edge": lambda t, g: ([*t[:3], t[3][1:], *t[4:]], g),
     "scale must have a row an edge": lambda t, g: ([*t[:5], t[5][1:]], g),
     "scale must have a row": lambda t, g: ([*t[:5], t[5][:, :0]], g),
+    r"scale must be \(edges, K\), got shape": lambda t, g: ([*t[:5], t[5][:, 0]], g),
     "offsets must not decrease": lambda t, g: (
         t,
         g._replace(edge_offsets=torch.cat([g.edge_offsets[:1], g.edge_offsets[1:-1].flip(0), g.edge_offsets[-1:]])),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from screening.errors import InputError
 from screening.ops import core
 from screening.ops.steady import kernel_for
 
@@ -29,6 +30,8 @@ def edge_conv(
     graph: "EdgeGraph",
 ) -> Tensor:
     """Sum each atom's gated messages, (atoms, K, C), without storing one: see reference_message.edge_conv."""
+    if scale.dim() != 2:
+        raise InputError(f"edge_conv: scale must be (edges, K), got shape {tuple(scale.shape)}")
     result: Tensor = _edge_conv(centre, source_term, table, weight, first, scale, *graph)
     return result
 

@@ -229,6 +229,12 @@ def test_a_run_leaves_the_threads_of_others_alone(folder: Path) -> None:
     assert (core.threads(), torch.get_num_threads()) == before
 
 
+def test_the_card_says_what_the_configuration_does(folder: Path) -> None:
+    ran(folder, "training.epochs=1", "card.title=a trial", "card.licence=CC-BY-4.0", "card.limits=knows salts only")
+    card = checkpoint.read_card(folder / "run" / "model.safetensors")[2]
+    assert (card.title, card.licence, card.limits) == ("a trial", "CC-BY-4.0", "knows salts only")
+
+
 def test_ids_in_two_parts_are_told(folder: Path) -> None:
     told: list[str] = []
     overrides = ["data.split.by=files", "data.validation=['train.extxyz']", "training.epochs=1"]

@@ -183,6 +183,15 @@ class LoopSettings(Settings):
     save_every_s: NonNegativeFloat = 120.0
 
 
+class CardSettings(Settings):
+    """What the model's card says of it beyond what is measured; a title is made of architecture and targets."""
+
+    title: str = ""
+    description: str = ""
+    licence: str = ""
+    limits: str = ""
+
+
 class TrainingConfig(Settings):
     """A whole run."""
 
@@ -190,6 +199,7 @@ class TrainingConfig(Settings):
     targets: Annotated[dict[str, TargetSettings], Field(min_length=1)]
     model: ModelChoice = ModelChoice()
     training: LoopSettings = LoopSettings()
+    card: CardSettings = CardSettings()
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

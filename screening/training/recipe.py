@@ -197,7 +197,10 @@ def _run(
     model.set_scaling(normaliser.mean.tolist(), normaliser.std.tolist())
     fingerprint = graphs.fingerprint(split.train)
     card = checkpoint.Card(
-        title=f"{config.model.architecture} for {', '.join(target.name for target in graphs.targets)}",
+        title=config.card.title or f"{config.model.architecture} for {', '.join(t.name for t in graphs.targets)}",
+        description=config.card.description,
+        licence=config.card.licence,
+        limits=config.card.limits,
         elements=tuple(graphs.elements(split.train)),
         fingerprint=fingerprint,
     )
@@ -239,8 +242,9 @@ def _described(graphs: LabelledGraphs, split: Split) -> str:
 
 def _stamp(config: TrainingConfig, *fingerprints: str) -> str:
     """What a state must agree on to be continued: everything that decides a step."""
-    free = {"training": {"save_every_s"}}
-    text = json.dumps([config.model_dump(mode="json", exclude=free), *fingerprints], sort_keys=True)
+    decisive = config.model_dump(mode="json", exclude={"training": {"save_every_s"}})
+    del decisive["card"]
+    text = json.dumps([decisive, *fingerprints], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from screening.models.angular import harmonics, powers
+from screening.models.angular import SOFTENING, harmonics, lengths
 
 LEGENDRE = [lambda c: torch.ones_like(c), lambda c: c, lambda c: (3 * c * c - 1) / 2]
 
@@ -39,20 +39,25 @@ def test_a_lower_degree_is_the_beginning_of_a_higher(degree: int) -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 9), st.booleans())
-def test_powers_do_not_turn(seed: int, count: int, mirrored: bool) -> None:
+def test_lengths_do_not_turn(seed: int, count: int, mirrored: bool) -> None:
     vector, weight = directions(seed, count), directions(seed + 1, count)
     turned = vector @ rotation(seed) * (-1 if mirrored else 1)
-    found = [powers((of(v).T @ weight)[None]) for v in (vector, turned)]
+    found = [lengths((of(v).T @ weight)[None]) for v in (vector, turned)]
     assert [tuple(p.shape) for p in found[0]] == [(1, 3)] * 3
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_powers_tell_a_line_from_a_corner() -> None:
+def test_lengths_tell_a_line_from_a_corner() -> None:
     line, corner = torch.tensor([[[1.0, 0, 0], [-1, 0, 0]], [[1, 0, 0], [0, 1, 0]]], dtype=torch.float64)
-    flat, bent = (powers(of(v).sum(0)[None, :, None]) for v in (line, corner))
-    assert [float(p) for p in flat] == pytest.approx([2, 0, 4])
-    assert [float(p) for p in bent] == pytest.approx([2, 2, 1])
+    flat, bent = (lengths(of(v).sum(0)[None, :, None]) for v in (line, corner))
+    assert [float(p) ** 2 - SOFTENING * (d > 0) for d, p in enumerate(flat)] == pytest.approx([4, 0, 4])
+    assert [float(p) ** 2 - SOFTENING * (d > 0) for d, p in enumerate(bent)] == pytest.approx([4, 2, 1])
+
+
+def test_lengths_have_derivatives_where_they_vanish() -> None:
+    sums = torch.zeros(2, 9, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda s: tuple(lengths(s)), (sums,))
 
 
 def test_derivatives() -> None:

@@ -1,16 +1,19 @@
-"""Directions of edges as factors of messages: sums with these, squared by degree, know the angles of neighbours."""
+"""Directions of edges as factors of messages: the lengths of such sums know the angles between neighbours."""
 
 import math
 
 import torch
 from torch import Tensor
 
+SOFTENING = 1e-3
+"""Added to the squared lengths of sums with harmonics."""
+
 
 def harmonics(vector: Tensor, distance: Tensor, degree: int) -> Tensor:
     """Real spherical harmonics of the directions up to a degree of 0, 1 or 2, (edges, (degree + 1)^2).
 
     Those of degree l are scaled so that the sum of their products at two directions is the Legendre polynomial P_l of
-    the angle between these. So the squared sum over an atom's edges is that over all pairs of them.
+    the angle between these. So the squared length of a sum over an atom's edges is a sum over all pairs of them.
     """
     columns = [torch.ones_like(distance)]
     if degree > 0:
@@ -23,18 +26,19 @@ def harmonics(vector: Tensor, distance: Tensor, degree: int) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def powers(sums: Tensor) -> list[Tensor]:
+def lengths(sums: Tensor) -> list[Tensor]:
     """From sums with harmonics, (atoms, (degree + 1)^2, width), what no rotation changes, (atoms, width) each.
 
-    The sums of degree 0, and the squared length of those of each other degree.
+    The sums of degree 0, and the lengths of those of each other degree, softened where they vanish, so that they have
+    derivatives there.
     """
     each = sums.unbind(1)
     found, begin = [each[0]], 1
     while begin < len(each):
         end = begin + 2 * len(found) + 1
-        total = each[begin] * each[begin]
+        square = each[begin] * each[begin]
         for one in each[begin + 1 : end]:
-            total = total + one * one
-        found.append(total)
+            square = square + one * one
+        found.append(torch.sqrt(square + SOFTENING))
         begin = end
     return found

@@ -56,6 +56,13 @@ class CrystalModel(nn.Module, ABC):
     def readout(self, atoms: Tensor, graph: GraphTensors) -> Tensor:
         """Turn the atoms of each crystal into learned values, (crystals, targets)."""
 
+    def start_from(self, fractions: Tensor, learned: Tensor) -> None:
+        """Set weights by what training crystals are made of, before the first step; most architectures set none.
+
+        `fractions` (crystals, elements + 1): the part of a crystal's atoms that each atomic number has; `learned`
+        (crystals, targets) float64: labels as learned values (0 or 1 for classes), NaN where missing.
+        """
+
     def forward(self, graph: GraphTensors) -> Tensor:
         """Compute learned values, (crystals, targets)."""
         return self.readout(self.encode(graph), graph)

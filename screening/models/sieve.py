@@ -1,11 +1,11 @@
 """Sieve, this project's own network: gated convolutions that see distances and angles, perceptrons between them.
 
 What differs from CGCNN, and why: splines of the distance under a smooth envelope (no jump at the cutoff, 4 table rows
-an edge instead of 8), messages summed with harmonics of their directions too (the squares of these sums know the
+an edge instead of 8), messages summed with harmonics of their directions too (the lengths of these sums know the
 angles, at a tenth of the cost of the gates), atoms normalised before a convolution instead of edges within it (no
 second pass over the edges, and two derivatives), residual sums (depth without decay), a perceptron per atom after each
 convolution (capacity where it costs no edges), whole shells of neighbours (no order of atoms decides), a gated mean of
-atoms beside the plain one.
+atoms beside the plain one, and a term for each element that starts as the best guess from composition alone.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from screening.config import Settings
 from screening.graphs import Neighbors
-from screening.models.angular import harmonics, powers
-from screening.models.element_features import one_hot_features, published_features
+from screening.models.angular import harmonics, lengths
+from screening.models.composition import best_guess
+from screening.models.element_features import ELEMENTS, one_hot_features, published_features
 from screening.models.graph_tensors import GraphTensors
 from screening.models.layers import GatedConv, Heads, Linear, Moments, SiLU, mean_of_atoms
 from screening.models.model import CrystalModel
@@ -61,7 +62,7 @@ class Block(nn.Module):
 
     def forward(self, atoms: Tensor, radial: RadialTerms, graph: EdgeGraph) -> Tensor:
         """Update each atom by its neighbours."""
-        heard = self.moments(torch.cat(powers(self.messages(self.before(atoms), radial, graph)), dim=1))
+        heard = self.moments(torch.cat(lengths(self.messages(self.before(atoms), radial, graph)), dim=1))
         atoms = atoms + self.mix(steady.silu(heard))
         updated: Tensor = atoms + self.perceptron(atoms)
         return updated
@@ -86,6 +87,7 @@ class Sieve(CrystalModel):
         )
         self.last = Moments(settings.width)
         self.gate = Linear(settings.width, 2 * settings.width)
+        self.composition = nn.Parameter(torch.zeros(ELEMENTS + 1, len(targets)))
         self.heads = Heads(
             2 * settings.width,
             hidden=settings.hidden,
@@ -96,6 +98,12 @@ class Sieve(CrystalModel):
     @property
     def neighbors(self) -> Neighbors:
         return Neighbors(self.settings.cutoff, self.settings.max_neighbors)
+
+    @torch.no_grad()
+    def start_from(self, fractions: Tensor, learned: Tensor) -> None:
+        """Set the terms of elements; classes, which are no sums, keep none."""
+        classes = torch.tensor([target.kind == "classification" for target in self.targets])
+        self.composition.copy_(best_guess(fractions, learned).masked_fill(classes, 0.0))
 
     def encode(self, graph: GraphTensors) -> Tensor:
         distance = graph.edge_distance()
@@ -111,4 +119,4 @@ class Sieve(CrystalModel):
         opened, value = self.gate(atoms).chunk(2, dim=1)
         described = torch.cat([atoms, steady.sigmoid(opened) * steady.softplus(value)], dim=1)
         outputs: Tensor = self.heads(mean_of_atoms(described, graph.edge_graph))
-        return outputs
+        return outputs + mean_of_atoms(self.composition[graph.numbers], graph.edge_graph)

@@ -21,7 +21,7 @@ from screening.errors import InputError
 from screening.graphs import Graphs, Neighbors, graph_batches
 from screening.models.graph_tensors import GraphTensors
 from screening.predictions import Target
-from screening.training.formulas import reduced_formulas
+from screening.training.formulas import element_counts, reduced_formulas
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -106,6 +106,13 @@ class LabelledGraphs:
     def elements(self, rows: Int64) -> list[int]:
         """The atomic numbers that occur in these crystals, ascending."""
         return [int(z) for z in np.unique(self.numbers[_ranges(self.atom_offsets[rows], self.atom_counts[rows])])]
+
+    def fractions(self, rows: Int64) -> Float32:
+        """The part of each crystal's atoms that each atomic number has, (crystals, 119)."""
+        numbers = self.numbers[_ranges(self.atom_offsets[rows], self.atom_counts[rows])]
+        counts = element_counts(numbers, _offsets([self.atom_counts[rows]]))
+        found: Float32 = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+        return found
 
     def take(
         self, rows: Int64, *, device: str = "cpu", dtype: torch.dtype = torch.float32

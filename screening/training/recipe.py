@@ -195,6 +195,8 @@ def _run(
     listener.say(_described(graphs, split))
     model = _model(config)
     model.set_scaling(normaliser.mean.tolist(), normaliser.std.tolist())
+    learned = normaliser.normalise(graphs.labels[split.train])
+    model.start_from(torch.from_numpy(graphs.fractions(split.train)), torch.from_numpy(learned))
     fingerprint = graphs.fingerprint(split.train)
     card = checkpoint.Card(
         title=config.card.title or f"{config.model.architecture} for {', '.join(t.name for t in graphs.targets)}",

@@ -109,17 +109,11 @@ void curve(const EdgeTerms<T>& terms, const View<const T>& scale, const View<con
   });
 }
 
-// Calls body(span, scales), each a std::integral_constant<int, …>.
-template <class T, class Body>
-void with_sizes(const EdgeTerms<T>& terms, const View<const T>& scale, const Body& body) {
-  with_span(terms.span(), [&](auto span) { with_scales(scale.shape[1], [&](auto scales) { body(span, scales); }); });
-}
-
 }  // namespace
 
 template <class T>
 void edge_conv(const EdgeTerms<T>& terms, View<const T> scale, View<T> result, int threads) {
-  with_sizes(terms, scale, [&](auto span, auto scales) {
+  with_sizes(terms.span(), scale.shape[1], [&](auto span, auto scales) {
     for_each_task((terms.graph.atoms() + kRowBlock - 1) / kRowBlock, threads, [&](std::int64_t block, int) {
       const std::int64_t end = std::min(terms.graph.atoms(), (block + 1) * kRowBlock);
       for (std::int64_t i = block * kRowBlock; i < end; ++i) {
@@ -132,7 +126,7 @@ void edge_conv(const EdgeTerms<T>& terms, View<const T> scale, View<T> result, i
 template <class T>
 void edge_conv_backward(const EdgeTerms<T>& terms, View<const T> scale, View<const T> grad, const EdgeTermsOf<T>& out,
                         int threads) {
-  with_sizes(terms, scale, [&](auto span, auto scales) {
+  with_sizes(terms.span(), scale.shape[1], [&](auto span, auto scales) {
     backward<T, decltype(span)::value, decltype(scales)::value>(terms, scale, grad, out, threads);
   });
 }
@@ -140,7 +134,7 @@ void edge_conv_backward(const EdgeTerms<T>& terms, View<const T> scale, View<con
 template <class T>
 void edge_conv_curve(const EdgeTerms<T>& terms, View<const T> scale, View<const T> grad,
                      const EdgeTermsOf<const T>& direction, View<T> out_grad, const EdgeTermsOf<T>& out, int threads) {
-  with_sizes(terms, scale, [&](auto span, auto scales) {
+  with_sizes(terms.span(), scale.shape[1], [&](auto span, auto scales) {
     curve<T, decltype(span)::value, decltype(scales)::value>(terms, scale, grad, direction, out_grad, out, threads);
   });
 }

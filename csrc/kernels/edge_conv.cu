@@ -156,9 +156,11 @@ void edge_conv(const EdgeTerms<T>& terms, View<const T> scale, View<T> result, v
           terms.channels() <= kWarp ? convolve_rows<T, kSpan, 1, kSummed> : convolve_rows<T, kSpan, 2, kSummed>;
       launch(kernel, threads, static_cast<cudaStream_t>(stream), pointers_of(terms), scales, first_scale, result.data);
     };
-    if (scales.count == 9) {  // harmonics up to the second
-      sum(std::integral_constant<int, 9>(), 0);
-      return;
+    if constexpr (kSpan == 4) {  // splines may have the harmonics up to the second
+      if (scales.count == 9) {
+        sum(std::integral_constant<int, 9>(), 0);
+        return;
+      }
     }
     for (int k = 0; k < scales.count; ++k) {
       sum(std::integral_constant<int, 1>(), k);

@@ -10,17 +10,21 @@
 
 namespace screening::SCREENING_LEVEL {
 
-// Calls body(std::integral_constant<int, scales>): 1, and 9 for harmonics up to the second, are unrolled, 0 is any
-// other number.
+// Calls body(std::integral_constant<int, span>, std::integral_constant<int, scales>). What models have is unrolled:
+// Gaussians or splines with one scale, splines with the 9 harmonics up to the second; 0 and 0 are any others.
 template <class Body>
-void with_scales(std::int64_t scales, const Body& body) {
-  switch (scales) {
-    case 1:
-      return body(std::integral_constant<int, 1>());
-    case 9:
-      return body(std::integral_constant<int, 9>());
-    default:
-      return body(std::integral_constant<int, 0>());
+void with_sizes(std::int64_t span, std::int64_t scales, const Body& body) {
+  const auto call = [&]<int Span, int Scales>() {
+    body(std::integral_constant<int, Span>(), std::integral_constant<int, Scales>());
+  };
+  if (span == 8 && scales == 1) {
+    call.template operator()<8, 1>();
+  } else if (span == 4 && scales == 1) {
+    call.template operator()<4, 1>();
+  } else if (span == 4 && scales == 9) {
+    call.template operator()<4, 9>();
+  } else {
+    call.template operator()<0, 0>();
   }
 }
 

@@ -191,7 +191,9 @@ void edge_conv_curve(const EdgeTerms<T>& terms, View<const T> scale, View<const 
   along.table = direction.table.data;
   const bool weights_move = direction.weight.rows() > 0;
   const auto size = static_cast<std::size_t>(out_grad.rows() * out_grad.shape[1]);
-  check(cudaMemsetAsync(out_grad.data, 0, size * sizeof(T), static_cast<cudaStream_t>(stream)), "clear a derivative");
+  if (size > 0) {
+    check(cudaMemsetAsync(out_grad.data, 0, size * sizeof(T), static_cast<cudaStream_t>(stream)), "clear a derivative");
+  }
   with_span(terms.span(), [&](auto span) {
     const ConvCurve<T, decltype(span)::value> curve{pointers_of(terms),
                                                     along,

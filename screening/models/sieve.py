@@ -4,8 +4,9 @@ What differs from CGCNN, and why: splines of the distance under a smooth envelop
 an edge instead of 8), messages summed with harmonics of their directions too (the lengths of these sums know the
 angles, at a tenth of the cost of the gates), atoms normalised before a convolution instead of edges within it (no
 second pass over the edges, and two derivatives), residual sums (depth without decay), a perceptron per atom after each
-convolution (capacity where it costs no edges), whole shells of neighbours (no order of atoms decides), a gated mean of
-atoms beside the plain one, and a term for each element that starts as the best guess from composition alone.
+convolution (capacity where it costs no edges), whole shells of neighbours (no order of atoms decides), and outputs that
+are a sum: heads over means of atoms, plain and gated, which see the crystal whole, what each atom adds, which is how
+energies are made, and a term for each element that starts as the best guess from composition alone.
 """
 
 from collections.abc import Sequence
@@ -88,6 +89,9 @@ class Sieve(CrystalModel):
         self.last = Moments(settings.width)
         self.gate = Linear(settings.width, 2 * settings.width)
         self.composition = nn.Parameter(torch.zeros(ELEMENTS + 1, len(targets)))
+        self.atomic = nn.Sequential(
+            Linear(2 * settings.width, settings.hidden), SiLU(), Linear(settings.hidden, len(targets))
+        )
         self.heads = Heads(
             2 * settings.width,
             hidden=settings.hidden,
@@ -119,4 +123,5 @@ class Sieve(CrystalModel):
         opened, value = self.gate(atoms).chunk(2, dim=1)
         described = torch.cat([atoms, steady.sigmoid(opened) * steady.softplus(value)], dim=1)
         outputs: Tensor = self.heads(mean_of_atoms(described, graph.edge_graph))
-        return outputs + mean_of_atoms(self.composition[graph.numbers], graph.edge_graph)
+        shares = self.atomic(described) + self.composition[graph.numbers]
+        return outputs + mean_of_atoms(shares, graph.edge_graph)

@@ -61,6 +61,7 @@ def assert_equal(ours: ShardRows, expected: ShardRows) -> None:
 # --- what follows from crystals --------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:No Pauling electronegativity")
 def test_rows_say_of_crystals_what_pymatgen_says() -> None:
     rows = ShardRows.of(7, CRYSTALS, TARGETS)
     assert (rows.start, rows.stop, len(rows)) == (7, 47, 40)

@@ -98,7 +98,8 @@ def test_what_was_written_comes_back(tmp_path: Path, width: int) -> None:
         assert file.stamp == STAMP
         assert file.attributes["timing"] == '{"predict": 0.25}'
         assert abs(file.attributes["written"] - time.time()) < 60
-        assert file.dtypes["status"] == (np.uint8, (30,))
+        assert file.embedding_width == width
+        assert file.dtype("formula") == file.column("formula").dtype
 
 
 def test_without_targets_and_with_odd_names(tmp_path: Path) -> None:

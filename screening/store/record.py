@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.store.schema import Stamp
 
@@ -36,6 +37,20 @@ class RunRecord:
     def packed(self) -> Path:
         """The packed input, which may lie in the folder or anywhere."""
         return self.folder / self.input
+
+    def open_input(self, packed: Path | None = None) -> PackedCrystals:
+        """Open the packed input, or the file it is said to be now; refuse one of another size."""
+        path = packed or self.packed
+        if not path.exists():
+            raise InputError(f"{path}: the packed input of {self.folder} is not there; say where it is with --input")
+        crystals = PackedCrystals(path)
+        if len(crystals) != self.rows:
+            crystals.close()
+            raise InputError(
+                f"{path}: holds {len(crystals):,} crystals, but {self.folder} was started with {self.rows:,}; name the "
+                "packed input of this run with --input"
+            )
+        return crystals
 
     @property
     def text(self) -> str:

@@ -167,10 +167,16 @@ class ShardFile:
             raise FileFormatError(f"{path}: holds rows {self.start} to {self.stop}, which its name denies; {CURE}")
 
     @property
-    def dtypes(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-        """The type and shape of each column, without reading it."""
+    def embedding_width(self) -> int:
+        """How many numbers the embedding of a crystal has; 0 if there are none."""
         with explained(self.path, "read"):
-            return {name: (self._file[name].dtype, self._file[name].shape) for name in self._names()}
+            return int(self._file[EMBEDDING].shape[1]) if EMBEDDING in self._file else 0
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """The type of a column, without reading it."""
+        with explained(self.path, "read"):
+            found: np.dtype[Any] = self._file[name].dtype
+            return found
 
     def columns(self) -> dict[str, Array]:
         """Read all columns, and refuse them if their hash is not the one that was written."""
@@ -182,10 +188,10 @@ class ShardFile:
                 raise ValueError(f"its columns have SHA-256 {found}, expected {expected}")
             return columns
 
-    def column(self, name: str) -> Array | None:
-        """Read one column as it is, unverified; None if there is none of that name."""
+    def column(self, name: str) -> Array:
+        """Read one column, guarded by its own checksum alone."""
         with explained(self.path, "read"):
-            return self._file[name][()] if name in self._file else None
+            return np.asarray(self._file[name][()])
 
     def close(self) -> None:
         """Close the file; columns read from it stay."""
@@ -219,6 +225,13 @@ def read_shard(path: Path) -> ShardRows:
         columns = file.columns()
         with explained(path, "read"):
             return rows_of(columns, file.stamp.targets)
+
+
+def require_stamp(file: ShardFile, stamp: Stamp) -> None:
+    """Refuse a shard of another run."""
+    different = file.stamp.differences(stamp)
+    if different:
+        raise FileFormatError(f"{file.path}: is of another run: {'; '.join(different)}; {CURE}")
 
 
 @contextlib.contextmanager

@@ -288,7 +288,7 @@ def test_a_folder_that_is_not_there_or_read_only(tmp_path: Path) -> None:
 def test_a_size_limit_is_an_error_of_ours(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", script(tmp_path, limit=5000)], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (ResourceError.exit_code, "")
-    assert "the disk is full or a limit was reached" in ended.stdout
+    assert "the disk is full or a size limit was reached" in ended.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from screening.crystals.batch import Crystals
+from screening.crystals.elements import SYMBOLS
 from screening.crystals.formulas import conventional_formulas, element_amounts
 from screening.crystals.text import TextColumn
 from screening.errors import InputError
@@ -78,6 +79,19 @@ def element_masks(crystal: npt.NDArray[np.integer], number: npt.NDArray[np.integ
     bit = (number - 1).astype(np.uint64)
     np.bitwise_or.at(masks, (crystal, bit // 64), np.uint64(1) << bit % 64)
     return masks
+
+
+def element_names(masks: UInt64) -> Array:
+    """Name the elements of each mask, alphabetically: `O-Sr-Ti`; empty for none."""
+    # As one item of 16 bytes, masks sort faster than as rows, and most crystals share theirs with others.
+    items = np.ascontiguousarray(masks).view("V16").reshape(-1)
+    kinds, place = np.unique(items, return_inverse=True)
+    words = kinds.view(np.uint64).reshape(-1, 2).tolist()
+    return bytes_column([_names(low | high << 64) for low, high in words])[place]
+
+
+def _names(mask: int) -> bytes:
+    return "-".join(sorted(SYMBOLS[z] for z in range(1, len(SYMBOLS)) if mask >> (z - 1) & 1)).encode()
 
 
 def _volumes_per_atom(crystals: Crystals) -> Float32:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from screening.predictions import Target as Target
     from screening.pretrained.shipped import load_model as load_model
     from screening.query.query import Query as Query
+    from screening.report.asked import Wish as Wish
+    from screening.report.write import write_report as write_report
     from screening.store.read import Results as Results
 
 _HOME = {
@@ -43,6 +45,7 @@ _HOME = {
     "Rejection": "screening.crystals.crystal",
     "Results": "screening.store.read",
     "Target": "screening.predictions",
+    "Wish": "screening.report.asked",
     "graph_batches": "screening.graphs",
     "load_model": "screening.pretrained.shipped",
     "neighbor_list": "screening.graphs",
@@ -51,6 +54,7 @@ _HOME = {
     "read": "screening.crystals.read",
     "read_batches": "screening.crystals.read",
     "set_threads": "screening.ops.core",
+    "write_report": "screening.report.write",
 }
 
 __all__ = sorted(_HOME)

@@ -66,12 +66,18 @@ class Results:
 
     def reasons(self) -> Reasons:
         """Read why rows are not ok, of all rows."""
-        found = [(part.reasons(), first) for part, first in zip(self._parts, self._ends.tolist(), strict=False)]
+        found = list(self.reason_parts())
         return Reasons(
-            np.concatenate([one.places + first for one, first in found]),
-            np.concatenate([one.reasons for one, _ in found]),
-            [message for one, _ in found for message in one.messages],
+            np.concatenate([one.places for one in found]),
+            np.concatenate([one.reasons for one in found]),
+            [message for one in found for message in one.messages],
         )
+
+    def reason_parts(self) -> Iterator[Reasons]:
+        """Read why rows are not ok, file by file; sentences are decoded when they are looked at."""
+        for part, first in zip(self._parts, self._ends.tolist(), strict=False):
+            found = part.reasons()
+            yield Reasons(found.places + first, found.reasons, found.messages)
 
     def counts(self) -> dict[Status, int]:
         """Count rows by status."""

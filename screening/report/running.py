@@ -1,0 +1,101 @@
+"""How the run went, drawn: crystals per second over the time at work, and which stage took the time."""
+
+from screening.report.axes import linear_ticks
+from screening.report.frame import Frame, steps
+from screening.report.markup import Content, Markup, element, short
+from screening.report.pace import Pace, Spell, rates
+from screening.report.table import plain_table
+from screening.report.wording import compact, duration, measured, moment, plural, share, whole
+
+FRAME = Frame(920, 220, left=56)
+MOST_BINS = 80
+_ROUND_SPANS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+
+
+def pace_section(pace: Pace, spells: list[Spell]) -> list[Content]:
+    """The chart of throughput and the table of stages, as far as the shards tell."""
+    total = sum(spell.seconds for spell in spells)
+    parts: list[Content] = [element("p", _sentence(pace, spells, total))]
+    if total > 0:
+        parts.append(_chart(pace, spells, total))
+    if pace.stages and sum(pace.stages.values()) > 0:
+        parts.append(_stages(pace))
+    return parts
+
+
+def _sentence(pace: Pace, spells: list[Spell], total: float) -> str:
+    words = f"{whole(pace.rows)} crystals in {duration(total)} of work"
+    words += f" ({measured(pace.rows / total, 3)} crystals/s)" if total > 0 else ""
+    if pace.workers:
+        hosts = sorted({worker.split(" ")[0] for worker in pace.workers})
+        words += f", by {plural(len(pace.workers), 'worker')} on {plural(len(hosts), 'host')}"
+    words += f", from {moment(spells[0].start)} to {moment(spells[-1].end)}" if spells else ""
+    if len(spells) > 1:
+        words += f", with {plural(len(spells) - 1, 'pause')}"
+    if pace.weight > 1:
+        words += f"; estimated from {whole(len(pace.works))} shards of them"
+    if pace.unreadable:
+        words += f"; {plural(pace.unreadable, 'shard')} could not be read and is left out here"
+    return f"{words}."
+
+
+def _chart(pace: Pace, spells: list[Spell], total: float) -> Markup:
+    bins = max(1, min(MOST_BINS, len(pace.works) // 2))
+    found = rates(pace, spells, bins).tolist()
+    top = max(found) * 1.08 or 1.0
+    ticks = [(value / top, compact(int(value)) if value >= 10 else f"{value:g}") for value in linear_ticks(0, top, 5)]
+    span = next((s for s in _ROUND_SPANS if total / s <= 9), 86400 * (int(total / 86400 / 9) + 1))
+    times = [(k * span / total, duration(k * span) if k else "0") for k in range(int(total / span) + 1)]
+    mean = pace.rows / total
+    line = f"M{FRAME.left} {short(FRAME.y(mean / top))}h{FRAME.inner_width}"
+    return element(
+        "figure",
+        FRAME.drawing(
+            FRAME.up(ticks, "crystals/s"),
+            element("path", d=steps(found, FRAME.x, lambda value: FRAME.y(value / top)), class_="all"),
+            element("path", d=line, class_="mean"),
+            _pauses(spells, total),
+            FRAME.ticks_across(times, "time at work"),
+            _hits(found, total),
+            class_="chart wide",
+            label=f"Crystals per second over time; {measured(mean, 3)} on average",
+        ),
+        element("figcaption", f"The dashed line is the mean, {measured(mean, 3)} crystals/s."),
+    )
+
+
+def _pauses(spells: list[Spell], total: float) -> Markup:
+    marks, place = [], 0.0
+    for k in range(len(spells) - 1):
+        place += spells[k].seconds
+        told = f"paused for {duration(spells[k + 1].start - spells[k].end)} from {moment(spells[k].end)} on"
+        line = f"M{short(FRAME.x(place / total))} {FRAME.top}v{FRAME.inner_height}"
+        marks.append(element("path", element("title", told), d=line, class_="pause"))
+    return element("g", marks)
+
+
+def _hits(found: list[float], total: float) -> Markup:
+    areas = []
+    for k, rate in enumerate(found):
+        start, end = (duration(place * total / len(found)) for place in (k, k + 1))
+        told = f"{start} to {end}: {measured(rate, 3)} crystals/s"
+        x, width = short(FRAME.x(k / len(found))), short(FRAME.inner_width / len(found))
+        areas.append(element("rect", element("title", told), x=x, y=FRAME.top, width=width, height=FRAME.inner_height))
+    return element("g", areas, class_="hits")
+
+
+def _stages(pace: Pace) -> Markup:
+    total = sum(pace.stages.values())
+    ordered = sorted(pace.stages.items(), key=lambda item: -item[1])
+    rows = []
+    for stage, seconds in ordered:
+        bar = element("span", style=f"width:{100 * seconds / total:.1f}%", class_="bar")
+        rows.append(
+            [
+                stage,
+                duration(seconds),
+                share(round(seconds * 1e6), round(total * 1e6)),
+                element("span", bar, class_="track"),
+            ]
+        )
+    return plain_table(["stage", "time, all workers", "share", ""], rows)

@@ -108,9 +108,9 @@ def _image(columns: Mapping[str, Array], attributes: Mapping[str, object], stamp
     with h5py.File("shard", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
         write_attributes(file, attributes)
         for name, values in columns.items():
-            dtype = STATUS_DTYPE if name == "status" else values.dtype
             # One chunk: a file is small, and the checksum of a chunk guards a column that is read alone.
             filters = {"chunks": values.shape, **FILTERS} if values.size else {}
+            dtype = STATUS_DTYPE if name == "status" else values.dtype
             dataset = file.create_dataset(name, data=values, dtype=dtype, **filters)
             write_attributes(dataset, units[name])
         file.flush()

@@ -15,12 +15,12 @@ from screening.crystals.crystal import Reason, Rejection
 from screening.query.query import Query
 from screening.store.merge import merge
 from screening.store.record import RESULTS, SHARDS
-from screening.store.schema import COLUMNS, FAILURE_COLUMNS, Column, Status
+from screening.store.schema import COLUMNS, FAILURE_COLUMNS, NOTE_COLUMNS, Column, Status
 from screening.store.shard import shard_ranges
 
 CRYSTALS = Crystals.of(made_crystals(50, seed=6))
 GAP = predicted(CRYSTALS, 0, 50, failed={7: ""}).values["band_gap"]
-TYPES = {"<i8": "i64", "<u8": "u64", "<u4": "u32", "|u1": "u8", "<f4": "f32", "S": "S"}
+TYPES = {"<i8": "i64", "<u8": "u64", "<u4": "u32", "|u1": "u8", "<f4": "f32", "<f8": "f64", "S": "S"}
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,10 @@ def test_the_table_of_failures_is_the_schema(page: str) -> None:
     firsts = ("m", "m", "bytes", "m + 1")
     expected = [shown(column, first) for column, first in zip(FAILURE_COLUMNS, firsts, strict=True)]
     assert rows_after(page, "failures") == expected
+
+
+def test_the_table_of_notes_is_the_schema(page: str) -> None:
+    assert rows_after(page, "notes") == [shown(column, "s") for column in NOTE_COLUMNS]
 
 
 def test_the_table_of_attributes_is_what_files_have(page: str, folder: Path) -> None:

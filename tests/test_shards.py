@@ -23,6 +23,7 @@ from shards import STAMP, TARGETS, predicted
 
 from screening.crystals.batch import Crystals
 from screening.crystals.convert import crystal_to_pymatgen
+from screening.crystals.crystal import Crystal
 from screening.crystals.text import TextColumn
 from screening.errors import FileFormatError, InputError, ResourceError, ScreeningError
 from screening.predictions import Target
@@ -82,6 +83,12 @@ def test_rows_say_of_crystals_what_pymatgen_says() -> None:
     assert 0 < periodic < 40
     assert (rows.status == Status.OK).all()
     assert all(np.isnan(values).all() for values in rows.values.values())
+
+
+def test_a_volume_that_float32_cannot_hold_is_missing() -> None:
+    for length in (1e14, 1e160):
+        crystal = Crystal("big", np.array([1], np.uint8), np.zeros((1, 3)), length * np.eye(3))
+        assert np.isnan(ShardRows.of(0, Crystals.of([crystal])).volume_per_atom).all()
 
 
 # --- there and back --------------------------------------------------------------------------------------------

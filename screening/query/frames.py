@@ -60,10 +60,11 @@ class Frames:
     def _why(self, field: Field, places: Int64) -> Array:
         held = self._reasons
         found = np.full(len(places), None, object)
-        at = np.searchsorted(held.places, places)
-        for k, j in enumerate(at.tolist()):
-            if j < len(held.places) and held.places[j] == places[k]:
-                found[k] = held.reasons[j].decode() if field == REASON else held.messages[j]
+        if not len(held.places):
+            return found
+        at = np.minimum(np.searchsorted(held.places, places), len(held.places) - 1)
+        for k in np.flatnonzero(held.places[at] == places).tolist():
+            found[k] = held.reasons[at[k]].decode() if field == REASON else held.messages[at[k]]
         return found
 
     @cached_property

@@ -5,7 +5,7 @@ import numpy as np
 from screening.report.asked import Asked
 from screening.report.facts import Facts
 from screening.report.markup import Content, Markup, element
-from screening.report.pace import Pace, Spell
+from screening.report.pace import Pace
 from screening.report.survey import MOST_KINDS, Survey
 from screening.report.table import plain_table
 from screening.report.wording import compact, duration, measured, moment, plural, share, whole
@@ -15,9 +15,9 @@ from screening.store.schema import Status
 _KINDS = {1: "elements", 2: "binary", 3: "ternary", 4: "quaternary", 5: "quinary"}
 
 
-def title_part(results: Results, facts: Facts, spells: list[Spell], title: str) -> Markup:
+def title_part(results: Results, facts: Facts, pace: Pace, title: str) -> Markup:
     """The heading, with a notice if rows are missing."""
-    when = f", {moment(spells[-1].end)}" if spells else ""
+    when = f", {moment(pace.spells[-1].end)}" if pace.spells else ""
     notice = None
     if results.missing:
         words = f"This run is not done: {whole(results.missing)} of {whole(results.expected)} rows are missing yet. "
@@ -32,9 +32,8 @@ def title_part(results: Results, facts: Facts, spells: list[Spell], title: str) 
     )
 
 
-def tiles(survey: Survey, pace: Pace | None, spells: list[Spell]) -> Markup:
+def tiles(survey: Survey, pace: Pace) -> Markup:
     """The numbers that one asks for first."""
-    total = sum(spell.seconds for spell in spells)
     shown = [
         (whole(survey.read), "crystals read"),
         (whole(survey.predicted), f"predicted ({share(survey.predicted, survey.read)})"),
@@ -42,8 +41,8 @@ def tiles(survey: Survey, pace: Pace | None, spells: list[Spell]) -> Markup:
         (str(int((survey.elements > 0).sum())), "elements"),
         (compact(survey.atoms), "atoms"),
     ]
-    if pace is not None and total > 0:
-        shown.append((measured(pace.rows / total, 3), f"crystals/s for {duration(total)}"))
+    if pace.seconds > 0:
+        shown.append((measured(pace.rows / pace.seconds, 3), f"crystals/s for {duration(pace.seconds)}"))
     return element(
         "dl", [element("div", element("dt", name), element("dd", value)) for value, name in shown], class_="tiles"
     )

@@ -3,45 +3,40 @@
 from screening.report.axes import linear_ticks
 from screening.report.frame import Frame, steps
 from screening.report.markup import Content, Markup, element, short
-from screening.report.pace import Pace, Spell, rates
+from screening.report.pace import Pace, rates
 from screening.report.table import plain_table
-from screening.report.wording import compact, duration, measured, moment, plural, share, whole
+from screening.report.wording import compact, duration, measured, moment, plural, share
 
 FRAME = Frame(920, 220, left=56)
 MOST_BINS = 80
 _ROUND_SPANS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
 
 
-def pace_section(pace: Pace, spells: list[Spell]) -> list[Content]:
+def pace_section(pace: Pace) -> list[Content]:
     """The chart of throughput and the table of stages, as far as the shards tell."""
-    total = sum(spell.seconds for spell in spells)
-    parts: list[Content] = [element("p", _sentence(pace, spells, total))]
-    if total > 0:
-        parts.append(_chart(pace, spells, total))
-    if pace.stages and sum(pace.stages.values()) > 0:
+    parts: list[Content] = [element("p", _sentence(pace))]
+    if pace.seconds > 0:
+        parts.append(_chart(pace))
+    if pace.stages:
         parts.append(_stages(pace))
     return parts
 
 
-def _sentence(pace: Pace, spells: list[Spell], total: float) -> str:
-    words = f"{whole(pace.rows)} crystals in {duration(total)} of work"
-    words += f" ({measured(pace.rows / total, 3)} crystals/s)" if total > 0 else ""
+def _sentence(pace: Pace) -> str:
+    words = f"{plural(pace.rows, 'crystal')} in {duration(pace.seconds)} of work"
+    words += f" ({measured(pace.rows / pace.seconds, 3)} crystals/s)" if pace.seconds > 0 else ""
     if pace.workers:
-        hosts = sorted({worker.split(" ")[0] for worker in pace.workers})
+        hosts = {worker.split(" ")[0] for worker in pace.workers}
         words += f", by {plural(len(pace.workers), 'worker')} on {plural(len(hosts), 'host')}"
-    words += f", from {moment(spells[0].start)} to {moment(spells[-1].end)}" if spells else ""
-    if len(spells) > 1:
-        words += f", with {plural(len(spells) - 1, 'pause')}"
-    if pace.weight > 1:
-        words += f"; estimated from {whole(len(pace.works))} shards of them"
-    if pace.unreadable:
-        words += f"; {plural(pace.unreadable, 'shard')} could not be read and is left out here"
-    return f"{words}."
+    words += f", from {moment(pace.spells[0].start)} to {moment(pace.spells[-1].end)}"
+    pauses = len(pace.spells) - 1
+    return f"{words}, with {plural(pauses, 'pause')}." if pauses else f"{words}."
 
 
-def _chart(pace: Pace, spells: list[Spell], total: float) -> Markup:
-    bins = max(1, min(MOST_BINS, len(pace.works) // 2))
-    found = rates(pace, spells, bins).tolist()
+def _chart(pace: Pace) -> Markup:
+    total = pace.seconds
+    bins = max(1, min(MOST_BINS, len(pace.notes) // 2))
+    found = rates(pace, bins).tolist()
     top = max(found) * 1.08 or 1.0
     ticks = [(value / top, compact(int(value)) if value >= 10 else f"{value:g}") for value in linear_ticks(0, top, 5)]
     span = next((s for s in _ROUND_SPANS if total / s <= 9), 86400 * (int(total / 86400 / 9) + 1))
@@ -54,7 +49,7 @@ def _chart(pace: Pace, spells: list[Spell], total: float) -> Markup:
             FRAME.up(ticks, "crystals/s"),
             element("path", d=steps(found, FRAME.x, lambda value: FRAME.y(value / top)), class_="all"),
             element("path", d=line, class_="mean"),
-            _pauses(spells, total),
+            _pauses(pace),
             FRAME.ticks_across(times, "time at work"),
             _hits(found, total),
             class_="chart wide",
@@ -64,12 +59,12 @@ def _chart(pace: Pace, spells: list[Spell], total: float) -> Markup:
     )
 
 
-def _pauses(spells: list[Spell], total: float) -> Markup:
-    marks, place = [], 0.0
+def _pauses(pace: Pace) -> Markup:
+    marks, place, spells = [], 0.0, pace.spells
     for k in range(len(spells) - 1):
         place += spells[k].seconds
         told = f"paused for {duration(spells[k + 1].start - spells[k].end)} from {moment(spells[k].end)} on"
-        line = f"M{short(FRAME.x(place / total))} {FRAME.top}v{FRAME.inner_height}"
+        line = f"M{short(FRAME.x(place / pace.seconds))} {FRAME.top}v{FRAME.inner_height}"
         marks.append(element("path", element("title", told), d=line, class_="pause"))
     return element("g", marks)
 

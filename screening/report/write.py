@@ -14,7 +14,7 @@ from screening.report.failures import Trouble, trouble_table, troubles_of
 from screening.report.head import funnel, kinds_part, tiles, title_part
 from screening.report.histogram import histogram_figure
 from screening.report.markup import Content, element
-from screening.report.pace import Pace, Spell, pace_of, spells_of
+from screening.report.pace import Pace, pace_of
 from screening.report.page import Section, document
 from screening.report.periodic import element_map
 from screening.report.provenance import model_part, repeat_part, run_part
@@ -22,7 +22,6 @@ from screening.report.running import pace_section
 from screening.report.survey import Density, Survey, survey_of
 from screening.report.wording import measured, plural, share, title_of, whole
 from screening.store.read import Results
-from screening.store.record import SHARDS
 from screening.store.whole import write_whole
 
 
@@ -50,8 +49,7 @@ class _Read:
     asked: Asked
     candidates: list[Candidate]
     troubles: list[Trouble]
-    pace: Pace | None
-    spells: list[Spell]
+    pace: Pace
     drawn: bool
 
 
@@ -90,7 +88,6 @@ def _read(results: Results, wish: Wish) -> _Read:
     known = facts.known_elements
     survey, asked = survey_of(results, wish, known)
     drawn = results.packed.exists()
-    pace = pace_of(results.record.folder / SHARDS)
     return _Read(
         results=results,
         facts=facts,
@@ -99,15 +96,14 @@ def _read(results: Results, wish: Wish) -> _Read:
         asked=asked,
         candidates=candidates_of(results, asked, known, drawn=drawn),
         troubles=troubles_of(results),
-        pace=pace,
-        spells=spells_of(pace.works) if pace else [],
+        pace=pace_of(results.notes()),
         drawn=drawn,
     )
 
 
 def _page(read: _Read, name: str) -> str:
     numbers = {int(z) for one in read.candidates if one.crystal is not None for z in one.crystal.numbers}
-    head = [title_part(read.results, read.facts, read.spells, name), tiles(read.survey, read.pace, read.spells)]
+    head = [title_part(read.results, read.facts, read.pace, name), tiles(read.survey, read.pace)]
     words = f"Made by crystal-screening {code_version()}. This file is whole: it loads nothing from anywhere."
     foot = element("p", words)
     sections = [
@@ -189,6 +185,6 @@ def _against(density: Density) -> str:
 
 
 def _running(read: _Read) -> Content:
-    if read.pace is None or not read.pace.works:
-        return element("p", "No shards lie beside these results that would tell.", class_="none")
-    return pace_section(read.pace, read.spells)
+    if not read.pace.notes:
+        return element("p", "There is no shard yet that would tell.", class_="none")
+    return pace_section(read.pace)

@@ -98,9 +98,11 @@ def _volumes_per_atom(crystals: Crystals) -> Float32:
     a, b, c = (crystals.lattice[:, k] for k in range(3))
     periodic = crystals.pbc.all(axis=1) & (crystals.atom_counts > 0)
     # Written out, because a library's determinant may differ in its last bit from machine to machine.
-    normal = [b[:, (k + 1) % 3] * c[:, (k + 2) % 3] - b[:, (k + 2) % 3] * c[:, (k + 1) % 3] for k in range(3)]
-    volume = np.abs(a[:, 0] * normal[0] + a[:, 1] * normal[1] + a[:, 2] * normal[2])
-    return np.where(periodic, volume / np.maximum(crystals.atom_counts, 1), np.nan).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        normal = [b[:, (k + 1) % 3] * c[:, (k + 2) % 3] - b[:, (k + 2) % 3] * c[:, (k + 1) % 3] for k in range(3)]
+        volume = np.abs(a[:, 0] * normal[0] + a[:, 1] * normal[1] + a[:, 2] * normal[2])
+        per_atom = (volume / np.maximum(crystals.atom_counts, 1)).astype(np.float32)
+    return np.where(periodic & np.isfinite(per_atom), per_atom, np.float32(np.nan))
 
 
 # --- rows as columns ------------------------------------------------------------------------------------------

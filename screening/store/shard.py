@@ -32,6 +32,7 @@ from screening.store.schema import (
     SHARD_FORMAT,
     STATUS_DTYPE,
     Array,
+    ShardNote,
     plain_attributes,
     target_column,
     write_attributes,
@@ -108,9 +109,9 @@ def _image(columns: Mapping[str, Array], attributes: Mapping[str, object], stamp
     with h5py.File("shard", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
         write_attributes(file, attributes)
         for name, values in columns.items():
-            dtype = STATUS_DTYPE if name == "status" else values.dtype
             # One chunk: a file is small, and the checksum of a chunk guards a column that is read alone.
             filters = {"chunks": values.shape, **FILTERS} if values.size else {}
+            dtype = STATUS_DTYPE if name == "status" else values.dtype
             dataset = file.create_dataset(name, data=values, dtype=dtype, **filters)
             write_attributes(dataset, units[name])
         file.flush()
@@ -142,6 +143,14 @@ class ShardFile:
         """How many numbers the embedding of a crystal has; 0 if there are none."""
         with explained(self.path, "read"):
             return int(self._file[EMBEDDING].shape[1]) if EMBEDDING in self._file else 0
+
+    @property
+    def note(self) -> ShardNote:
+        """When, by whom and in how much time it was written."""
+        with explained(self.path, "read"):
+            timing = json.loads(self.attributes["timing"])
+            written, worker = float(self.attributes["written"]), str(self.attributes["worker"])
+            return ShardNote(self.start, self.stop, written, worker, timing)
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """The type of a column, without reading it."""

@@ -117,6 +117,7 @@ def rates(pace: Pace, bins: int) -> Float64:
     ends = at_work(pace.spells, [note.written for note in pace.notes])
     for a, b, note in zip(starts.tolist(), ends.tolist(), pace.notes, strict=True):
         done = np.clip((edges - a) / (b - a), 0, 1) if b > a else (edges >= b).astype(float)
+        done[0] = 0.0
         sums += done * (note.stop - note.start)
     found: Float64 = np.diff(sums) * bins / pace.seconds
     return found
@@ -126,4 +127,5 @@ def at_work(spells: Sequence[Spell], moments: Sequence[float]) -> Float64:
     """Seconds at work before each moment."""
     times = [moment for spell in spells for moment in (spell.start, spell.end)]
     lengths = [length for spell in spells for length in (0.0, spell.seconds)]
-    return np.interp(moments, times, np.cumsum(lengths))
+    found: Float64 = np.interp(moments, times, np.cumsum(lengths))
+    return found

@@ -9,7 +9,7 @@ from screening.report.asked import Asked, Wish
 from screening.report.facts import Facts
 from screening.report.markup import Content, Markup, element
 from screening.report.table import plain_table
-from screening.report.wording import DASH, measured, unit_words, whole
+from screening.report.wording import DASH, measured, plural, unit_words, whole
 
 # So many lines of provenance are shown; a run that was stopped more often shows its first and last ones.
 MOST_EVENTS = 12
@@ -98,10 +98,9 @@ def _events(facts: Facts) -> Content:
         left_out = len(shown) - MOST_EVENTS
         shown = shown[: MOST_EVENTS // 2] + shown[-MOST_EVENTS // 2 :]
     rows = [[_text(e.get("time", e.get("started", ""))), _text(e.get("event", "start")), _details(e)] for e in shown]
-    notes = [f"{whole(left_out)} lines between these are left out here."] if left_out else []
-    notes += (
-        [f"{whole(facts.damaged)} lines are damaged: a program was stopped while it wrote."] if facts.damaged else []
-    )
+    notes = [f"{plural(left_out, 'line')} between these left out here."] if left_out else []
+    if facts.damaged:
+        notes.append(f"{plural(facts.damaged, 'line')} could not be read: a program was stopped while it wrote.")
     table = plain_table(["time", "event", "what was recorded"], rows, numbers_from=9)
     return [table, element("p", " ".join(notes), class_="note") if notes else None]
 

@@ -1,4 +1,4 @@
-"""Result stores: how fast shards are written and merged, how fast a question is answered, and that memory stays flat.
+"""Result stores: how fast shards are written and merged, asked and reported, and that memory stays flat.
 
 Crystals of five atoms and three elements with four targets; the predictions are random to the last bit. Their geometry,
 which no one looks at here, is all zeros, so that ten million fit on a small disk.
@@ -34,6 +34,7 @@ QUESTIONS = {
 PROMISED_GROWTH_MIB = 64
 PROMISED_PEAK_MIB = 300
 PROMISED_SECONDS = 10.0
+PROMISED_REPORT_SECONDS = 30.0
 
 
 def run(*, quick: bool = False) -> list[timing.Row]:
@@ -52,6 +53,7 @@ def run(*, quick: bool = False) -> list[timing.Row]:
                 timing.Row(f"merge {count:,} rows", "rows/s", count / merged.seconds),
                 timing.Row(f"merge {count:,} rows: peak", "MiB", merged.peak_mib, at_most=PROMISED_PEAK_MIB),
                 *_questions(made, count),
+                *_page(made, count),
             ]
         growth = peaks[large] - peaks[small]
         rows.append(timing.Row("memory of merging, large over small", "MiB", growth, at_most=PROMISED_GROWTH_MIB))
@@ -67,6 +69,14 @@ def _questions(made: Path, count: int) -> list[timing.Row]:
         rows.append(timing.Row(what, "s", asked.seconds, at_most=PROMISED_SECONDS))
         rows.append(timing.Row(f"{what}: peak", "MiB", asked.peak_mib))
     return rows
+
+
+def _page(made: Path, count: int) -> list[timing.Row]:
+    written = timing.footprint([*COMMAND, "report", str(made), "--quiet"])
+    return [
+        timing.Row(f"report {count:,} rows", "s", written.seconds, at_most=PROMISED_REPORT_SECONDS),
+        timing.Row(f"report {count:,} rows: peak", "MiB", written.peak_mib, at_most=PROMISED_PEAK_MIB),
+    ]
 
 
 def _write_run(folder: Path, count: int) -> float:

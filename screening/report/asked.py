@@ -68,7 +68,8 @@ def asked_of(results: Results, wish: Wish, predicted: int) -> Asked:
     """Find out what a wish means for these results, of which so many rows are predicted."""
     query = Query(results).status(Status.OK.word)
     by = wish.by or usual_by(results.stamp.targets)
-    where, words = tuple(wish.where), " AND ".join(wish.where)
+    where = tuple(wish.where)
+    words = where[0] if len(where) == 1 else " AND ".join(f"({one})" for one in where)
     if not by:
         raise InputError("--by: these results have no targets; name a number to rank by, such as volume_per_atom")
     if not where:

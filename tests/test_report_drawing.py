@@ -19,11 +19,9 @@ from screening.report.scene import MOST_ATOMS, Scene, scene_of
 CRYSTALS = made_crystals(70, seed=5, max_atoms=9)
 
 
-def crystal(
-    symbols: str, fractional: list[list[float]], lattice: np.ndarray, pbc: tuple[bool, ...] = (True,) * 3
-) -> Crystal:
+def crystal(symbols: str, fractional: list[list[float]], lattice: np.ndarray, *, periodic: bool = True) -> Crystal:
     numbers = np.array([NUMBER_OF[symbol] for symbol in symbols.split()], np.uint8)
-    return Crystal("made", numbers, np.array(fractional) @ lattice, lattice, pbc)  # type: ignore[arg-type]
+    return Crystal("made", numbers, np.array(fractional) @ lattice, lattice, (periodic, periodic, periodic))
 
 
 PEROVSKITE = crystal(
@@ -56,12 +54,7 @@ def test_a_perovskite_has_its_corners_faces_and_octahedron() -> None:
         (crystal("Al", [[0, 0, 0]], 2.025 * (1 - np.eye(3))), [(13, 13)]),
         (crystal("Ba F F", [[0, 0, 0], [0.25] * 3, [0.75] * 3], 3.1 * (1 - np.eye(3))), [(9, 56)]),
         (
-            crystal(
-                "C H H H H",
-                [[0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]],
-                0.63 * np.eye(3),
-                (False,) * 3,
-            ),
+            crystal("C H H H H", METHANE, 0.63 * np.eye(3), periodic=False),
             [(1, 6)],
         ),
         (crystal("Xe Xe", [[0, 0, 0], [0.5] * 3], 6.0 * np.eye(3)), []),

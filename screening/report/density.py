@@ -43,6 +43,7 @@ def density_figure(density: Density, marks: Sequence[Mark]) -> Markup:
         _rings(density, marks),
         label=label,
         class_="chart density",
+        role="group" if marks else "img",
     )
     left_out = f"; {whole(outside)} more lie outside the axes" if outside else ""
     rings = " Rings are the top candidates: they lead to their cards." if marks else ""

@@ -36,10 +36,10 @@ class Frame:
         """Where a share of the height lies, from below."""
         return self.top + (1 - share) * self.inner_height
 
-    def drawing(self, *content: Content, label: str, class_: str = "chart") -> Markup:
-        """The whole SVG; `label` says in words what it shows."""
+    def drawing(self, *content: Content, label: str, class_: str = "chart", role: str = "img") -> Markup:
+        """The whole SVG; `label` says in words what it shows. With links inside, its role is `group`."""
         box = f"0 0 {self.width} {self.height}"
-        return element("svg", *content, viewBox=box, role="img", aria_label=label, class_=class_)
+        return element("svg", *content, viewBox=box, role=role, aria_label=label, class_=class_)
 
     def across(self, axis: Axis, title: str) -> Markup:
         """The axis below the plot area."""

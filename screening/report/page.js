@@ -27,18 +27,21 @@ function hush() {
   tip.hidden = true;
 }
 
-document.addEventListener("pointermove", (event) => {
+function point(event) {
   const told = event.target.closest("[data-tip]");
   if (told) return tell(told.dataset.tip, event.clientX, event.clientY);
   const plot = event.target.closest("[data-density]");
   const text = plot ? cellAt(plot, event) : "";
   return text ? tell(text, event.clientX, event.clientY) : hush();
-});
-document.addEventListener("pointerleave", hush);
+}
+
+document.addEventListener("pointermove", point);
+document.addEventListener("pointerdown", point);
+document.documentElement.addEventListener("pointerleave", hush);
 document.addEventListener("scroll", hush, { passive: true });
 document.addEventListener("focusin", (event) => {
   const told = event.target.closest("[data-tip]");
-  if (!told || !told.matches(":focus-visible")) return;
+  if (!told?.matches(":focus-visible")) return;
   const box = told.getBoundingClientRect();
   tell(told.dataset.tip, box.left + box.width / 2, box.top);
 });

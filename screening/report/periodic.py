@@ -98,7 +98,6 @@ def _drawn(cell: _Cell, level: int, best: float) -> Markup:
         class_=" ".join(filter(None, [f"c{level} s{portion}", few])),
         data_tip=told,
         aria_label=told,
-        tabindex=0 if cell.count else None,
     )
 
 

@@ -5,11 +5,16 @@ from screening.report.frame import Frame, steps
 from screening.report.markup import Content, Markup, element, short
 from screening.report.pace import Pace, rates
 from screening.report.table import plain_table
-from screening.report.wording import compact, duration, measured, moment, plural, share
+from screening.report.wording import compact, duration, measured, moment, plural, share, stretch
 
 FRAME = Frame(920, 220, left=56)
 MOST_BINS = 80
-_ROUND_SPANS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+# fmt: off
+_ROUND_SPANS = (
+    0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30,
+    60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400,
+)
+# fmt: on
 
 
 def pace_section(pace: Pace) -> list[Content]:
@@ -28,7 +33,7 @@ def _sentence(pace: Pace) -> str:
     if pace.workers:
         hosts = {worker.split(" ")[0] for worker in pace.workers}
         words += f", by {plural(len(pace.workers), 'worker')} on {plural(len(hosts), 'host')}"
-    words += f", from {moment(pace.spells[0].start)} to {moment(pace.spells[-1].end)}"
+    words += f", {stretch(pace.spells[0].start, pace.spells[-1].end)}"
     pauses = len(pace.spells) - 1
     return f"{words}, with {plural(pauses, 'pause')}." if pauses else f"{words}."
 

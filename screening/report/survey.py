@@ -50,7 +50,7 @@ class Histogram:
         if self.target.kind == "classification":
             return 3
         spread = self.distribution.quantile(0.75) - self.distribution.quantile(0.25)
-        return min(max(3 - math.floor(math.log10(spread)), 0), 8) if spread > 0 else 3
+        return min(max(3 - math.floor(math.log10(spread)), 0), 5) if spread > 0 else 3
 
 
 @dataclass

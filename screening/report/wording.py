@@ -41,6 +41,7 @@ def measured(value: float, digits: int = 4) -> str:
         return DASH
     if value == 0:
         return "0"
+    value = float(f"{value:.{digits - 1}e}")
     exponent = math.floor(math.log10(abs(value)))
     form = f",.{max(digits - 1 - exponent, 0)}f" if -4 <= exponent < 6 else f".{digits - 1}e"
     return f"{value:{form}}".replace("-", MINUS)
@@ -74,6 +75,14 @@ def duration(seconds: float) -> str:
 def moment(unix: float) -> str:
     """A time of the clock, UTC."""
     return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def stretch(start: float, end: float) -> str:
+    """Two times of the clock, the day once if it is the same."""
+    a, b = (datetime.fromtimestamp(unix, UTC) for unix in (start, end))
+    if a.date() != b.date():
+        return f"{a:%Y-%m-%d %H:%M} to {b:%Y-%m-%d %H:%M} UTC"
+    return f"{a:%Y-%m-%d %H:%M:%S} to {b:%H:%M:%S} UTC"
 
 
 def unit_words(unit: str) -> str:

@@ -104,8 +104,7 @@ def _read(results: Results, wish: Wish) -> _Read:
 def _page(read: _Read, name: str) -> str:
     numbers = {int(z) for one in read.candidates if one.crystal is not None for z in one.crystal.numbers}
     head = [title_part(read.results, read.facts, read.pace, name), tiles(read.survey, read.pace)]
-    words = f"Made by crystal-screening {code_version()}. This file is whole: it loads nothing from anywhere."
-    foot = element("p", words)
+    foot = element("p", f"Made by crystal-screening ({code_version()}). This file loads nothing from anywhere.")
     sections = [
         Section("funnel", "What was screened", _screened(read)),
         Section("candidates", "Top candidates", _candidates(read)),

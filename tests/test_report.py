@@ -172,7 +172,7 @@ def test_totals_are_those_of_the_store(run: Path, written: tuple[str, Node]) -> 
     assert int(rows["predicted"]) == counts[Status.OK] == 118
     iron = Query(run).where("elements HAS ANY 'Fe'").count()
     assert int(rows["of known elements"]) == 118 - iron
-    assert int(rows["asked for"]) == 2
+    assert int(rows["asked for"]) == 12
     tiles = {node.one("dt").text: node.one("dd").text for node in written[1].one("dl", "tiles").all("div")}
     assert tiles["crystals read"] == "128"
     assert tiles["predicted (92.2 %)"] == "118"
@@ -198,7 +198,7 @@ def test_histograms_count_every_predicted_crystal(written: tuple[str, Node]) -> 
     for figure in figures:
         rows = figure.one("details").rows()
         assert sum(int(row[2]) for row in rows[1:]) == 118
-        assert sum(int(row[3]) for row in rows[1:]) == 2
+        assert sum(int(row[3]) for row in rows[1:]) == 12
         assert [node.classes for node in figure.all("svg")] == [["chart", "linear"], ["chart", "log"]]
 
 
@@ -208,7 +208,7 @@ def test_candidates_are_the_answer_of_the_query(run: Path, tmp_path: Path) -> No
     query = Query(run).where("band_gap > 0.5").where("nelements > 2")
     best = query.top(7, by="abs(bulk_modulus - 1)", descending=True).frame()
     cards = [node for node in document.one("ol", "cards").content if isinstance(node, Node)]
-    assert [card.one("code").text for card in cards] == best["id"].to_list()
+    assert [card.one("p", "id").text for card in cards] == best["id"].to_list()
     assert [card.one("h3").text for card in cards] == [
         f"{k + 1} {formula}" for k, formula in enumerate(best["formula"])
     ]
@@ -238,12 +238,22 @@ def test_cards_draw_and_hand_out_their_crystals(run: Path, tmp_path: Path) -> No
             assert link.attributes["download"].endswith(".cif")
 
 
-def test_the_usual_wish_is_the_best_hundredth(run: Path, written: tuple[str, Node]) -> None:
-    told = written[1].by_id("repeat").text
+@pytest.mark.parametrize(("top", "count", "words"), [(1, 2, "the best 1 %"), (12, 12, "the best 12")])
+def test_the_usual_wish_is_the_best_hundredth(run: Path, tmp_path: Path, top: int, count: int, words: str) -> None:
+    _, document = page(run, tmp_path / "r.html", wish=Wish(top=top))
+    told = document.by_id("repeat").text
     condition = re.search(r"--where '(formation_energy_per_atom <= [^']+)'", told)
     assert condition
-    assert Query(run).where(condition[1]).count() == 2
-    assert "the best 1 % by formation_energy_per_atom" in written[1].by_id("candidates").text
+    assert Query(run).where(condition[1]).count() == count
+    assert f"{words} by formation_energy_per_atom" in document.by_id("candidates").text
+
+
+def test_what_cannot_be_ranked_is_not_shown(run: Path, tmp_path: Path) -> None:
+    wish = Wish(where=("band_gap > 0",), by="sqrt(0 - nsites)")
+    _, document = page(run, tmp_path / "r.html", wish=wish)
+    assert re.fullmatch(r".*None of the \d+ crystals asked for has such a number.*", document.by_id("candidates").text)
+    _, document = page(run, tmp_path / "r.html", wish=Wish(by="sqrt(0 - nsites)"))
+    assert "No predicted crystal is like that." in document.by_id("candidates").text
 
 
 def test_reasons_come_with_examples(written: tuple[str, Node]) -> None:

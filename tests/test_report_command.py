@@ -56,9 +56,15 @@ def test_options_choose_and_order_the_cards(run: Path, tmp_path: Path) -> None:
     output = tmp_path / "r.html"
     assert command(run, "-o", output, "--top", 3, "--by", "bulk_modulus", "--descending").returncode == 0
     document = page_of(output.read_text(encoding="utf-8"))
-    values = [node.text for node in document.one("ol", "cards").all("dd", "by")]
-    assert len(values) == 1
+    values = [float(node.text.removesuffix(" GPa")) for node in document.one("ol", "cards").all("dd", "by")]
+    assert values == sorted(values, reverse=True)
+    assert len(values) == 3
     assert "--by bulk_modulus --descending --top 3" in document.by_id("repeat").text
+    for by, first in (("bulk_modulus / 2", "bulk_modulus / 2"), ("BULK_MODULUS", "Bulk modulus"), ("nsites", "nsites")):
+        assert command(run, "-o", output, "--top", 1, "--by", by).returncode == 0
+        card = page_of(output.read_text(encoding="utf-8")).one("ol", "cards")
+        assert next(card.all("dt")).text == first
+        assert next(card.all("dd")).classes == ["by"]
 
 
 def test_what_is_missing_is_told(run: Path, tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import numpy.typing as npt
 from screening.crystals.crystal import Crystal
 from screening.crystals.elements import SYMBOLS
 from screening.query.pick import picked_crystals
-from screening.report.asked import Asked
+from screening.report.asked import Asked, column_at
 from screening.store.ids import text_of
 from screening.store.read import Results
 from screening.store.schema import Array, target_column
 
 Int64 = npt.NDArray[np.int64]
 
+COLUMNS = ("id", "formula", "nsites", "elements", "volume_per_atom")
 # Positions this far from symmetric (angstrom) count as symmetric.
 SYMMETRY_PRECISION = 0.01
 # A cell that is so many times as long as it is thin is not asked for its symmetry: the search may never end.
@@ -24,13 +25,17 @@ MOST_SHEARED = 1000.0
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One crystal of the shortlist; `crystal` is None when the packed input is not there."""
+    """One crystal of the shortlist: the number that it ranks by, all its predictions.
+
+    `unseen` are elements that the model does not know; `crystal` is None when the packed input is not there.
+    """
 
     rank: int
     id: str
     formula: str
     sites: int
     volume_per_atom: float
+    number: float
     values: dict[str, float]
     unseen: tuple[str, ...]
     crystal: Crystal | None
@@ -44,8 +49,10 @@ class Candidate:
 def candidates_of(results: Results, asked: Asked, known: Sequence[int] | None, *, drawn: bool) -> list[Candidate]:
     """Read the shortlist, best first; crystals too if they are to be drawn."""
     places = asked.best
-    columns = {name: _at(results, name, places) for name in ("id", "formula", "nsites", "elements", "volume_per_atom")}
-    targets = {t.name: _at(results, target_column(t.name), places) for t in results.stamp.targets}
+    columns = {
+        name: column_at(results, name, places) for name in ("id", "formula", "nsites", "elements", "volume_per_atom")
+    }
+    targets = {t.name: column_at(results, target_column(t.name), places) for t in results.stamp.targets}
     crystals: Sequence[Crystal | None] = _crystals(results, places, targets) if drawn else [None] * len(places)
     ids, formulas = text_of(columns["id"]), text_of(columns["formula"])
     return [
@@ -55,6 +62,7 @@ def candidates_of(results: Results, asked: Asked, known: Sequence[int] | None, *
             formula=formulas[k],
             sites=int(columns["nsites"][k]),
             volume_per_atom=float(columns["volume_per_atom"][k]),
+            number=float(asked.numbers[k]),
             values={name: float(values[k]) for name, values in targets.items()},
             unseen=_unseen(columns["elements"][k], known),
             crystal=crystals[k],
@@ -67,14 +75,6 @@ def _crystals(results: Results, places: Int64, targets: Mapping[str, Array]) -> 
     # Through text, so that 0.1 stays 0.1 and does not become 0.10000000149.
     labels = {name: [float(str(value)) for value in values] for name, values in targets.items()}
     return list(picked_crystals(results, places, labels))
-
-
-def _at(results: Results, name: str, places: Int64) -> Array:
-    """A column at places in any order."""
-    order = np.argsort(places, kind="stable")
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
-    return results.take(name, places[order])[back]
 
 
 def _unseen(mask: Array, known: Sequence[int] | None) -> tuple[str, ...]:

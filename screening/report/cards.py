@@ -8,6 +8,7 @@ import numpy as np
 from screening.crystals.crystal import Crystal
 from screening.crystals.formats.cif_writer import parameters_of, write_cif
 from screening.crystals.write import file_stem
+from screening.report.asked import Asked
 from screening.report.candidates import Candidate, space_group
 from screening.report.drawing import crystal_drawing, element_key
 from screening.report.markup import Content, Markup, element
@@ -24,27 +25,25 @@ from screening.report.wording import (
     unit_words,
     with_unit,
 )
+from screening.store.schema import target_column
 
 
-def cards(candidates: Sequence[Candidate], columns: Sequence[Histogram], by: str) -> Markup:
+def cards(candidates: Sequence[Candidate], columns: Sequence[Histogram], asked: Asked) -> Markup:
     """Cards in the order of the ranks."""
-    return element("ol", [_card(one, columns, by) for one in candidates], class_="cards")
+    return element("ol", [_card(one, columns, asked) for one in candidates], class_="cards")
 
 
-def _card(one: Candidate, columns: Sequence[Histogram], by: str) -> Markup:
+def _card(one: Candidate, columns: Sequence[Histogram], asked: Asked) -> Markup:
     heading = element("h3", element("span", str(one.rank), class_="rank"), " ", formula_markup(one.formula) or one.id)
-    values = [
-        [
-            element("dt", title_of(column.target.name, column.target.unit)),
-            element(
-                "dd",
-                with_unit(_value(one, column), column.target.unit),
-                class_="by" if column.target.name == by else None,
-            ),
-        ]
-        # The one that they rank by first.
-        for column in sorted(columns, key=lambda column: column.target.name != by)
-    ]
+    others: list[Content] = []
+    first: Content = [element("dt", element("code", asked.by)), element("dd", measured(one.number), class_="by")]
+    for column in columns:
+        shown = with_unit(_value(one, column), column.target.unit)
+        name = element("dt", title_of(column.target.name, column.target.unit))
+        if target_column(column.target.name) == asked.ranked:
+            first = [name, element("dd", shown, class_="by")]
+        else:
+            others.append([name, element("dd", shown)])
     unseen = None
     if one.unseen:
         words = f"{' and '.join(one.unseen)} not seen in training: treat the numbers with caution"
@@ -53,7 +52,7 @@ def _card(one: Candidate, columns: Sequence[Histogram], by: str) -> Markup:
         "li",
         _drawing(one),
         element("div", heading, element("p", element("code", one.id), class_="id"), unseen, class_="name"),
-        element("dl", values),
+        element("dl", first, others),
         _geometry(one),
         id=one.anchor,
     )

@@ -67,7 +67,8 @@ class Pace:
 
 def pace_of(notes: Iterable[ShardNote]) -> Pace:
     """Work out when a run was at work."""
-    ordered = tuple(sorted(notes, key=lambda note: (note.written, note.start)))
+    told = [note for note in notes if math.isfinite(note.written)]
+    ordered = tuple(sorted(told, key=lambda note: (note.written, note.start)))
     stretches = _stretches(ordered)
     begun = _begun(ordered, stretches)
     spells = tuple(Spell(min(begun[first:end]), ordered[end - 1].written) for first, end in stretches)

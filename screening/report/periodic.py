@@ -48,24 +48,26 @@ def element_map(survey: Survey, words: str) -> Markup:
     few, most = counts[len(counts) // 10], counts[-1]
     best = max((_share(cell) for cell in cells if cell.count >= FEW), default=0.0)
     modes = [("count", "crystals with the element"), ("share", "share of them asked for")]
+    # Beside the table, so that one line of style shows what was chosen in any browser.
     choices: list[Content] = [
-        element(
-            "span",
+        [
             element("input", type="radio", name="map", id=f"map-{mode}", checked=mode == "count"),
             element("label", text, for_=f"map-{mode}"),
-        )
+        ]
         for mode, text in modes
     ]
     table = element("ol", [_drawn(cell, _level(cell.count, few, most), best) for cell in cells], class_="periodic")
     return element(
         "div",
-        element("fieldset", element("legend", "Show", class_="hidden"), choices, class_="modes"),
+        choices,
         element("p", _sentence(survey, words), class_="note"),
         table,
         _scale("count", "crystals", compact(few), compact(most)),
         _scale("share", "asked for", "0 %", f"{measured(100 * best, 3)} %"),
         _table([cell for cell in cells if cell.count], survey),
         class_="map",
+        role="group",
+        aria_label="Map of the elements",
     )
 
 

@@ -74,15 +74,20 @@ def duration(seconds: float) -> str:
 
 def moment(unix: float) -> str:
     """A time of the clock, UTC."""
-    return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{_date(unix):%Y-%m-%d %H:%M} UTC"
 
 
 def stretch(start: float, end: float) -> str:
     """Two times of the clock, the day once if it is the same."""
-    a, b = (datetime.fromtimestamp(unix, UTC) for unix in (start, end))
+    a, b = _date(start), _date(end)
     if a.date() != b.date():
         return f"{a:%Y-%m-%d %H:%M} to {b:%Y-%m-%d %H:%M} UTC"
     return f"{a:%Y-%m-%d %H:%M:%S} to {b:%H:%M:%S} UTC"
+
+
+def _date(unix: float) -> datetime:
+    # A clock gone wrong shows as a strange date, not as an error.
+    return datetime.fromtimestamp(min(max(unix, 0.0), 4e9), UTC)
 
 
 def unit_words(unit: str) -> str:

@@ -130,7 +130,10 @@ def _screened(read: _Read) -> Content:
 
 def _candidates(read: _Read) -> Content:
     if not read.candidates:
-        return element("p", "No predicted crystal is like that.", class_="none")
+        words = "No predicted crystal is like that."
+        if read.survey.wanted:
+            words = f"None of the {plural(read.survey.wanted, 'crystal')} asked for has such a number to rank by."
+        return element("p", words, class_="none")
     order = "highest" if read.asked.descending else "lowest"
     words = f"{plural(len(read.candidates), 'crystal')} of {whole(read.survey.wanted)} asked for ("
     sentence: list[Content] = [
@@ -147,7 +150,7 @@ def _candidates(read: _Read) -> Content:
     )
     columns = read.survey.histograms
     table = element("details", element("summary", "As a table"), candidate_table(read.candidates, columns))
-    return [element("p", sentence, class_="note"), cards(read.candidates, columns, read.asked.by), table]
+    return [element("p", sentence, class_="note"), cards(read.candidates, columns, read.asked), table]
 
 
 def _targets(read: _Read) -> Content:

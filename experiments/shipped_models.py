@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from screening.crystals.batch import Crystals
+from screening.crystals.formulas import reduced_formulas
 from screening.crystals.read import read_batches
 from screening.errors import ScreeningError
 from screening.pretrained.shipped import load_model
 from screening.training.config import LoopSettings
-from screening.training.formulas import reduced_formulas
 from screening.training.judge import Found, judge
 from screening.training.labelled import LabelledGraphs
 

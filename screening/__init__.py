@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from screening.predictions import Predictions as Predictions
     from screening.predictions import Target as Target
     from screening.pretrained.shipped import load_model as load_model
+    from screening.query.query import Query as Query
+    from screening.report.asked import Wish as Wish
+    from screening.report.write import write_report as write_report
+    from screening.store.read import Results as Results
 
 _HOME = {
     "Crystal": "screening.crystals.crystal",
@@ -36,9 +40,12 @@ _HOME = {
     "Neighbors": "screening.graphs",
     "PackedCrystals": "screening.crystals.packed",
     "Predictions": "screening.predictions",
+    "Query": "screening.query.query",
     "Reason": "screening.crystals.crystal",
     "Rejection": "screening.crystals.crystal",
+    "Results": "screening.store.read",
     "Target": "screening.predictions",
+    "Wish": "screening.report.asked",
     "graph_batches": "screening.graphs",
     "load_model": "screening.pretrained.shipped",
     "neighbor_list": "screening.graphs",
@@ -47,6 +54,7 @@ _HOME = {
     "read": "screening.crystals.read",
     "read_batches": "screening.crystals.read",
     "set_threads": "screening.ops.core",
+    "write_report": "screening.report.write",
 }
 
 __all__ = sorted(_HOME)

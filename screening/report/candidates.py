@@ -1,0 +1,105 @@
+"""The top candidates: what results and the packed input know of them, ready to be shown."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from screening.crystals.crystal import Crystal
+from screening.crystals.elements import SYMBOLS
+from screening.query.pick import picked_crystals
+from screening.report.asked import Asked, column_at
+from screening.store.ids import text_of
+from screening.store.read import Results
+from screening.store.schema import Array, target_column
+
+Int64 = npt.NDArray[np.int64]
+
+COLUMNS = ("id", "formula", "nsites", "elements", "volume_per_atom")
+# Positions this far from symmetric (angstrom) count as symmetric.
+SYMMETRY_PRECISION = 0.01
+# A cell that is so many times as long as it is thin is not asked for its symmetry: the search may never end.
+MOST_SHEARED = 1000.0
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One crystal of the shortlist: the number that it ranks by, all its predictions.
+
+    `unseen` are elements that the model does not know; `crystal` is None when the packed input is not there.
+    """
+
+    rank: int
+    id: str
+    formula: str
+    sites: int
+    volume_per_atom: float
+    number: float
+    values: dict[str, float]
+    unseen: tuple[str, ...]
+    crystal: Crystal | None
+
+    @property
+    def anchor(self) -> str:
+        """The name of its card in the page."""
+        return f"candidate-{self.rank}"
+
+
+def candidates_of(results: Results, asked: Asked, known: Sequence[int] | None, *, drawn: bool) -> list[Candidate]:
+    """Read the shortlist, best first; crystals too if they are to be drawn."""
+    places = asked.best
+    columns = {
+        name: column_at(results, name, places) for name in ("id", "formula", "nsites", "elements", "volume_per_atom")
+    }
+    targets = {t.name: column_at(results, target_column(t.name), places) for t in results.stamp.targets}
+    crystals: Sequence[Crystal | None] = _crystals(results, places, targets) if drawn else [None] * len(places)
+    ids, formulas = text_of(columns["id"]), text_of(columns["formula"])
+    return [
+        Candidate(
+            rank=k + 1,
+            id=ids[k],
+            formula=formulas[k],
+            sites=int(columns["nsites"][k]),
+            volume_per_atom=float(columns["volume_per_atom"][k]),
+            number=float(asked.numbers[k]),
+            values={name: float(values[k]) for name, values in targets.items()},
+            unseen=_unseen(columns["elements"][k], known),
+            crystal=crystals[k],
+        )
+        for k in range(len(places))
+    ]
+
+
+def _crystals(results: Results, places: Int64, targets: Mapping[str, Array]) -> list[Crystal]:
+    # Through text, so that 0.1 stays 0.1 and does not become 0.10000000149.
+    labels = {name: [float(str(value)) for value in values] for name, values in targets.items()}
+    return list(picked_crystals(results, places, labels))
+
+
+def _unseen(mask: Array, known: Sequence[int] | None) -> tuple[str, ...]:
+    if known is None:
+        return ()
+    bits = int(mask[0]) | int(mask[1]) << 64
+    return tuple(SYMBOLS[z] for z in range(1, len(SYMBOLS)) if bits >> (z - 1) & 1 and z not in set(known))
+
+
+def space_group(crystal: Crystal) -> tuple[str, int] | None:
+    """The space group of a crystal, its symbol and number; None where there is none, or the cell is too odd to tell."""
+    if not all(crystal.pbc):
+        return None
+    inverse = np.linalg.inv(crystal.lattice)
+    longest, thinnest = np.linalg.norm(crystal.lattice, axis=1).max(), 1 / np.linalg.norm(inverse, axis=0).max()
+    if longest > MOST_SHEARED * thinnest:
+        return None
+    import moyopy
+
+    cell = moyopy.Cell(crystal.lattice.tolist(), (crystal.positions @ inverse).tolist(), crystal.numbers.tolist())
+    try:
+        number = moyopy.MoyoDataset(cell, symprec=SYMMETRY_PRECISION).number
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        # A panic of its Rust code is no Exception.
+        return None
+    return moyopy.SpaceGroupType(number).hm_short, number

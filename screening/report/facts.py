@@ -1,0 +1,80 @@
+"""What a run says of itself in `run.json` and `provenance.jsonl`: the model, what it knows, who worked when with what.
+
+Both are written by whoever drives a run; what an older or another program left out is left out on the page too.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from screening.errors import InputError
+from screening.store.record import RunRecord
+
+PROVENANCE = "provenance.jsonl"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The record of a run, what it says of the model, and the lines of its provenance, the oldest first.
+
+    `damaged` lines are those that a killed program left half-written.
+    """
+
+    record: RunRecord
+    model: Mapping[str, Any]
+    card: Mapping[str, Any]
+    events: Sequence[Mapping[str, Any]]
+    damaged: int = 0
+
+    @property
+    def known_elements(self) -> list[int] | None:
+        """The atomic numbers that the model was trained on, None if it does not say."""
+        elements = self.card.get("elements")
+        if not isinstance(elements, list):
+            return None
+        return [z for z in elements if isinstance(z, int) and 0 < z < 119]
+
+    @property
+    def model_title(self) -> str:
+        """The model in a few words."""
+        named = (self.card.get("title"), self.model.get("name"), self.model.get("architecture"))
+        return next((str(name) for name in named if name), f"model {self.record.stamp.model_hash[:12]}")
+
+    @property
+    def starts(self) -> list[Mapping[str, Any]]:
+        """The lines that say how somebody began to work."""
+        return [event for event in self.events if event.get("event", "start") == "start"]
+
+
+def facts_of(record: RunRecord) -> Facts:
+    """Read what there is to know besides the results."""
+    model = _table(record.content.get("model"))
+    card = _table(model.get("card")) or _table(record.content.get("card"))
+    events, damaged = _lines(record.folder / PROVENANCE)
+    return Facts(record, model, card, events, damaged)
+
+
+def _lines(path: Path) -> tuple[list[Mapping[str, Any]], int]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+    events: list[Mapping[str, Any]] = []
+    damaged = 0
+    for line in text.splitlines():
+        try:
+            event = json.loads(line) if line.strip() else {}
+        except ValueError:
+            damaged += 1
+            continue
+        if isinstance(event, dict) and event:
+            events.append(event)
+    return events, damaged
+
+
+def _table(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

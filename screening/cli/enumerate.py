@@ -70,9 +70,12 @@ def enumerate_(
     if (output is None) == (not count):
         raise InputError("name one output with -o, or give --count to only count")
     from screening import config
+    from screening.crystals.pack import kind_of
     from screening.enumerate.enumeration import Enumeration, write_enumeration
     from screening.enumerate.spec import Specification
 
+    if output is not None and to is None:
+        kind_of(output)
     start = time.monotonic()
     settings = config.load(Specification, specification, overrides=overrides or ())
     enumeration = Enumeration(settings, specification)
@@ -134,7 +137,8 @@ def funnel_table(funnels: Sequence["Funnel"]) -> Iterator[str]:
 
 def _summary(tally: "Tally", output: Path, seconds: float) -> Iterator[str]:
     size = f", {output.stat().st_size / 1e6:,.1f} MB" if output.is_file() else ""
-    yield f"wrote {tally.accepted:,} crystals with {tally.atoms:,} atoms to {output}{size}, in {seconds:.1f} s"
+    crystals = "crystal" if tally.accepted == 1 else "crystals"
+    yield f"wrote {tally.accepted:,} {crystals} with {tally.atoms:,} atoms to {output}{size}, in {seconds:.1f} s"
     for reason, number in tally.rejected.most_common():
         first = tally.first[reason]
         yield f"refused {number:,} as {reason}, the first: {first.message}"

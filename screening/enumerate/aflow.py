@@ -70,7 +70,8 @@ def _prototype(name: str, entry: dict[str, Any]) -> Prototype:
         formula="".join(f"{symbol}{'' if n == 1 else n}" for symbol, n in zip(elements, units, strict=True)),
         group=int(tags["aflow"].split("_")[2]),
         sites=tuple(ascii_uppercase[: len(elements)]),
-        lattice=np.array(held["lattice"]["matrix"], np.float64),
+        # The file has 1e-16 where there is nothing.
+        lattice=np.asarray(np.round(held["lattice"]["matrix"], 10) + 0.0, np.float64),
         fractional=fractional - np.floor(fractional),
         site_of=np.array([elements.index(symbol) for symbol in symbols]),
         original=tuple(NUMBER_OF[symbol] for symbol in elements),

@@ -26,6 +26,7 @@ UInt8 = npt.NDArray[np.uint8]
 
 # Atoms of a batch: enough to outweigh the cost of a batch, few enough for the cache.
 BATCH_ATOMS = 1 << 16
+LIMITS = Limits()
 
 
 @dataclass(slots=True)
@@ -150,6 +151,7 @@ def write_enumeration(
         map(_checked, enumeration.batches()),
         output,
         to=to,
+        limits=LIMITS,
         inputs=[enumeration.origin],
         rejections=rejections,
         progress=progress,
@@ -173,7 +175,7 @@ def _gathered(parts: Iterator[UInt8], size: int) -> Iterator[UInt8]:
 
 
 def _checked(crystals: Crystals) -> ReadBatch:
-    found = validate(crystals, Limits())
+    found = validate(crystals, LIMITS)
     return ReadBatch(crystals, weight=len(crystals)).refusing(found.rejected_rows, found.rejections, found.accepted)
 
 

@@ -88,4 +88,4 @@ def _described(symbol: str, count: int) -> str:
 
 def _label(path: Path) -> str:
     stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
-    return re.sub(r"[^A-Za-z0-9_.+]+", "-", stem).strip("-.") or "prototype"
+    return re.sub(r"[^A-Za-z0-9]+", "-", stem).strip("-") or "prototype"

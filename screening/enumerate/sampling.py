@@ -17,13 +17,15 @@ class Draw:
         self.total = total
         self.count = total if wanted is None else min(wanted, total)
         self._seed = seed
+        # Where stretches of unequal length are the longer ones is drawn too, or places in them would be rarer.
+        self._phase = int(_mixed(np.zeros(1, np.uint64), seed + 1)[0]) % max(self.count, 1)
 
     def within(self, start: int, stop: int) -> Int64:
         """The places drawn among [start, stop), ascending."""
         if self.count == self.total or start >= stop:
             return np.arange(start, stop)
         first, last = start * self.count // self.total, (stop - 1) * self.count // self.total
-        stretches = np.arange(max(first - 1, 0), min(last + 2, self.count))
+        stretches = np.arange(max(first - 2, 0), min(last + 2, self.count))
         places = self._places(stretches)
         return places[(places >= start) & (places < stop)]
 
@@ -31,8 +33,8 @@ class Draw:
         """How many of the places drawn lie before this one."""
         if self.count == self.total:
             return place
-        first = max(place * self.count // self.total - 1, 0)
-        return first + int((self._places(np.arange(first, min(first + 3, self.count))) < place).sum())
+        first = max(place * self.count // self.total - 2, 0)
+        return first + int((self._places(np.arange(first, min(first + 4, self.count))) < place).sum())
 
     def _places(self, stretches: Int64) -> Int64:
         low, high = self._bound(stretches), self._bound(stretches + 1)
@@ -42,7 +44,7 @@ class Draw:
     def _bound(self, stretches: Int64) -> Int64:
         """Where stretches begin, without a product that overflows."""
         whole, rest = divmod(self.total, self.count)
-        return stretches * whole + stretches * rest // self.count
+        return stretches * whole + (stretches * rest + self._phase) // self.count
 
 
 def _mixed(numbers: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.uint64]:

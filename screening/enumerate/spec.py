@@ -11,20 +11,36 @@ electronegativity = "A B < X"
 tolerance_factor = [0.8, 1.06]
 """
 
+import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
-from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
 from screening.config import Settings
 from screening.enumerate.chemistry import StateSet
 
+T = TypeVar("T")
 State = Annotated[int, Field(ge=-9, le=9)]
-# Files, directories and shells leave these as they are, and so do the programs that read ids.
-LABEL = r"[A-Za-z0-9][A-Za-z0-9_.+]*(-[A-Za-z0-9_.+]+)*"
+# Ids become file names: these characters are safe in file systems, shells and the programs that read ids.
+LABEL = re.compile(r"[A-Za-z0-9]+([_.+-][A-Za-z0-9]+)*")
 
 
-Names = Annotated[tuple[str, ...], Field(min_length=1)]
+def _not_empty(items: tuple[T, ...]) -> tuple[T, ...]:
+    """A bound on the length would be missed too, as a second error, when an item is wrong."""
+    if not items:
+        raise ValueError("expected at least one item")
+    return items
+
+
+def _plain(label: str) -> str:
+    if not LABEL.fullmatch(label):
+        raise ValueError("expected letters, digits and _ . + - between them")
+    return label
+
+
+Names = Annotated[tuple[str, ...], AfterValidator(_not_empty)]
+States = Annotated[tuple[State, ...], AfterValidator(_not_empty)]
 
 
 class PrototypeSettings(Settings):
@@ -40,10 +56,10 @@ class PrototypeSettings(Settings):
 
     name: str | None = None
     file: Path | None = None
-    label: Annotated[str, Field(pattern=f"^{LABEL}$")] | None = None
+    label: Annotated[str, AfterValidator(_plain)] | None = None
     sites: dict[str, Names] = Field(default_factory=dict)
     parameters: dict[str, FiniteFloat] = Field(default_factory=dict)
-    states: dict[str, Annotated[tuple[State, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    states: dict[str, States] = Field(default_factory=dict)
     charge_neutral: bool | None = None
     repeat_elements: bool | None = None
     electronegativity: str | None = None
@@ -72,13 +88,13 @@ class Specification(Settings):
     sites of a crystal. `volume_scale` multiplies the predicted volumes.
     """
 
-    prototype: Annotated[tuple[PrototypeSettings, ...], Field(min_length=1)]
+    prototype: Annotated[tuple[PrototypeSettings, ...], AfterValidator(_not_empty)]
     max_crystals: PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     charge_neutral: bool = True
     repeat_elements: bool = False
     oxidation_states: StateSet = StateSet.ICSD
-    states: dict[str, tuple[State, ...]] = Field(default_factory=dict)
+    states: dict[str, States] = Field(default_factory=dict)
     exclude: tuple[str, ...] = ()
     groups: dict[str, Names] = Field(default_factory=dict)
     volume_scale: Annotated[float, Field(ge=0.5, le=2.0)] = 1.0

@@ -96,7 +96,8 @@ def expanded(number: int, orbits: Sequence[Orbit], parameters: Mapping[str, floa
             )
     cell = np.array(PRIMITIVE[symbol], np.float64)
     reduced, kept = _within(fractional @ np.linalg.inv(cell), orbit_of, round(1 / abs(np.linalg.det(cell))))
-    return Expanded(cell @ conventional, reduced, kept)
+    # Adding zero makes -0 a 0.
+    return Expanded(cell @ conventional + 0.0, reduced, kept)
 
 
 def conventional_cell(number: int, parameters: Mapping[str, float]) -> Float64:

@@ -1,5 +1,6 @@
 """`screening enumerate` as a user runs it: output, errors in words, interruption, what is loaded."""
 
+import itertools
 import re
 import signal
 import subprocess
@@ -8,12 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
+from specifications import enumerated, of
 
 from screening import config
+from screening.config import Settings
 from screening.crystals.packed import PackedCrystals
 from screening.crystals.read import read
+from screening.crystals.write import write
 from screening.enumerate.enumeration import Enumeration
-from screening.enumerate.spec import Specification
+from screening.enumerate.spec import PrototypeSettings, Specification
 from screening.errors import InputError
 
 pytestmark = pytest.mark.native
@@ -171,3 +175,27 @@ def test_it_loads_neither_torch_nor_pymatgen(salts: Path, tmp_path: Path) -> Non
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "wrote 20 crystals" in ran.stdout
     assert ran.stderr.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("header", "schema"), [("| key | default | meaning |", Specification), ("| key | meaning |", PrototypeSettings)]
+)
+def test_the_page_names_every_key(root: Path, header: str, schema: type[Settings]) -> None:
+    lines = (root / "docs/enumerate.md").read_text(encoding="utf-8").splitlines()
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[lines.index(header) + 2 :])
+    assert [row.split("|")[1].strip(" `") for row in rows] == list(schema.model_fields)
+
+
+def test_the_specification_on_the_page_is_one(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (root / "docs/enumerate.md").read_text(encoding="utf-8")
+    (tmp_path / "spec.toml").write_text(text.split("```toml\n")[1].split("```")[0])
+    monkeypatch.chdir(tmp_path)
+    (crystal,) = enumerated(of("inverse-spinel", A="Zn", B="Fe", X="O"))
+    write([crystal], tmp_path / "my-structure.cif", format="cif")
+    (tmp_path / "my-structure.cif" / "inverse-spinel-ZnFe2O4.cif").rename(tmp_path / "one.cif")
+    (tmp_path / "my-structure.cif").rmdir()
+    (tmp_path / "one.cif").rename(tmp_path / "my-structure.cif")
+    enumeration = Enumeration(config.load(Specification, "spec.toml"), "spec.toml")
+    perovskites, mine = enumeration.count()
+    assert perovskites.distinct > 100
+    assert mine.assignments == 3

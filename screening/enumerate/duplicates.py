@@ -49,9 +49,9 @@ class Duplicates:
     def firsts(self, index: int, elements: UInt8) -> Bool:
         """Which of these accepted assignments of a space are the first of their crystal."""
         first = np.ones(len(elements), np.bool_)
-        patterns = _patterns_in(elements)
+        own = {image.pattern: _of_pattern(elements, image.pattern) for image in self._images[index]}
         for image in self._images[index]:
-            rows = np.flatnonzero(first & (patterns == image.pattern).all(axis=1))
+            rows = np.flatnonzero(first & own[image.pattern])
             theirs = elements[rows][:, list(image.sources)]
             earlier = _earlier(theirs, elements[rows]) if image.other == index else np.ones(len(rows), np.bool_)
             earlier[earlier] = self._spaces[image.other].accepts(theirs[earlier])
@@ -130,12 +130,14 @@ def _colours(pattern: Pattern) -> list[int]:
     return [numbered[first] for first in pattern]
 
 
-def _patterns_in(elements: UInt8) -> npt.NDArray[np.uint8]:
-    """The pattern of each assignment."""
-    found = np.empty(elements.shape, np.uint8)
-    for s in range(elements.shape[1]):
-        found[:, s] = (elements[:, : s + 1] == elements[:, s, None]).argmax(axis=1)
-    return found
+def _of_pattern(elements: UInt8, pattern: Pattern) -> Bool:
+    """Which assignments repeat elements in just this way."""
+    fits = np.ones(len(elements), np.bool_)
+    for s, first in enumerate(pattern):
+        for t in range(s):
+            equal = elements[:, s] == elements[:, t]
+            fits &= equal if pattern[t] == first else ~equal
+    return fits
 
 
 def _earlier(theirs: UInt8, ours: UInt8) -> Bool:

@@ -282,6 +282,14 @@ def test_a_file_that_is_a_prototype_by_name_gives_no_crystal_twice(tmp_path: Pat
     assert list(both.ids) == ["spinel-MgAl2O4", "spinel-ZnAl2O4", "mine-CdAl2O4"]
 
 
+def test_a_file_with_an_element_of_unknown_size_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fluoride.xyz"
+    first = enumerated(of("rock-salt", A="Na", X="F"))[0]
+    write([Crystal("x", np.array([88, 9], np.uint8), first.positions, first.lattice)], path, format="extxyz")
+    with pytest.raises(InputError, match="site Ra: no volume is known for Ra, too rare in crystals; leave it out"):
+        enumerated({"file": str(path), "sites": {"F": ["Cl"]}})
+
+
 def test_files_that_cannot_be_prototypes(tmp_path: Path) -> None:
     first = enumerated(of("rock-salt", A="Na", X="Cl"))[0]
     two = tmp_path / "two.xyz"

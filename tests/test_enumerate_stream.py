@@ -117,6 +117,18 @@ def assert_equal(ours: Crystals, theirs: Crystals) -> None:
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), strict=True)
 
 
+def test_it_counts_by_itself() -> None:
+    enumeration = Enumeration(specification(of("rock-salt", A="Na K", X="Cl")), "spec.toml")
+    assert [list(batch.ids) for batch in enumeration.batches()] == [["rock-salt-NaCl", "rock-salt-KCl"]]
+    assert enumeration.total == 2
+
+
+def test_more_assignments_than_can_be_counted_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("screening.enumerate.resolve.MOST_ASSIGNMENTS", 30_000)
+    with pytest.raises(InputError, match=r"4e\+04 assignments are too many to count \(limit 3e\+04\)"):
+        counted(of("perovskite", A="metals", B="metals", X="chalcogens halogens"))
+
+
 def test_a_file_is_the_same_byte_for_byte(tmp_path: Path) -> None:
     files = []
     for atoms in (1 << 16, 997):
@@ -189,7 +201,7 @@ def test_crystals_with_atoms_too_close_are_rejections(tmp_path: Path, monkeypatc
 )
 def test_nothing_left_says_where_it_was_lost(prototype: dict[str, Any], told: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=re.escape(f"spec.toml: no crystal is left; {told}")):
-        write_enumeration(counted(prototype), tmp_path / "out.h5")
+        write_enumeration(Enumeration(specification(prototype), "spec.toml"), tmp_path / "out.h5")
     assert not (tmp_path / "out.h5").exists()
 
 

@@ -64,12 +64,14 @@ class Enumeration:
 
     @property
     def funnels(self) -> list[Funnel]:
-        """What became of each prototype's assignments, after counting."""
+        """What became of each prototype's assignments; counts if nobody has yet."""
+        if not self._counted:
+            self.count()
         return [counted.funnel for counted in self._counted]
 
     @property
     def total(self) -> int:
-        """How many crystals are drawn, after counting."""
+        """How many crystals are drawn."""
         return sum(funnel.drawn for funnel in self.funnels)
 
     def count(self, progress: Callable[[int], object] = lambda assignments: None) -> list[Funnel]:
@@ -83,7 +85,7 @@ class Enumeration:
             tested += space.size
             self._counted.append(counted)
         self._draw()
-        return self.funnels
+        return [counted.funnel for counted in self._counted]
 
     def batches(self) -> Iterator[Crystals]:
         """Build the crystals that were drawn, in order."""
@@ -122,6 +124,8 @@ class Enumeration:
 
     def _drawn(self, index: int) -> Iterator[UInt8]:
         """The drawn assignments of one space, block by block; blocks of which none is drawn are not tested again."""
+        if not self._counted:
+            self.count()
         whole, own = self._whole, self._own(index)
         offset = sum(self._own(earlier).count for earlier in range(index))
         start = 0
@@ -144,7 +148,7 @@ def write_enumeration(
     rejections: Path | None = None,
     progress: Callable[[Tally], object] = lambda tally: None,
 ) -> Tally:
-    """Check the crystals of a counted enumeration and write them to one output, as `pack` does."""
+    """Check the crystals of an enumeration and write them to one output, as `pack` does."""
     if enumeration.total == 0:
         raise InputError(f"{enumeration.origin}: no crystal is left; {_where_lost(enumeration.funnels)}")
     return pack_batches(

@@ -11,7 +11,7 @@ from screening.enumerate.charges import Balance, States, balance
 from screening.enumerate.chemistry import StateSet, electronegativities, oxidation_states
 from screening.enumerate.from_file import prototype_in
 from screening.enumerate.prototype import Prototype
-from screening.enumerate.selection import require_groups, selected
+from screening.enumerate.selection import require_groups, require_volume, selected
 from screening.enumerate.space import Space
 from screening.enumerate.spec import PrototypeSettings, Specification
 from screening.enumerate.tolerance import tolerance_window
@@ -20,7 +20,7 @@ from screening.errors import InputError
 UInt8 = npt.NDArray[np.uint8]
 
 # Counting through more than this takes hours.
-MOST_ASSIGNMENTS = 10**12
+MOST_ASSIGNMENTS = 10**11
 
 
 def spaces_of(specification: Specification) -> list[Space]:
@@ -66,7 +66,7 @@ def _space(label: str, prototype: Prototype, settings: PrototypeSettings, specif
     )
     if space.size > MOST_ASSIGNMENTS:
         raise InputError(
-            f"{space.size:.0e} assignments are too many to count through (limit 1e12); list fewer elements"
+            f"{space.size:.0e} assignments are too many to count (limit {MOST_ASSIGNMENTS:.0e}); list fewer elements"
         )
     return space
 
@@ -83,6 +83,7 @@ def _elements(prototype: Prototype, settings: PrototypeSettings, specification: 
                 f"site {site} has no elements (its sites are {prototype.pattern}); add sites.{site} = [...]"
             )
         if names is None:
+            require_volume(prototype.original[s], place=f"site {site}")
             listed.append(np.array([prototype.original[s]], np.uint8))
             continue
         chosen = [z for z in selected(names, specification.groups, place=f"sites.{site}") if z not in excluded]

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping
 
-from screening.crystals.elements import NUMBER_OF
+from screening.crystals.elements import NUMBER_OF, SYMBOLS
 from screening.enumerate.chemistry import GROUPS
 from screening.enumerate.volumes import fitted_lengths
 from screening.errors import InputError
@@ -27,6 +27,12 @@ def selected(names: Iterable[str], groups: Groups, *, place: str, within: tuple[
     return [z for z in chosen if z not in dropped]
 
 
+def require_volume(number: int, *, place: str) -> None:
+    """Refuse an element that crystals of unknown size would come from."""
+    if not fitted_lengths().known[number]:
+        raise InputError(f"{place}: no volume is known for {SYMBOLS[number]}, too rare in crystals; leave it out")
+
+
 def require_groups(groups: Groups) -> None:
     """Refuse groups whose names are taken or whose members are unknown."""
     for name, members in groups.items():
@@ -37,10 +43,7 @@ def require_groups(groups: Groups) -> None:
 
 def _members(name: str, groups: Groups, place: str, within: tuple[str, ...]) -> list[int]:
     if name in NUMBER_OF:
-        if not fitted_lengths().known[NUMBER_OF[name]]:
-            raise InputError(
-                f"{place}: no volume is known for {name}, of which there are too few crystals; leave it out"
-            )
+        require_volume(NUMBER_OF[name], place=place)
         return [NUMBER_OF[name]]
     if name in GROUPS:
         return [NUMBER_OF[symbol] for symbol in GROUPS[name]]

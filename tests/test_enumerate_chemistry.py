@@ -235,6 +235,14 @@ def test_the_window_keeps_what_some_combination_puts_into_it(low: float, width: 
         assert (crystal.id in kept) == any(low <= t <= low + width for t in factors)
 
 
+def test_radii_can_be_given() -> None:
+    tin = of("perovskite", A="Cs", B="Sn Pb", X="I", tolerance_factor=[0.8, 1.0])
+    assert list(enumerated(tin).ids) == ["perovskite-CsPbI3"]
+    assert list(enumerated(tin, radii={"Sn+2": 1.1}).ids) == ["perovskite-CsSnI3", "perovskite-CsPbI3"]
+    with pytest.raises(InputError, match="radii: 'Sn2' is no ion; write an element and its charge"):
+        enumerated(tin, radii={"Sn2": 1.1})
+
+
 def test_only_perovskites_have_a_factor() -> None:
     with pytest.raises(InputError, match="prototype rock-salt has no tolerance factor"):
         counted(of("rock-salt", A="Na", X="Cl", tolerance_factor=[0.8, 1.0]))

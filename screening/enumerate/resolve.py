@@ -1,5 +1,6 @@
 """A specification to spaces: prototypes found, elements listed, tests prepared; what does not fit is named."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from screening.enumerate.spec import PrototypeSettings, Specification
 from screening.enumerate.tolerance import tolerance_window
 from screening.errors import InputError
 
+_ION = re.compile(r"([A-Z][a-z]?)([+-][1-9])")
 UInt8 = npt.NDArray[np.uint8]
 
 # Counting through more than this takes hours.
@@ -26,6 +28,7 @@ MOST_ASSIGNMENTS = 10**11
 def spaces_of(specification: Specification) -> list[Space]:
     """Prepare every prototype of a specification, in its order."""
     require_groups(specification.groups)
+    _radii(specification)
     spaces = []
     for settings in specification.prototype:
         prototype = _prototype(settings)
@@ -54,7 +57,7 @@ def _space(label: str, prototype: Prototype, settings: PrototypeSettings, specif
         raise InputError("tolerance_factor and states need oxidation states; set charge_neutral = true for it")
     window = None
     if settings.tolerance_factor is not None and charges is not None:
-        window = tolerance_window(prototype, settings.tolerance_factor, charges)
+        window = tolerance_window(prototype, settings.tolerance_factor, charges, _radii(specification))
     space = Space(
         label=label,
         prototype=prototype,
@@ -112,6 +115,17 @@ def _balance(
         ]
 
     return balance(prototype.units, by_site(every), by_site(usual))
+
+
+def _radii(specification: Specification) -> dict[tuple[int, int], float]:
+    """The radii that a specification gives, by element and charge."""
+    found = {}
+    for ion, radius in specification.radii.items():
+        match = _ION.fullmatch(ion)
+        if match is None or match[1] not in NUMBER_OF:
+            raise InputError(f'radii: {ion!r} is no ion; write an element and its charge, such as "Sn+2" = 1.1')
+        found[NUMBER_OF[match[1]], int(match[2])] = radius
+    return found
 
 
 def _order(text: str | None, prototype: Prototype, elements: Sequence[UInt8]) -> tuple[tuple[int, int], ...]:

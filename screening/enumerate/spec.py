@@ -84,7 +84,8 @@ class Specification(Settings):
     Of more than `max_crystals` (of all, or of a prototype), that many are drawn evenly, as `seed` says.
     `charge_neutral`: each site can have one oxidation state of its element so that the charges add up to nothing.
     `oxidation_states` is the set these are taken from, `states` replaces those of an element. `exclude` takes elements
-    out of all sites, `groups` are further groups of elements by name. `repeat_elements` lets an element be on several
+    out of all sites, `groups` are further groups of elements by name. `radii` are those of ions, such as `Sn+2`, for
+    tolerance factors. `repeat_elements` lets an element be on several
     sites of a crystal. `volume_scale` multiplies the predicted volumes.
     """
 
@@ -96,5 +97,6 @@ class Specification(Settings):
     oxidation_states: StateSet = StateSet.ICSD
     states: dict[str, States] = Field(default_factory=dict)
     exclude: tuple[str, ...] = ()
+    radii: dict[str, PositiveFloat] = Field(default_factory=dict)
     groups: dict[str, Names] = Field(default_factory=dict)
     volume_scale: Annotated[float, Field(ge=0.5, le=2.0)] = 1.0

@@ -2,10 +2,12 @@
 
 Radii are Shannon's, for twelve neighbours of the large cation and six of the anion and of the small cations, of whose
 radii the mean is taken. Where no radius is listed for that many neighbours, the one for the nearest number is taken.
-An assignment passes when a neutral combination of states puts it into the window; an ion without any radius never does.
+An assignment passes when a neutral combination of states puts it into the window; an ion without any radius, such as
+Sn+2, never does.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,19 +59,28 @@ class ToleranceWindow:
         return kept
 
 
-def tolerance_window(prototype: Prototype, window: tuple[float, float], balance: Balance) -> ToleranceWindow:
-    """Prepare the radii of all combinations of a prototype that has a large and a small cation."""
+def tolerance_window(
+    prototype: Prototype,
+    window: tuple[float, float],
+    balance: Balance,
+    given: Mapping[tuple[int, int], float] | None = None,
+) -> ToleranceWindow:
+    """Prepare the radii of all combinations of a prototype that has a large and a small cation.
+
+    `given` are radii by element and charge that go before Shannon's.
+    """
     roles = prototype.roles
     if roles is None:
         raise InputError(
             f"prototype {prototype.name} has no tolerance factor, which is of perovskites and their kin; leave it out"
         )
     sites = prototype.sites
+    own = given or {}
     place = {roles.large: LARGE} | dict.fromkeys((*roles.small, roles.anion), SMALL)
     radii = np.full((len(balance.combinations), len(sites), len(SYMBOLS)), np.nan)
     for s, site in enumerate(sites):
         for charge in np.unique(balance.combinations[:, s]).tolist():
-            each = [ionic_radius(z, charge, place[site]) for z in range(len(SYMBOLS))]
+            each = [own.get((z, charge)) or ionic_radius(z, charge, place[site]) for z in range(len(SYMBOLS))]
             radii[balance.combinations[:, s] == charge, s] = each
     return ToleranceWindow(
         *window,

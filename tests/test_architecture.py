@@ -20,7 +20,7 @@ LAYERS = (
     ("errors", "config", "machine", "locking"),
     ("ops",),
     ("crystals", "predictions", "runs.plan"),
-    ("store",),
+    ("store", "enumerate"),
     ("graphs", "query", "report"),
     ("models", "pretrained"),
     ("training", "inference"),

@@ -89,7 +89,7 @@ def pack(
     if workers is None:
         small = total is not None and total < SMALL_BYTES
         workers = 1 if small else min(machine.processors().allowed, MOST_WORKERS)
-    with _progress(total, quiet=quiet) as show:
+    with packing_progress(total, quiet=quiet) as show:
 
         def progress(tally: "Tally") -> None:
             context.obj.check()
@@ -109,14 +109,17 @@ def pack(
 
 
 @contextlib.contextmanager
-def _progress(total_bytes: int | None, *, quiet: bool) -> Iterator[Callable[["Tally"], None]]:
-    """Show how far a run is, on standard error: a bar on a terminal, now and then a line elsewhere."""
+def packing_progress(total: int | None, *, quiet: bool) -> Iterator[Callable[["Tally"], None]]:
+    """Show how far a run is, on standard error: a bar on a terminal, now and then a line elsewhere.
+
+    `total` is what the weights of all batches add up to, where that is known.
+    """
     if quiet:
         yield lambda tally: None
     elif not sys.stderr.isatty():
         yield _plain_lines()
     else:
-        with _bar(total_bytes) as update:
+        with _bar(total) as update:
             yield update
 
 
@@ -137,15 +140,15 @@ def _plain_lines() -> Callable[["Tally"], None]:
 
 
 @contextlib.contextmanager
-def _bar(total_bytes: int | None) -> Iterator[Callable[["Tally"], None]]:
+def _bar(total: int | None) -> Iterator[Callable[["Tally"], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     start = time.monotonic()
-    remaining = [BarColumn(), TimeRemainingColumn()] if total_bytes else []
+    remaining = [BarColumn(), TimeRemainingColumn()] if total else []
     columns = [SpinnerColumn(), TextColumn("{task.description}"), *remaining, TimeElapsedColumn()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading", total=total_bytes)
+        task = bar.add_task("reading", total=total)
 
         def update(tally: "Tally") -> None:
             rate = tally.read / max(time.monotonic() - start, 1e-9)

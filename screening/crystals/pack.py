@@ -75,13 +75,30 @@ def pack(
     Without `to`, the output's name tells. `rejections` names a CSV file for the rejections, which a packed file
     holds anyway. `progress` is called after every batch. An older output is replaced once the new one is whole.
     """
+    _require_output(Path(output), inputs, to or kind_of(Path(output)))
+    ours = [path for path in (output, rejections) if path is not None]
+    with contextlib.closing(read_batches(inputs, limits=limits, workers=workers, ignore=ours)) as batches:
+        return pack_batches(
+            batches, output, to=to, limits=limits, inputs=inputs, rejections=rejections, progress=progress
+        )
+
+
+def pack_batches(
+    batches: Iterable[ReadBatch],
+    output: str | os.PathLike[str],
+    *,
+    to: str | None = None,
+    limits: Limits | None = None,
+    inputs: Sequence[str | os.PathLike[str]] = (),
+    rejections: str | os.PathLike[str] | None = None,
+    progress: Callable[[Tally], object] = lambda tally: None,
+) -> Tally:
+    """Write batches that were checked already, as `pack` does; `limits` and `inputs` say how and where from."""
     target, listed = Path(output), None if rejections is None else Path(rejections)
     to = to or kind_of(target)
     _require_output(target, inputs, to)
     tally = Tally()
-    ours = [path for path in (target, listed) if path is not None]
-    batches = read_batches(inputs, limits=limits, workers=workers, ignore=ours)
-    with contextlib.closing(batches), _RejectionList(listed) as noted:
+    with _RejectionList(listed) as noted:
         counted = _counted(batches, tally, noted.note, progress)
         if to == PACKED:
             with PackedWriter(target, limits=limits, inputs=[os.fspath(path) for path in inputs]) as writer:

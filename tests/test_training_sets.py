@@ -12,13 +12,13 @@ from made import made_crystals
 
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
+from screening.crystals.formulas import reduced_formulas
 from screening.errors import InputError
 from screening.graphs import Neighbors, pack_graphs
 from screening.models.graph_tensors import GraphTensors
 from screening.predictions import Target
 from screening.training.batching import epoch_batches, ordered_batches, prefetched
 from screening.training.config import SplitSettings
-from screening.training.formulas import reduced_formulas
 from screening.training.labelled import LabelledGraphs
 from screening.training.splits import Split, split_in_folds, split_once
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from screening.crystals.batch import Crystals, Int32
 from screening.crystals.crystal import Float64, UInt8
+from screening.crystals.formulas import reduced_formulas
 from screening.errors import InputError
 from screening.graphs import Graphs, Neighbors, graph_batches
 from screening.models.graph_tensors import GraphTensors
 from screening.predictions import Target
-from screening.training.formulas import reduced_formulas
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]

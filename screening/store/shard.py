@@ -1,0 +1,235 @@
+"""One shard file: what was predicted for a range of rows, whole or not there, readable by any HDF5 library.
+
+The name tells the rows: `rows-000000000000-000000010000.h5` holds rows [0, 10000) of the packed input, so a listing of
+the folder says what is done. A file is made in memory and written in one go under another name, synchronised and
+renamed: HDF5 never meets a full disk, and a killed writer leaves nothing under the name. Names under way carry a random
+part, because a worker that was given up may still be writing the same rows.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from screening.crystals.version import code_version
+from screening.errors import FileFormatError, InputError, ResourceError
+from screening.store.rows import Failure as Failure
+from screening.store.rows import ShardRows as ShardRows
+from screening.store.rows import columns_of, hash_of, rows_of
+from screening.store.schema import (
+    COLUMNS,
+    EMBEDDING,
+    FAILURE_COLUMNS,
+    SCHEMA_VERSION,
+    SHARD_FORMAT,
+    STATUS_DTYPE,
+    Array,
+    plain_attributes,
+    target_column,
+    write_attributes,
+)
+from screening.store.schema import Stamp as Stamp
+
+NAME = re.compile(r"rows-(\d{12})-(\d{12})\.h5")
+PART = re.compile(rf"{NAME.pattern}\.[0-9a-f]{{8}}\.part")
+CURE = "remove it and give the same `screening screen` command again: these rows alone are predicted anew"
+# Whatever a damaged or foreign file makes h5py, or what reads from it, raise.
+UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, InputError)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Troubles of the machine or its network, of which a file is innocent.
+_PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def shard_name(start: int, stop: int) -> str:
+    """The name of the file for rows [start, stop)."""
+    return f"rows-{start:012d}-{stop:012d}.h5"
+
+
+def shard_ranges(folder: Path) -> list[tuple[int, int, Path]]:
+    """List start, stop and path of every shard in a folder, in the order of rows; all other names are passed over."""
+    found = []
+    for entry in _listed(folder):
+        name = NAME.fullmatch(entry)
+        if name and int(name[1]) < int(name[2]):
+            found.append((int(name[1]), int(name[2]), folder / entry))
+    return sorted(found)
+
+
+def sweep_parts(folder: Path) -> int:
+    """Remove what killed writers left in a folder and tell how many files; a writer at work fails and leaves none."""
+    left = [folder / entry for entry in _listed(folder) if PART.fullmatch(entry)]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return len(left)
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror}); expected a folder of shards") from error
+
+
+# --- writing --------------------------------------------------------------------------------------------------
+
+
+def write_shard(folder: Path, rows: ShardRows, stamp: Stamp, *, timing: Mapping[str, float], worker: str = "") -> Path:
+    """Write rows to their file in a folder; it is there when this returns, whatever happens to the machine then.
+
+    A file of the same rows is replaced. `timing` (seconds by stage) and `worker` say how it came about and are in no
+    hash.
+    """
+    columns = columns_of(rows, stamp.targets)
+    identity = _identity(rows.start, rows.stop, stamp)
+    attributes = identity | {"sha256": hash_of(json.dumps(identity, sort_keys=True), columns)}
+    circumstances = {"timing": json.dumps(dict(timing), sort_keys=True), "worker": worker, "written": time.time()}
+    circumstances["code_version"] = code_version()
+    image = _image(columns, attributes | circumstances, stamp)
+    return _written_whole(folder / shard_name(rows.start, rows.stop), image)
+
+
+def _identity(start: int, stop: int, stamp: Stamp) -> dict[str, Any]:
+    return {"format": SHARD_FORMAT, "schema_version": SCHEMA_VERSION, "start": start, "stop": stop} | stamp.attributes()
+
+
+def _image(columns: Mapping[str, Array], attributes: Mapping[str, object], stamp: Stamp) -> bytes:
+    """An HDF5 file as bytes."""
+    units = {column.name: {"unit": column.unit} for column in (*COLUMNS, *FAILURE_COLUMNS)}
+    units |= {target_column(t.name): {"unit": t.unit, "kind": t.kind, "scale": t.scale} for t in stamp.targets}
+    units[EMBEDDING] = {"unit": "1"}
+    with h5py.File("shard", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
+        write_attributes(file, attributes)
+        for name, values in columns.items():
+            dtype = STATUS_DTYPE if name == "status" else values.dtype
+            # Shuffled bytes of one column compress well enough to halve what a network file system has to take.
+            filters = {"chunks": values.shape, "shuffle": True, "compression": "gzip", "compression_opts": 1}
+            dataset = file.create_dataset(name, data=values, dtype=dtype, **(filters if values.size else {}))
+            write_attributes(dataset, units[name])
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def _written_whole(path: Path, image: bytes) -> Path:
+    part = path.with_name(f"{path.name}.{os.urandom(4).hex()}.part")
+    try:
+        try:
+            with part.open("xb", buffering=0) as file:
+                left = memoryview(image)
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        _synchronise(path.parent)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise ResourceError(f"{path}: the disk is full or a limit was reached; free some space, go on") from error
+        raise ResourceError(f"{path}: cannot be written ({error}); check the folder and its permissions") from error
+    return path
+
+
+def _synchronise(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# --- reading --------------------------------------------------------------------------------------------------
+
+
+class ShardFile:
+    """A shard to read from, a context manager: its rows and stamp at once, its columns when asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with contextlib.ExitStack() as undo, explained(path, "open"):
+            self._file = h5py.File(path, "r", locking=False)
+            undo.callback(self._file.close)
+            self.attributes = plain_attributes(self._file)
+            self._require_format()
+            self.start, self.stop = int(self.attributes["start"]), int(self.attributes["stop"])
+            self.stamp = Stamp.of(self.attributes)
+            undo.pop_all()
+        if path.name != shard_name(self.start, self.stop):
+            self.close()
+            raise FileFormatError(f"{path}: holds rows {self.start} to {self.stop}, which its name denies; {CURE}")
+
+    @property
+    def dtypes(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+        """The type and shape of each column, without reading it."""
+        with explained(self.path, "read"):
+            return {name: (self._file[name].dtype, self._file[name].shape) for name in self._names()}
+
+    def columns(self) -> dict[str, Array]:
+        """Read all columns, and refuse them if their hash is not the one that was written."""
+        with explained(self.path, "read"):
+            columns = {name: self._file[name][()] for name in self._names()}
+            identity = json.dumps(_identity(self.start, self.stop, self.stamp), sort_keys=True)
+            found, expected = hash_of(identity, columns), self.attributes["sha256"]
+            if found != expected:
+                raise ValueError(f"its columns have SHA-256 {found}, expected {expected}")
+            return columns
+
+    def column(self, name: str) -> Array | None:
+        """Read one column as it is, unverified; None if there is none of that name."""
+        with explained(self.path, "read"):
+            return self._file[name][()] if name in self._file else None
+
+    def close(self) -> None:
+        """Close the file; columns read from it stay."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _names(self) -> list[str]:
+        names = [column.name for column in COLUMNS] + [target_column(target.name) for target in self.stamp.targets]
+        names += [EMBEDDING] if EMBEDDING in self._file else []
+        return names + [column.name for column in FAILURE_COLUMNS]
+
+    def _require_format(self) -> None:
+        found, version = self.attributes.get("format"), self.attributes.get("schema_version")
+        if found != SHARD_FORMAT:
+            raise ValueError(f"format {found!r}, expected {SHARD_FORMAT!r}")
+        if version != SCHEMA_VERSION:
+            raise FileFormatError(
+                f"{self.path}: written with schema version {version}, this release reads {SCHEMA_VERSION}; use the "
+                "release of crystal-screening that the run was started with"
+            )
+
+
+def read_shard(path: Path) -> ShardRows:
+    """Read a shard and verify its hash."""
+    with ShardFile(path) as file:
+        columns = file.columns()
+        with explained(path, "read"):
+            return rows_of(columns, file.stamp.targets)
+
+
+@contextlib.contextmanager
+def explained(path: Path, verb: str) -> Iterator[None]:
+    """Turn whatever a damaged shard raises into an error that names it and the cure."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError) as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check that it is there") from error
+    except UNREADABLE as error:
+        if getattr(error, "errno", None) in _PASSING:
+            raise ResourceError(
+                f"{path}: cannot be read now ({error}); the file itself may be well: try again"
+            ) from error
+        raise FileFormatError(f"{path}: cannot {verb} it as a shard ({error}); {CURE}") from error

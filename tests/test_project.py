@@ -19,7 +19,7 @@ from screening import errors
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal, Reason
 from screening.crystals.labels import targets_table
-from screening.models import checkpoint
+from screening.models import header
 from screening.ops.edges import EdgeArrays
 from screening.ops.neighbors import neighbor_list
 from screening.training.config import SplitSettings
@@ -124,8 +124,8 @@ def test_the_tables_of_model_files_name_every_field() -> None:
     shown = {
         head: [row[0] for row in table(page("docs/conventions.md"), head, "meaning")] for head in ("field", "card")
     }
-    assert shown == {"field": list(checkpoint._Header.model_fields), "card": list(checkpoint.Card.model_fields)}
-    assert f"`{checkpoint.METADATA_KEY}`" in page("docs/conventions.md")
+    assert shown == {"field": list(header.Header.model_fields), "card": list(header.Card.model_fields)}
+    assert f"`{header.METADATA_KEY}`" in page("docs/conventions.md")
 
 
 def test_the_table_of_splits_names_every_way() -> None:

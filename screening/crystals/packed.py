@@ -6,7 +6,7 @@
     ids, sources, rejections/{ids,sources,reasons,messages}, inputs: groups of `utf8` bytes and `offsets`
 
 Attributes of the file: `format`, `schema_version`, `read` = `accepted` + `rejected`, `atoms`, `limits` (JSON),
-`code_version`.
+`fingerprint` (fingerprint.py says of what), `code_version`.
 Every column is chunked, shuffled, compressed and checksummed (columns.py). A file exists exactly when it is whole:
 it is written under another name, synchronised and renamed. Nothing in it depends on the time or on worker counts.
 """
@@ -24,6 +24,7 @@ import numpy as np
 from screening.crystals.batch import Crystals
 from screening.crystals.columns import StoredText
 from screening.crystals.crystal import Crystal, Reason, Rejection
+from screening.crystals.fingerprint import Fingerprint
 from screening.crystals.text import SURROGATES
 from screening.crystals.validate import Limits
 from screening.errors import FileFormatError, InputError, ResourceError
@@ -36,6 +37,7 @@ REJECTION_FIELDS = ("ids", "sources", "reasons", "messages")
 NAMELESS = "%"
 # Chunks of a column that stay decompressed: the one that two neighbouring reads share, and some to spare.
 CHUNK_CACHE_BYTES = 2 << 20
+REJECTIONS_AT_ONCE = 8192
 # Whatever a damaged or foreign file makes h5py raise.
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
 
@@ -78,6 +80,18 @@ class PackedCrystals(Sequence[Crystal]):
         """The paths that the file was made from, as they were given."""
         with self._explained("read"):
             return list(self._text["inputs"].read(0, None))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the crystals and rejections; files of earlier releases lack it and are read through for it."""
+        if "fingerprint" in self.attributes:
+            return str(self.attributes["fingerprint"])
+        found = Fingerprint()
+        for batch in self.batches():
+            found.add(batch)
+        for start in range(0, self.rejected, REJECTIONS_AT_ONCE):
+            found.add(Crystals.of([]), self.rejections(start, start + REJECTIONS_AT_ONCE))
+        return found.hexdigest()
 
     def rejections(self, start: int = 0, stop: int | None = None) -> list[Rejection]:
         """The refused crystals, or those of a range, in the order they were read."""

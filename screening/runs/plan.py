@@ -13,8 +13,10 @@ place. Parts are eighths, not halves: each level costs the life of a worker, or 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum
 from itertools import pairwise
+
+from screening.predictions import FailureReason
 
 PARTS = 8
 STRIKES = 2
@@ -32,11 +34,11 @@ LONGEST_TICK_S = 5.0
 Cut = Callable[[int, int], int]
 
 
-class Loss(StrEnum):
-    """How rows cost a worker its life. The values are reasons in stores: add, never rename."""
+class Loss(Enum):
+    """How rows cost a worker its life, and the reason that a verdict has for it."""
 
-    KILLED = "killed_worker"
-    HUNG = "timed_out"
+    KILLED = FailureReason.KILLED_WORKER
+    HUNG = FailureReason.TIMED_OUT
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -60,7 +62,7 @@ class Rows:
 class Verdict:
     """What is recorded of a crystal that no worker survives: a reason to count by and a sentence."""
 
-    reason: str
+    reason: FailureReason
     message: str
 
 

@@ -1,0 +1,168 @@
+"""Small screens: an untrained model in a file, packed crystals, and crystals that harm whoever predicts them.
+
+Worker processes import this module by its name; what is here must not depend on pytest.
+"""
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from made import made_batch
+
+from screening.crystals.batch import Crystals
+from screening.crystals.crystal import Rejection
+from screening.crystals.packed_writer import PackedWriter
+from screening.predictions import Target
+from screening.runs.isolate import Float64
+from screening.runs.stages import Stages
+from screening.runs.worker import Job, Predictor, load_predictor, model_hash
+from screening.store.schema import Stamp
+
+TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV"))
+HOG_BYTES = 64 << 20
+
+# Elements that no made crystal has; one as the first atom marks a crystal.
+SEGFAULTS, HANGS, HOGS, RAISES, IS_NAN, OVERFLOWS, TOO_LARGE, SLOW = 99, 100, 101, 102, 103, 104, 105, 106
+
+
+def saved_model(path: Path, *, seed: int = 0, targets: Sequence[Target] = TARGETS) -> Path:
+    """Write a small untrained model."""
+    import torch
+
+    from screening.models import checkpoint, registry
+
+    torch.manual_seed(seed)
+    settings = {"width": 8, "convolutions": 1, "hidden": 8, "hidden_layers": 1, "cutoff": 5.0, "max_neighbors": 8}
+    checkpoint.save(registry.build("sieve", settings, targets), path, checkpoint.Card(title="untrained"))
+    return path
+
+
+def marked(crystals: Crystals, marks: Mapping[int, int]) -> Crystals:
+    """Mark crystals, by row, with one of the elements above."""
+    numbers = crystals.numbers.copy()
+    for row, mark in marks.items():
+        numbers[crystals.atom_offsets[row]] = mark
+    return replace(crystals, numbers=numbers)
+
+
+def packed_file(
+    path: Path, count: int = 200, *, marks: Mapping[int, int] | None = None, refused: Sequence[Rejection] = ()
+) -> Path:
+    """Pack made crystals, some of them marked."""
+    with PackedWriter(path) as writer:
+        writer.append(marked(made_batch(count), marks or {}), refused)
+    return path
+
+
+@dataclass
+class Harmful:
+    """A predictor that does what the marks of crystals say, and predicts the others as the real one does."""
+
+    inner: Predictor
+    seconds_per_crystal: float = 0.0
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        return self.inner.targets
+
+    @property
+    def max_atoms(self) -> int:
+        return self.inner.max_atoms
+
+    @property
+    def pool(self) -> Any:
+        return self.inner.pool
+
+    def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
+        time.sleep(self.seconds_per_crystal * len(crystals))
+        first = crystals.numbers[crystals.atom_offsets[:-1]]
+        for mark in set(first.tolist()):
+            self._act(mark)
+        numbers = np.where(crystals.numbers > 98, 1, crystals.numbers).astype(np.uint8)
+        values = self.inner(replace(crystals, numbers=numbers), stages).copy()
+        values[first == IS_NAN] = np.nan
+        values[first == OVERFLOWS, 1] = 1e300
+        return values
+
+    def _act(self, mark: int) -> None:
+        match mark:
+            case 99:
+                os.kill(os.getpid(), signal.SIGSEGV)
+                time.sleep(60)
+            case 100:
+                time.sleep(3600)
+            case 101:
+                _exhaust()
+            case 102:
+                raise ValueError("the crystal\nis cursed")
+            case 105:
+                raise MemoryError
+            case 106:
+                time.sleep(0.2)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def _exhaust() -> None:
+    held = []
+    while True:
+        held.append(np.ones(HOG_BYTES // 8))
+        time.sleep(0.02)
+
+
+def harmful(job: Job) -> Predictor:
+    """Load the model of a job into a predictor that heeds marks."""
+    return Harmful(load_predictor(job))
+
+
+def slow(job: Job) -> Predictor:
+    """The same, a millisecond per crystal."""
+    return Harmful(load_predictor(job), seconds_per_crystal=1e-3)
+
+
+def frozen(job: Job) -> Predictor:
+    """A predictor that holds the interpreter's lock while it hangs, so that the process says nothing more."""
+
+    class Frozen(Harmful):
+        def _act(self, mark: int) -> None:
+            if mark == HANGS:
+                ctypes.PyDLL(None).sleep(3600)
+            super()._act(mark)
+
+    return Frozen(load_predictor(job))
+
+
+def job_of(folder: Path, packed: Path, model: Path, **options: Any) -> Job:
+    """A job whose shards go to a folder, which is made."""
+    from screening.crystals.packed import PackedCrystals
+    from screening.models.header import read_card
+
+    folder.mkdir(exist_ok=True)
+    with PackedCrystals(packed) as file:
+        stamp = Stamp(model_hash(model), file.fingerprint, read_card(model)[1])
+    return Job(folder, packed, model, stamp, **{"threads": 1, **options})
+
+
+@cache
+def predictions_of(packed: Path, model: Path) -> dict[str, dict[str, float]]:
+    """What the model predicts for each id, in one process and one batch after another."""
+    from screening.crystals.packed import PackedCrystals
+    from screening.inference import predict
+    from screening.models import checkpoint
+
+    loaded, _ = checkpoint.load(model)
+    found: dict[str, dict[str, float]] = {}
+    with PackedCrystals(packed) as file:
+        batches = [replace(b, numbers=np.where(b.numbers > 98, 1, b.numbers).astype(np.uint8)) for b in file.batches()]
+    for part in predict(loaded, batches, threads=1):
+        for k, id in enumerate(part.ids):
+            found[id] = {name: float(np.float32(values[k])) for name, values in part.values.items()}
+    return found

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from screening.crystals.batch import Crystals
+from screening.crystals.crystal import Rejection
+from screening.crystals.packed_writer import PackedWriter
 from screening.predictions import Target
+from screening.store.record import INPUT, SHARDS, record_of, write_record
 from screening.store.schema import Stamp, Status
 from screening.store.shard import Failure, ShardRows, write_shard
 
@@ -45,6 +48,25 @@ def predicted(
         failures=[Failure(row, "non_finite_prediction", bad[row]) for row in sorted(bad)],
         embedding=None if embedding is None else embedding.astype(np.float32),
     )
+
+
+def write_run(
+    run: Path,
+    crystals: Crystals,
+    cuts: Iterable[int] = (),
+    *,
+    rejections: Sequence[Rejection] = (),
+    failed: Mapping[int, str] | None = None,
+    width: int = 0,
+    model: str = "made up",
+) -> Path:
+    """Make the folder of a run that has predicted everything and merged nothing."""
+    run.mkdir(parents=True, exist_ok=True)
+    with PackedWriter(run / INPUT) as writer:
+        writer.append(crystals, rejections)
+    write_record(record_of(run, STAMP, run / INPUT, len(crystals), model=model))
+    write_shards(run / SHARDS, crystals, cuts, failed=failed, width=width)
+    return run
 
 
 def write_shards(

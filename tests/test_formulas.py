@@ -1,7 +1,6 @@
 """Formulas as chemists write them: pymatgen's, for any composition."""
 
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +10,9 @@ from pymatgen.core import Composition, Element
 
 from screening.crystals.elements import SYMBOLS
 from screening.crystals.formulas import ELECTRONEGATIVITY, Amounts, conventional_formulas, element_amounts
+
+# pymatgen warns of elements without electronegativity.
+pytestmark = pytest.mark.filterwarnings("ignore:No Pauling electronegativity")
 
 compositions = st.dictionaries(st.integers(1, 118), st.integers(1, 30), min_size=1, max_size=6)
 
@@ -31,17 +33,12 @@ def test_known_formulas(formula: str) -> None:
 
 @given(st.lists(compositions, max_size=8))
 def test_formulas_are_those_of_pymatgen(many: list[dict[int, int]]) -> None:
-    with warnings.catch_warnings():
-        # It warns of elements without electronegativity, of which there are sixteen.
-        warnings.simplefilter("ignore")
-        expected = [Composition({SYMBOLS[z]: n for z, n in made.items()}).reduced_formula for made in many]
+    expected = [Composition({SYMBOLS[z]: n for z, n in made.items()}).reduced_formula for made in many]
     assert conventional_formulas(amounts_of(*many), len(many)) == expected
 
 
 def test_electronegativities_are_those_of_pymatgen() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        expected = [Element(symbol).X for symbol in SYMBOLS[1:]]
+    expected = [Element(symbol).X for symbol in SYMBOLS[1:]]
     assert [x if math.isfinite(x) else None for x in ELECTRONEGATIVITY[1:]] == [
         x if math.isfinite(x) else None for x in expected
     ]

@@ -61,6 +61,7 @@ def assert_equal(ours: ShardRows, expected: ShardRows) -> None:
 # --- what follows from crystals --------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:No Pauling electronegativity")
 def test_rows_say_of_crystals_what_pymatgen_says() -> None:
     rows = ShardRows.of(7, CRYSTALS, TARGETS)
     assert (rows.start, rows.stop, len(rows)) == (7, 47, 40)
@@ -97,7 +98,8 @@ def test_what_was_written_comes_back(tmp_path: Path, width: int) -> None:
         assert file.stamp == STAMP
         assert file.attributes["timing"] == '{"predict": 0.25}'
         assert abs(file.attributes["written"] - time.time()) < 60
-        assert file.dtypes["status"] == (np.uint8, (30,))
+        assert file.embedding_width == width
+        assert file.dtype("formula") == file.column("formula").dtype
 
 
 def test_without_targets_and_with_odd_names(tmp_path: Path) -> None:

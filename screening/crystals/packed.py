@@ -95,6 +95,12 @@ class PackedCrystals(Sequence[Crystal]):
             found.add(Crystals.of([]), self.rejections(start, start + REJECTIONS_AT_ONCE))
         return found.hexdigest()
 
+    def ids(self, start: int = 0, stop: int | None = None) -> Sequence[str]:
+        """The ids of all crystals, or of a range, without the rest of them."""
+        with self._explained("read"):
+            start, stop, _ = slice(start, stop).indices(len(self))
+            return self._text["ids"].read(start, max(start, stop))
+
     def rejections(self, start: int = 0, stop: int | None = None) -> list[Rejection]:
         """The refused crystals, or those of a range, in the order they were read."""
         with self._explained("read"):

@@ -19,6 +19,7 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
+from screening.crystals.columns import FILTERS
 from screening.crystals.version import code_version
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.store.rows import Failure as Failure
@@ -109,9 +110,9 @@ def _image(columns: Mapping[str, Array], attributes: Mapping[str, object], stamp
         write_attributes(file, attributes)
         for name, values in columns.items():
             dtype = STATUS_DTYPE if name == "status" else values.dtype
-            # Shuffled bytes of one column compress well enough to halve what a network file system has to take.
-            filters = {"chunks": values.shape, "shuffle": True, "compression": "gzip", "compression_opts": 1}
-            dataset = file.create_dataset(name, data=values, dtype=dtype, **(filters if values.size else {}))
+            # One chunk: a file is small, and the checksum of a chunk guards a column that is read alone.
+            filters = {"chunks": values.shape, **FILTERS} if values.size else {}
+            dataset = file.create_dataset(name, data=values, dtype=dtype, **filters)
             write_attributes(dataset, units[name])
         file.flush()
         return bytes(file.id.get_file_image())
@@ -166,10 +167,16 @@ class ShardFile:
             raise FileFormatError(f"{path}: holds rows {self.start} to {self.stop}, which its name denies; {CURE}")
 
     @property
-    def dtypes(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-        """The type and shape of each column, without reading it."""
+    def embedding_width(self) -> int:
+        """How many numbers the embedding of a crystal has; 0 if there are none."""
         with explained(self.path, "read"):
-            return {name: (self._file[name].dtype, self._file[name].shape) for name in self._names()}
+            return int(self._file[EMBEDDING].shape[1]) if EMBEDDING in self._file else 0
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """The type of a column, without reading it."""
+        with explained(self.path, "read"):
+            found: np.dtype[Any] = self._file[name].dtype
+            return found
 
     def columns(self) -> dict[str, Array]:
         """Read all columns, and refuse them if their hash is not the one that was written."""
@@ -181,10 +188,10 @@ class ShardFile:
                 raise ValueError(f"its columns have SHA-256 {found}, expected {expected}")
             return columns
 
-    def column(self, name: str) -> Array | None:
-        """Read one column as it is, unverified; None if there is none of that name."""
+    def column(self, name: str) -> Array:
+        """Read one column, guarded by its own checksum alone."""
         with explained(self.path, "read"):
-            return self._file[name][()] if name in self._file else None
+            return np.asarray(self._file[name][()])
 
     def close(self) -> None:
         """Close the file; columns read from it stay."""
@@ -218,6 +225,13 @@ def read_shard(path: Path) -> ShardRows:
         columns = file.columns()
         with explained(path, "read"):
             return rows_of(columns, file.stamp.targets)
+
+
+def require_stamp(file: ShardFile, stamp: Stamp) -> None:
+    """Refuse a shard of another run."""
+    different = file.stamp.differences(stamp)
+    if different:
+        raise FileFormatError(f"{file.path}: is of another run: {'; '.join(different)}; {CURE}")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,155 @@
+"""Merges the shards of a run, and the crystals that packing refused, into one `results.h5`.
+
+Twice over the shards: first their stamps and widths alone, so that a foreign or missing one is told before anything is
+written, then their columns, each file whole in memory, verified and written behind the others. However the shards were
+cut, the columns come out the same.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from screening.crystals.packed import PackedCrystals
+from screening.crystals.version import code_version
+from screening.errors import FileFormatError, InputError
+from screening.store.cover import Piece, cover, ranges_in_words
+from screening.store.ids import bytes_column, id_column, stored_id
+from screening.store.record import RESULTS, SHARDS, RunRecord, read_record
+from screening.store.rejected import rejected_columns
+from screening.store.results_writer import MESSAGES, OFFSETS, ResultsWriter, Widths
+from screening.store.schema import Array, Stamp, Status
+from screening.store.shard import CURE, ShardFile, require_stamp, shard_ranges
+from screening.store.whole import whole_hdf5
+
+BLOCK = 1 << 16
+
+Progress = Callable[[int, int], object]
+
+
+def merge(
+    run: Path, packed: Path | None = None, *, progress: Progress = lambda rows, total: None, output: Path | None = None
+) -> Path:
+    """Write `results.h5` in a run folder from its shards, and tell where it is; an older one is replaced.
+
+    `packed` is the packed input, if it does not lie where `run.json` says. `progress` is called with rows so far and
+    all rows. Refuses shards that do not hold all rows, are damaged, or belong to another model or input.
+    """
+    record = read_record(run)
+    target = output or run / RESULTS
+    with record.open_input(packed) as crystals:
+        pieces = _complete(record, crystals)
+        widths = _widths(pieces, record.stamp).joined(_text_widths(crystals))
+        total = len(crystals) + crystals.rejected
+        with whole_hdf5(target) as (file, sink):
+            writer = ResultsWriter(file, sink, record.stamp, widths)
+            for piece in pieces:
+                writer.append(_verified(piece, crystals))
+                progress(piece.stop, total)
+            for start in range(0, crystals.rejected, BLOCK):
+                refused = crystals.rejections(start, start + BLOCK)
+                writer.append(rejected_columns(refused, start, record.stamp, widths.embedding))
+                progress(len(crystals) + start + len(refused), total)
+            _require_totals(crystals, writer)
+            writer.finish({"run": record.text, "merged": time.time(), "code_version": code_version()})
+    return target
+
+
+def _complete(record: RunRecord, crystals: PackedCrystals) -> list[Piece]:
+    """Pieces that hold all rows."""
+    shards = shard_ranges(record.folder / SHARDS)
+    pieces, missing = cover(shards, len(crystals))
+    for _, stop, path in shards:
+        if stop > len(crystals):
+            raise FileFormatError(f"{path}: holds more rows than the input, {len(crystals):,}; it is of another run")
+    if missing:
+        rows = sum(stop - start for start, stop in missing)
+        raise InputError(
+            f"{record.folder}: {ranges_in_words(missing)} are not done ({rows:,} of {len(crystals):,}); give the same "
+            "`screening screen` command again to finish them. `screening query` reads what is there"
+        )
+    return pieces
+
+
+def _widths(pieces: list[Piece], stamp: Stamp) -> Widths:
+    """The widths that all shards need; refuses those of another run."""
+    widths = Widths()
+    first: tuple[Path, int] | None = None
+    for piece in pieces:
+        with ShardFile(piece.path) as file:
+            require_stamp(file, stamp)
+            embedding = file.embedding_width
+            text = [file.dtype(name).itemsize for name in ("formula", "failures/reason")]
+            if (file.start, file.stop) != (piece.start, piece.stop):
+                columns = part_of(file.columns(), piece)
+                text = [bytes_column(columns[name].tolist()).itemsize for name in ("formula", "failures/reason")]
+        first = first or (piece.path, embedding)
+        if embedding != first[1]:
+            raise FileFormatError(
+                f"{piece.path}: embeddings have {embedding} numbers, in {first[0]} they have {first[1]}; {CURE}"
+            )
+        widths = widths.joined(Widths(1, text[0], text[1], embedding))
+    return widths
+
+
+def _text_widths(crystals: PackedCrystals) -> Widths:
+    """The widths that ids and rejections need."""
+    widths = Widths()
+    for start in range(0, len(crystals), BLOCK):
+        widths = widths.joined(Widths(id_column(crystals.ids(start, start + BLOCK)).itemsize))
+    for start in range(0, crystals.rejected, BLOCK):
+        refused = crystals.rejections(start, start + BLOCK)
+        ids = max(len(stored_id(one.id)) for one in refused)
+        widths = widths.joined(Widths(ids, reason=max(len(one.reason) for one in refused)))
+    return widths
+
+
+def _verified(piece: Piece, crystals: PackedCrystals) -> dict[str, Array]:
+    """Columns of a piece, checked against their hash and the packed input."""
+    with ShardFile(piece.path) as file:
+        columns = file.columns()
+        ours = np.arange(file.start, file.stop)
+    if not np.array_equal(columns["row"], ours):
+        raise FileFormatError(f"{piece.path}: its rows are not those of its name; {CURE}")
+    columns = part_of(columns, piece)
+    expected = id_column(crystals.ids(piece.start, piece.stop))
+    different = np.flatnonzero(columns["id"] != expected)
+    if len(different):
+        k = int(different[0])
+        raise FileFormatError(
+            f"{piece.path}: row {piece.start + k} is {_shown(columns['id'][k])}, but {_shown(expected[k])} in "
+            f"{crystals.path}; the input was replaced after the run had started: bring it back, or start a new run"
+        )
+    return columns
+
+
+def part_of(columns: dict[str, Array], piece: Piece) -> dict[str, Array]:
+    """The columns of a piece, from those of its shard."""
+    if len(columns["row"]) == len(piece):
+        return columns
+    row = columns["failures/row"]
+    first, last = np.searchsorted(row, [piece.start, piece.stop]).tolist()
+    offsets = columns[OFFSETS]
+    failures = {
+        "failures/row": row[first:last],
+        "failures/reason": columns["failures/reason"][first:last],
+        MESSAGES: columns[MESSAGES][offsets[first] : offsets[last]],
+        OFFSETS: offsets[first : last + 1],
+    }
+    return {name: failures[name] if name in failures else values[piece.inside] for name, values in columns.items()}
+
+
+def _require_totals(crystals: PackedCrystals, writer: ResultsWriter) -> None:
+    read = int(crystals.attributes["read"])
+    bad = writer.counts.total() - writer.counts[Status.OK]
+    if writer.counts.total() != read or writer.failures != bad:
+        counts = ", ".join(f"{count:,} {status.word}" for status, count in sorted(writer.counts.items()))
+        raise FileFormatError(
+            f"{crystals.path}: {read:,} crystals were read, but the results have {counts}, with {writer.failures:,} "
+            "reasons; this is an error of the program"
+        )
+
+
+def _shown(id: bytes) -> str:
+    return repr(id.decode("utf-8", "replace"))

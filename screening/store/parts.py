@@ -1,0 +1,179 @@
+"""Where the rows of a view lie: in `results.h5`, in a shard, or, when packing refused them, in the packed input."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from screening.crystals.packed import PackedCrystals
+from screening.crystals.text import TextColumn
+from screening.errors import FileFormatError, InputError
+from screening.store.cover import Piece
+from screening.store.record import RunRecord
+from screening.store.rejected import rejected_columns
+from screening.store.schema import EMBEDDING, RESULTS_FORMAT, SCHEMA_VERSION, Array, Stamp, plain_attributes
+from screening.store.shard import UNREADABLE, ShardFile, require_stamp
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """Why rows are not ok: their places, ascending, with codes and sentences."""
+
+    places: Int64
+    reasons: Array
+    messages: Sequence[str]
+
+
+class Part(Protocol):
+    """Some consecutive rows of a view that lie in one file; places count from its first."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, Array]:
+        """Read columns at places [start, stop)."""
+        ...
+
+    def take(self, name: str, places: Int64) -> Array:
+        """Read a column at some places, ascending."""
+        ...
+
+    def reasons(self) -> Reasons:
+        """Read why rows are not ok."""
+        ...
+
+
+class Merged:
+    """All rows, in `results.h5`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with contextlib.ExitStack() as undo, _explained(path):
+            self._file = h5py.File(path, "r", locking=False)
+            undo.callback(self._file.close)
+            self.attributes = plain_attributes(self._file)
+            found, version = self.attributes.get("format"), self.attributes.get("schema_version")
+            if found != RESULTS_FORMAT:
+                raise FileFormatError(
+                    f"{path}: an HDF5 file, but not of results (format {found!r}, expected {RESULTS_FORMAT!r}); name "
+                    "the folder of a run, or the results.h5 in it"
+                )
+            if version != SCHEMA_VERSION:
+                raise FileFormatError(
+                    f"{path}: written with schema version {version}, this release reads {SCHEMA_VERSION}; update "
+                    "crystal-screening"
+                )
+            content = json.loads(self.attributes["run"])
+            stamp = Stamp.of(self.attributes)
+            self.record = RunRecord(path.parent, stamp, content["input"], content["rows"], content)
+            self._rows = int(self._file["row"].shape[0])
+            self.embedding_width = int(self._file[EMBEDDING].shape[1]) if EMBEDDING in self._file else 0
+            undo.pop_all()
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, Array]:
+        """Read columns at places [start, stop)."""
+        with _explained(self.path):
+            return {name: self._file[name][start:stop] for name in names}
+
+    def take(self, name: str, places: Int64) -> Array:
+        """Read a column at some places, each chunk that holds any of them once."""
+        with _explained(self.path):
+            column = self._file[name]
+            size = column.chunks[0]
+            chunks, firsts = np.unique(places // size, return_index=True)
+            ends = [*firsts[1:].tolist(), len(places)]
+            found = np.empty((len(places), *column.shape[1:]), column.dtype)
+            for chunk, a, b in zip(chunks.tolist(), firsts.tolist(), ends, strict=True):
+                found[a:b] = column[chunk * size : (chunk + 1) * size][places[a:b] - chunk * size]
+            return found
+
+    def reasons(self) -> Reasons:
+        """Read why rows are not ok."""
+        with _explained(self.path):
+            table = self._file["failures"]
+            row, accepted = table["row"][()], self._rows - int((table["row"][()] < 0).sum())
+            messages = TextColumn(table["message/utf8"][()], table["message/offsets"][()])
+            return Reasons(np.where(row < 0, accepted - 1 - row, row), table["reason"][()], messages)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+class InShard:
+    """The rows of a piece, in a file that is open while it is read."""
+
+    def __init__(self, piece: Piece, stamp: Stamp) -> None:
+        self._piece, self._stamp = piece, stamp
+
+    def __len__(self) -> int:
+        return len(self._piece)
+
+    def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, Array]:
+        """Read columns at places [start, stop)."""
+        with ShardFile(self._piece.path) as file:
+            require_stamp(file, self._stamp)
+            return {name: file.column(name)[self._piece.inside][start:stop] for name in names}
+
+    def take(self, name: str, places: Int64) -> Array:
+        """Read a column at some places."""
+        return np.asarray(self.read([name], 0, len(self))[name][places])
+
+    def reasons(self) -> Reasons:
+        """Read why rows are not ok."""
+        with ShardFile(self._piece.path) as file:
+            row, reasons = file.column("failures/row"), file.column("failures/reason")
+            messages = TextColumn(file.column("failures/message/utf8"), file.column("failures/message/offsets"))
+        first, last = np.searchsorted(row, [self._piece.start, self._piece.stop]).tolist()
+        return Reasons(row[first:last] - self._piece.start, reasons[first:last], messages[first:last])
+
+
+class Refused:
+    """The crystals that packing refused, from the packed input."""
+
+    def __init__(self, crystals: PackedCrystals, stamp: Stamp, embedding: int) -> None:
+        self._crystals, self._stamp, self._embedding = crystals, stamp, embedding
+
+    def __len__(self) -> int:
+        return self._crystals.rejected
+
+    def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, Array]:
+        """Work columns out for places [start, stop)."""
+        refused = self._crystals.rejections(start, stop)
+        columns = rejected_columns(refused, start, self._stamp, self._embedding)
+        return {name: columns[name] for name in names}
+
+    def take(self, name: str, places: Int64) -> Array:
+        """Work a column out at some places."""
+        return np.asarray(self.read([name], 0, len(self))[name][places])
+
+    def reasons(self) -> Reasons:
+        """Read why rows are not ok."""
+        columns = rejected_columns(self._crystals.rejections(), 0, self._stamp)
+        messages = TextColumn(columns["failures/message/utf8"], columns["failures/message/offsets"])
+        return Reasons(np.arange(len(self)), columns["failures/reason"], messages)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, PermissionError) as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check that it is there") from error
+    except UNREADABLE as error:
+        raise FileFormatError(
+            f"{path}: cannot be read as results ({error}); it is damaged or of another kind: copy it again, or make it "
+            "again with `screening merge`"
+        ) from error

@@ -1,0 +1,120 @@
+"""`run.json`, by which a run folder is recognised: which model predicts which targets of which packed input.
+
+Whoever starts a run writes it first and whole, and adds what else identifies the run or explains it (the card of the
+model, the resolved configuration); merging, querying and reporting read it.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from screening.crystals.packed import PackedCrystals
+from screening.errors import FileFormatError, InputError, ResourceError
+from screening.store.schema import Stamp
+
+RUN_FILE = "run.json"
+RUN_FORMAT = "screening.run"
+RUN_VERSION = 1
+SHARDS = "shards"
+RESULTS = "results.h5"
+INPUT = "input.h5"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run folder says of itself; `content` is all of it, `input` the packed file as it is written there."""
+
+    folder: Path
+    stamp: Stamp
+    input: str
+    rows: int
+    content: Mapping[str, Any]
+
+    @property
+    def packed(self) -> Path:
+        """The packed input, which may lie in the folder or anywhere."""
+        return self.folder / self.input
+
+    def open_input(self, packed: Path | None = None) -> PackedCrystals:
+        """Open the packed input, or the file it is said to be now; refuse one of another size."""
+        path = packed or self.packed
+        if not path.exists():
+            raise InputError(f"{path}: the packed input of {self.folder} is not there; say where it is with --input")
+        crystals = PackedCrystals(path)
+        if len(crystals) != self.rows:
+            crystals.close()
+            raise InputError(
+                f"{path}: holds {len(crystals):,} crystals, but {self.folder} was started with {self.rows:,}; name the "
+                "packed input of this run with --input"
+            )
+        return crystals
+
+    @property
+    def text(self) -> str:
+        """All of it as JSON, as results keep it."""
+        return json.dumps(self.content, sort_keys=True)
+
+
+def record_of(folder: Path, stamp: Stamp, packed: Path, rows: int, **more: object) -> RunRecord:
+    """Describe a run: what its shards have in common, the packed input and its rows, and whatever else goes along."""
+    inside = packed.absolute().is_relative_to(folder.absolute())
+    # So that a folder that holds its input can be moved.
+    input = str(packed.absolute().relative_to(folder.absolute()) if inside else packed.absolute())
+    targets = json.loads(stamp.attributes()["targets"])
+    content: dict[str, Any] = {"format": RUN_FORMAT, "schema_version": RUN_VERSION, **more}
+    content |= {"model_hash": stamp.model_hash, "input_fingerprint": stamp.input_fingerprint, "targets": targets}
+    content |= {"input": input, "rows": rows}
+    return RunRecord(folder, stamp, input, rows, content)
+
+
+def write_record(record: RunRecord) -> Path:
+    """Write `run.json`, whole or not at all; an older one is replaced."""
+    path = record.folder / RUN_FILE
+    part = path.with_name(f"{path.name}.{os.urandom(4).hex()}.part")
+    try:
+        try:
+            with part.open("x", encoding="utf-8") as file:
+                file.write(json.dumps(record.content, indent=2, allow_nan=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ResourceError(
+            f"{path}: cannot be written ({error}); check the folder, its permissions and the disk"
+        ) from error
+    return path
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Read `run.json` of a run folder."""
+    path = folder / RUN_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = "holds no run.json, so it is no folder of a run" if folder.is_dir() else "is no folder"
+        raise InputError(f"{folder}: {what}; name the folder that `screening screen --out` was given") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except ValueError as error:
+        raise FileFormatError(f"{path}: is not JSON ({error}); it was damaged or edited: restore it") from error
+    return _checked(folder, path, content)
+
+
+def _checked(folder: Path, path: Path, content: Any) -> RunRecord:
+    try:
+        if content["format"] != RUN_FORMAT:
+            raise ValueError(f"format {content['format']!r}, expected {RUN_FORMAT!r}")
+        if content["schema_version"] != RUN_VERSION:
+            raise FileFormatError(
+                f"{path}: written with schema version {content['schema_version']}, this release reads {RUN_VERSION}; "
+                "use the release of crystal-screening that the run was started with"
+            )
+        stamp = Stamp.of({**content, "targets": json.dumps(content["targets"])})
+        return RunRecord(folder, stamp, str(content["input"]), int(content["rows"]), content)
+    except (KeyError, TypeError, ValueError, InputError) as error:
+        raise FileFormatError(f"{path}: is not what a run writes ({error}); it was edited: restore it") from error

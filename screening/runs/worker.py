@@ -106,7 +106,7 @@ class Engine:
         self.predictor = job.load(job)
         if self.predictor.targets != job.stamp.targets:
             raise InputError(f"{job.model}: predicts {self.predictor.targets}, the run is of {job.stamp.targets}")
-        self._signs: dict[int, tuple[str, int]] = {}
+        self._signs: dict[str, tuple[str, int]] = {}
         self._noting = threading.Lock()
 
     def try_out(self) -> None:
@@ -114,10 +114,11 @@ class Engine:
         salt = Crystals.of([SALT])
         self.predictor.pool.submit(self.predictor, salt, Stages()).result()
 
-    def compute(self, lease: Lease) -> Report:
-        """Do a lease; its shard is on the disk when this returns."""
+    def compute(self, lease: Lease, *, name: str = "") -> Report:
+        """Do a lease of whoever `name` is; its shard is on the disk when this returns."""
         stages = Stages()
-        note = partial(self._note, lease.number)
+        key = f"{name} {lease.number}"
+        note = partial(self._note, key)
         try:
             with stages.timed("all"):
                 note("read")
@@ -131,13 +132,13 @@ class Engine:
                     )
         finally:
             with self._noting:
-                self._signs.pop(lease.number, None)
+                self._signs.pop(key, None)
         return _report(lease, rows, stages)
 
     def signs(self) -> dict[str, list[str]]:
-        """For each lease at work, what it is doing and how far it is."""
+        """For each lease at work, by whose it is and its number, what it is doing and how far it is."""
         with self._noting:
-            return {str(number): [stage, str(steps)] for number, (stage, steps) in self._signs.items()}
+            return {key: [stage, str(steps)] for key, (stage, steps) in self._signs.items()}
 
     def close(self) -> None:
         """Let go of model and input."""
@@ -163,10 +164,10 @@ class Engine:
             for future in waiting:
                 future.cancel()
 
-    def _note(self, number: int, stage: str) -> None:
+    def _note(self, key: str, stage: str) -> None:
         with self._noting:
-            _, steps = self._signs.get(number, ("", 0))
-            self._signs[number] = (stage, steps + 1)
+            _, steps = self._signs.get(key, ("", 0))
+            self._signs[key] = (stage, steps + 1)
 
     def _require_model(self) -> None:
         try:

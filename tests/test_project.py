@@ -22,6 +22,7 @@ from screening.crystals.labels import targets_table
 from screening.models import header
 from screening.ops.edges import EdgeArrays
 from screening.ops.neighbors import neighbor_list
+from screening.predictions import FailureReason
 from screening.training.config import SplitSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,6 +112,11 @@ def test_the_table_of_targets_is_the_code() -> None:
 def test_the_table_of_rejections_names_every_reason() -> None:
     codes = [row[0] for row in table(page("docs/conventions.md"), "code", "the crystal was refused because")]
     assert codes == [reason.value for reason in Reason]
+
+
+def test_the_table_of_failures_names_every_reason() -> None:
+    codes = [row[0] for row in table(page("docs/conventions.md"), "code", "the crystal has no prediction because")]
+    assert codes == [reason.value for reason in FailureReason]
 
 
 def test_the_table_of_errors_names_every_exit_code() -> None:

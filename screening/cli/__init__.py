@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it, so that help appears at onc
 from screening.cli import doctor as doctor
 from screening.cli import models as models
 from screening.cli import pack as pack
+from screening.cli import screen as screen
 from screening.cli import training as training
 from screening.cli.app import app as app
 from screening.cli.app import main as main

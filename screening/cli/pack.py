@@ -89,7 +89,7 @@ def pack(
     if workers is None:
         small = total is not None and total < SMALL_BYTES
         workers = 1 if small else min(machine.processors().allowed, MOST_WORKERS)
-    with _progress(total, quiet=quiet) as show:
+    with packing_progress(total, quiet=quiet) as show:
 
         def progress(tally: "Tally") -> None:
             context.obj.check()
@@ -109,8 +109,8 @@ def pack(
 
 
 @contextlib.contextmanager
-def _progress(total_bytes: int | None, *, quiet: bool) -> Iterator[Callable[["Tally"], None]]:
-    """Show how far a run is, on standard error: a bar on a terminal, now and then a line elsewhere."""
+def packing_progress(total_bytes: int | None, *, quiet: bool) -> Iterator[Callable[["Tally"], None]]:
+    """Show how far packing is, on standard error: a bar on a terminal, now and then a line elsewhere."""
     if quiet:
         yield lambda tally: None
     elif not sys.stderr.isatty():

@@ -68,18 +68,20 @@ def pack(
     limits: Limits | None = None,
     workers: int = 1,
     rejections: str | os.PathLike[str] | None = None,
+    ignore: Sequence[str | os.PathLike[str]] = (),
     progress: Callable[[Tally], object] = lambda tally: None,
 ) -> Tally:
     """Read all inputs and write what is accepted to one output: a packed file, or `extxyz`, `cif` or `jsonl`.
 
     Without `to`, the output's name tells. `rejections` names a CSV file for the rejections, which a packed file
-    holds anyway. `progress` is called after every batch. An older output is replaced once the new one is whole.
+    holds anyway. What is to `ignore` is passed over in the folders above it, as outputs are. `progress` is called after
+    every batch. An older output is replaced once the new one is whole.
     """
     target, listed = Path(output), None if rejections is None else Path(rejections)
     to = to or kind_of(target)
     _require_output(target, inputs, to)
     tally = Tally()
-    ours = [path for path in (target, listed) if path is not None]
+    ours = [*(path for path in (target, listed) if path is not None), *ignore]
     batches = read_batches(inputs, limits=limits, workers=workers, ignore=ours)
     with contextlib.closing(batches), _RejectionList(listed) as noted:
         counted = _counted(batches, tally, noted.note, progress)

@@ -58,16 +58,16 @@ class DaskRunner:
     _leases: dict[int, Lease] = field(default_factory=dict)
     _events: "queue.SimpleQueue[Event]" = field(default_factory=queue.SimpleQueue)
     _ends_at: float | None = None
+    _began: float | None = None
 
     def run(self) -> bool:
         """Work until all is done (True), or until the leases at work are finished after a request to stop (False)."""
-        started = time.monotonic()
         lost_at: float | None = None
         while True:
             try:
                 with self._connected() as client:
                     lost_at = None
-                    return self._drive(client, started)
+                    return self._drive(client)
             except _SchedulerLostError as error:
                 now = time.monotonic()
                 lost_at = lost_at or now
@@ -109,7 +109,7 @@ class DaskRunner:
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
-    def _drive(self, client: Client, started: float) -> bool:
+    def _drive(self, client: Client) -> bool:
         crew = Crew(client, self.job, self.plan, self.listener, self.limits, self._gone)
         look_at = show_at = 0.0
         while not self.plan.over:
@@ -124,12 +124,12 @@ class DaskRunner:
                 if self._ends_at is None:
                     self._submit(client)
                 if now >= show_at:
-                    self._show(now - started)
+                    self._show()
                     show_at = now + SHOW_S
                 if self._handle_events(crew):
                     look_at = 0.0
             self._require_sanity()
-        self._show(time.monotonic() - started)
+        self._show()
         return True
 
     def _submit(self, client: Client) -> None:
@@ -204,19 +204,16 @@ class DaskRunner:
 
     def _gone(self, worker: str, loss: Loss | None) -> None:
         """Take back what a worker held, but for shards that it has written before it went."""
-        held = self.plan.leases_of(worker)
-        for lease in held:
+        for lease in self.plan.leases_of(worker):
             self._futures.pop(lease.number, None)
-            self._leases.pop(lease.number, None)
             if self._shard(lease).exists():
-                rows = self.plan.finished(lease.number)
-                self.progress.rows += len(rows) if rows else 0
-        lost = self.plan.leases_of(worker)
-        self.plan.gone(worker, loss)
+                self._finish(lease.number)
+            self._leases.pop(lease.number, None)
+        blamed = self.plan.gone(worker, loss)
         self.progress.lost_workers += loss is not None
-        for lease in lost:
+        for lease in blamed:
             facts = {"start": lease.rows.start, "stop": lease.rows.stop, "worker": worker}
-            self.listener.tell("shard_lost", facts | {"why": loss.value.value if loss else "worker left"})
+            self.listener.tell("shard_lost", facts | {"why": loss.value.value if loss else ""})
 
     def _shard(self, lease: Lease) -> Path:
         return self.job.shards / shard_name(lease.rows.start, lease.rows.stop)
@@ -227,13 +224,18 @@ class DaskRunner:
             self._ends_at = now + self.limits.grace_s
             self.listener.tell("stopping", {"leases": self.plan.leased, "grace_s": self.limits.grace_s})
             for lease in self.plan.queued():
-                self._futures.pop(lease.number).cancel()
+                if (future := self._futures.pop(lease.number, None)) is not None:
+                    future.cancel()
                 self.plan.withdrawn(lease.number)
         return self._ends_at is not None and (self.plan.leased == 0 or now >= self._ends_at)
 
-    def _show(self, elapsed: float) -> None:
-        self.progress.elapsed = elapsed
+    def _show(self) -> None:
+        now = time.monotonic()
         self.progress.workers = len(self.plan.workers)
+        # Rates are of the time since somebody could work.
+        if self._began is None and self.plan.workers:
+            self._began = now
+        self.progress.elapsed = now - self._began if self._began is not None else 0.0
         self.listener.show(self.progress)
 
     def _require_sanity(self) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from screening.crystals.pack import Tally
+
 
 @dataclass(slots=True)
 class Progress:
@@ -41,11 +43,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """`show` is called several times a second, `tell` with the kind and the facts of each event.
+    """`show` is called several times a second, `tell` with the kind and the facts of each event, `say` with a sentence.
 
-    `stopping` is asked whether to end early: leases at work are then finished, and no other is begun.
+    `packed` and `merged` follow what comes before and after. `stopping` is asked whether to end early: leases at work
+    are then finished, and no other is begun.
     """
 
     show: Callable[[Progress], object] = lambda progress: None
     tell: Callable[[str, dict[str, Any]], object] = lambda kind, facts: None
+    say: Callable[[str], object] = lambda text: None
+    packed: Callable[[Tally], object] = lambda tally: None
+    merged: Callable[[int, int], object] = lambda rows, total: None
     stopping: Callable[[], bool] = lambda: False

@@ -53,6 +53,11 @@ class Layout:
     memory: int
     gpus: tuple[str, ...] = ()
 
+    def at_most(self, workers: int) -> "Layout":
+        """The same with fewer workers, where there is not enough to do for all."""
+        fewer = min(self.workers, max(1, workers))
+        return Layout(fewer, self.threads, self.memory, self.gpus[:fewer])
+
 
 def fitting(*, workers: int | None = None, threads: int | None = None, device: str = "cpu") -> Layout:
     """Choose a layout for this machine; what is given is kept."""

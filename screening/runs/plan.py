@@ -196,21 +196,22 @@ class Plan:
             self._workers[worker] = _Worker(worker, at_once)
             self._place(self._workers[worker])
 
-    def gone(self, worker: str, loss: Loss | None) -> None:
-        """Take back what a worker held; without a loss, it went for reasons of its own."""
+    def gone(self, worker: str, loss: Loss | None) -> list[Lease]:
+        """Take back what a worker held, and tell what is blamed; without a loss, it went for reasons of its own."""
         left = self._workers.pop(worker, None)
         if left is None:
-            return
+            return []
         self._unplace(left)
         self._kept_free.discard(worker)
         at_work = left.at_work()
-        blamed = [h for h in at_work if loss is not Loss.HUNG or (h.computing and self._is_overdue(h))]
+        blamed = [] if loss is None else [h for h in at_work if loss is Loss.KILLED or self._is_silent(h)]
         for held in left.held.values():
             del self._worker_of[held.lease.number]
             if loss is not None and held in blamed:
                 self._strike(held.piece, loss)
             else:
                 self._lose(held.piece, at_work=held in at_work)
+        return [held.lease for held in blamed]
 
     def finished(self, number: int) -> Rows | None:
         """Count the rows of a lease as done; a lease that was taken back meanwhile counts for nothing."""
@@ -338,6 +339,9 @@ class Plan:
 
     def _is_overdue(self, held: _Held) -> bool:
         return held.since is not None and self._time - held.since > self._patience_s
+
+    def _is_silent(self, held: _Held) -> bool:
+        return held.computing and self._is_overdue(held)
 
     # --- workers by how much they hold, so that handing out takes no search ------------------------------------------
 

@@ -6,13 +6,18 @@ Worker processes import this module by its name; what is here must not depend on
 import ctypes
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from made import made_batch
 
@@ -23,13 +28,14 @@ from screening.predictions import Target
 from screening.runs.isolate import Float64
 from screening.runs.stages import Stages
 from screening.runs.worker import Job, Predictor, load_predictor, model_hash
+from screening.store.merge import merge
 from screening.store.schema import Stamp
 
 TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV"))
 HOG_BYTES = 64 << 20
 
 # Elements that no made crystal has; one as the first atom marks a crystal.
-SEGFAULTS, HANGS, HOGS, RAISES, IS_NAN, OVERFLOWS, TOO_LARGE, SLOW = 99, 100, 101, 102, 103, 104, 105, 106
+SEGFAULTS, HANGS, HOGS, RAISES, IS_NAN, OVERFLOWS, TOO_LARGE, FREEZES = 99, 100, 101, 102, 103, 104, 105, 106
 
 
 def saved_model(path: Path, *, seed: int = 0, targets: Sequence[Target] = TARGETS) -> Path:
@@ -105,7 +111,8 @@ class Harmful:
             case 105:
                 raise MemoryError
             case 106:
-                time.sleep(0.2)
+                # Holds the interpreter's lock, so that the process says nothing more.
+                ctypes.PyDLL(None).sleep(3600)
 
     def close(self) -> None:
         self.inner.close()
@@ -118,6 +125,36 @@ def _exhaust() -> None:
         time.sleep(0.02)
 
 
+@dataclass
+class Arithmetic:
+    """A predictor without torch, whose processes start in a blink: sums over a crystal's own atoms."""
+
+    targets: tuple[Target, ...]
+    max_atoms: int
+    pool: ThreadPoolExecutor
+
+    def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
+        with stages.timed("model"):
+            starts = crystals.atom_offsets[:-1]
+            charge = np.add.reduceat(crystals.numbers.astype(float), starts)
+            spread = np.add.reduceat(np.abs(crystals.positions).sum(axis=1), starts)
+            return np.stack([np.sin(charge + k) * spread for k in range(len(self.targets))], axis=1)
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+def arithmetic(job: Job) -> Predictor:
+    """Sums, with the crystals' marks heeded."""
+    pool = ThreadPoolExecutor(job.threads or 1, thread_name_prefix="predict")
+    return Harmful(Arithmetic(job.stamp.targets, job.max_atoms, pool))
+
+
+def slow_arithmetic(job: Job) -> Predictor:
+    """The same, a millisecond per crystal."""
+    return replace(arithmetic(job), seconds_per_crystal=1e-3)  # type: ignore[type-var]
+
+
 def harmful(job: Job) -> Predictor:
     """Load the model of a job into a predictor that heeds marks."""
     return Harmful(load_predictor(job))
@@ -128,16 +165,15 @@ def slow(job: Job) -> Predictor:
     return Harmful(load_predictor(job), seconds_per_crystal=1e-3)
 
 
-def frozen(job: Job) -> Predictor:
-    """A predictor that holds the interpreter's lock while it hangs, so that the process says nothing more."""
+def deadly_to_load(job: Job) -> Predictor:
+    """Kill the process before there is a predictor."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return arithmetic(job)
 
-    class Frozen(Harmful):
-        def _act(self, mark: int) -> None:
-            if mark == HANGS:
-                ctypes.PyDLL(None).sleep(3600)
-            super()._act(mark)
 
-    return Frozen(load_predictor(job))
+def unloadable(job: Job) -> Predictor:
+    """Raise what nobody foresaw."""
+    raise RuntimeError("the driver of this GPU is too old")
 
 
 def job_of(folder: Path, packed: Path, model: Path, **options: Any) -> Job:
@@ -149,6 +185,81 @@ def job_of(folder: Path, packed: Path, model: Path, **options: Any) -> Job:
     with PackedCrystals(packed) as file:
         stamp = Stamp(model_hash(model), file.fingerprint, read_card(model)[1])
     return Job(folder, packed, model, stamp, **{"threads": 1, **options})
+
+
+def reference(folder: Path, job: Job, cuts: Sequence[int] = ()) -> dict[str, Any]:
+    """Columns of the results that a job ends in, computed in this process without any cluster."""
+    from screening.runs.plan import Lease, Rows
+    from screening.runs.worker import Engine
+    from screening.store.record import SHARDS, record_of, write_record
+
+    (folder / SHARDS).mkdir(parents=True)
+    engine = Engine(replace(job, shards=folder / SHARDS))
+    edges = [0, *cuts, len(engine.packed)]
+    for number, (start, stop) in enumerate(pairwise(edges)):
+        engine.compute(Lease(number, Rows(start, stop), "here"))
+    rows = len(engine.packed)
+    engine.close()
+    write_record(record_of(folder, job.stamp, job.packed, rows))
+    merge(folder)
+    return columns_of(folder)
+
+
+def columns_of(run: Path) -> dict[str, Any]:
+    """All columns of merged results, as bytes with their types."""
+    found: dict[str, Any] = {}
+
+    def keep(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = (str(item.dtype), item.shape, item[()].tobytes())
+
+    with h5py.File(run / "results.h5", "r") as file:
+        file.visititems(keep)
+    return found
+
+
+def assert_same_columns(ours: Mapping[str, Any], right: Mapping[str, Any]) -> None:
+    """Assert that two results are equal to the last byte."""
+    assert sorted(ours) == sorted(right)
+    assert [name for name in right if ours[name] != right[name]] == []
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = {path!r}
+import screens
+from screening.cli import app, main
+from screening.runs import screen as module
+
+if __name__ == "__main__":
+    before = module.screen
+    module.screen = lambda *arguments, **named: before(*arguments, load=screens.{load}, **named)
+    main()
+"""
+
+
+def started(folder: Path, load: str, *arguments: object, **options: Any) -> "subprocess.Popen[str]":
+    """Start `screening` with a predictor of this module, in a session of its own."""
+    script = folder / f"run_{load}.py"
+    script.write_text(SCRIPT.format(path=sys.path, load=load), encoding="utf-8")
+    command = [sys.executable, str(script), *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
+    )
+
+
+def ended(process: "subprocess.Popen[str]", timeout: float = 120) -> tuple[int, str, str]:
+    """Wait for a command: its exit code, what it printed, and its errors."""
+    output, errors = process.communicate(timeout=timeout)
+    return process.returncode, output, errors
+
+
+def wait_for(condition: Callable[[], object], timeout: float = 60) -> None:
+    """Wait until a condition holds."""
+    until = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.01)
 
 
 @cache

@@ -56,8 +56,8 @@ class Claim:
 
     def __enter__(self) -> Self:
         try:
-            if not self._create():
-                self._take_over()
+            while not (self._create() or self._take_over()):
+                pass  # the holder left meanwhile
         except OSError as error:
             raise ResourceError(
                 f"{self.path}: cannot be written ({error.strerror or error}); a run needs a folder that it can write to"
@@ -83,30 +83,40 @@ class Claim:
             os.fsync(file.fileno())
         return True
 
-    def _take_over(self) -> None:
-        self._require_dead_holder()
-        self._write()
-        # Who else took over at the same moment wrote before or after; the last one stays.
-        time.sleep(SETTLE_S)
-        if not self._is_ours():
+    def _take_over(self) -> bool:
+        """Replace a holder that is dead; False if it left of its own accord."""
+        dead = self._dead_content()
+        if dead is None:
+            return False
+        taken = self._read() != dead
+        if not taken:
+            self._write()
+            # Who else took over at the same moment wrote before or after; the last one stays.
+            time.sleep(SETTLE_S)
+        if taken or not self._is_ours():
             raise ResourceError(f"{self.path.parent}: another driver took this run over just now; leave it to that one")
+        return True
 
-    def _require_dead_holder(self) -> None:
+    def _dead_content(self) -> bytes | None:
+        """What a dead holder wrote last; None if the file is gone. Raises while the holder lives."""
         before = self._read()
         alive = lives(_parsed(before))
-        if alive is None and before:
+        if alive is None and _parsed(before):
             self._say(f"{self.path.parent} has a driver on another machine; waiting to see whether it lives")
         waited = time.monotonic()
-        while alive is None and time.monotonic() - waited < self._patience_s:
+        while alive is None and before is not None and time.monotonic() - waited < self._patience_s:
             time.sleep(LOOK_S)
-            if self._read() != before:
-                alive = True
+            found = self._read()
+            if found is None:
+                return None
+            alive = True if found != before else None
         if alive:
             holder = _parsed(self._read()) or _parsed(before)
             raise ResourceError(
                 f"{self.path.parent}: another driver is at work there (process {holder.get('pid', '?')} on "
                 f"{holder.get('host', '?')}, since {holder.get('since', '?')}); wait for it, or stop it first"
             )
+        return before
 
     def _beat(self) -> None:
         missed = 0.0
@@ -136,11 +146,11 @@ class Claim:
     def _is_ours(self) -> bool:
         return bool(_parsed(self._read()).get("token") == self._token)
 
-    def _read(self) -> bytes:
+    def _read(self) -> bytes | None:
         try:
             return self.path.read_bytes()
         except FileNotFoundError:
-            return b""
+            return None
 
 
 def lives(holder: dict[str, Any]) -> bool | None:
@@ -171,9 +181,9 @@ def _started(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def _parsed(content: bytes) -> dict[str, Any]:
+def _parsed(content: bytes | None) -> dict[str, Any]:
     try:
-        found = json.loads(content)
+        found = json.loads(content or b"")
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -277,3 +277,10 @@ def predictions_of(packed: Path, model: Path) -> dict[str, dict[str, float]]:
         for k, id in enumerate(part.ids):
             found[id] = {name: float(np.float32(values[k])) for name, values in part.values.items()}
     return found
+
+
+def values_of(run: Path) -> dict[str, list[bytes]]:
+    """The values of each crystal in merged results, as bytes, by id."""
+    with h5py.File(run / "results.h5", "r") as file:
+        columns = [file["targets"][name][()] for name in sorted(file["targets"])]
+        return {id.decode(): [c[k].tobytes() for c in columns] for k, id in enumerate(file["id"][()])}

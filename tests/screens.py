@@ -155,6 +155,11 @@ def slow_arithmetic(job: Job) -> Predictor:
     return replace(arithmetic(job), seconds_per_crystal=1e-3)  # type: ignore[type-var]
 
 
+def very_slow_arithmetic(job: Job) -> Predictor:
+    """The same, ten milliseconds per crystal."""
+    return replace(arithmetic(job), seconds_per_crystal=1e-2)  # type: ignore[type-var]
+
+
 def harmful(job: Job) -> Predictor:
     """Load the model of a job into a predictor that heeds marks."""
     return Harmful(load_predictor(job))

@@ -22,7 +22,7 @@ COUNT = 120
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[SpecCluster]:
-    with local_cluster(Layout(2, 1, MEMORY), dashboard=False) as found:
+    with local_cluster(Layout(3, 1, MEMORY)) as found:
         yield found
 
 

@@ -103,7 +103,9 @@ class Crew:
             try:
                 self._client.restart_workers([address], timeout=RESTART_S, raise_for_error=False)
             except Exception as error:
-                self._listener.tell("restart_failed", {"worker": address, "why": said(error)})
+                # At the end of a run the connection goes before the worker has.
+                if self._client.status == "running":
+                    self._listener.tell("restart_failed", {"worker": address, "why": said(error)})
 
         threading.Thread(target=restart, name="restart", daemon=True).start()
 

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
@@ -84,13 +85,13 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def local_cluster(layout: Layout, *, dashboard: bool = True) -> Iterator[SpecCluster]:
+def local_cluster(layout: Layout) -> Iterator[SpecCluster]:
     """Give a cluster of this layout, which ends with the block; the worker processes end with this one at the latest.
 
     It listens to this machine alone, and its workers let signals of the terminal pass.
     """
     with dask.config.set(dict(CONFIG)), quiet_logs():
-        cluster = _started(layout, dashboard=dashboard)
+        cluster = _started(layout)
         try:
             yield cluster
         finally:
@@ -99,7 +100,7 @@ def local_cluster(layout: Layout, *, dashboard: bool = True) -> Iterator[SpecClu
                 cluster.close(timeout=CLOSE_S)
 
 
-def _started(layout: Layout, *, dashboard: bool) -> SpecCluster:
+def _started(layout: Layout) -> SpecCluster:
     worker = {
         "nthreads": AT_ONCE,
         "memory_limit": layout.memory,
@@ -107,15 +108,17 @@ def _started(layout: Layout, *, dashboard: bool) -> SpecCluster:
         "dashboard": False,
         "silence_logs": SILENT,
     }
-    scheduler: dict[str, Any] = {"host": LOCALHOST, "port": 0, "dashboard": dashboard}
-    if dashboard:
-        scheduler["dashboard_address"] = f"{LOCALHOST}:{_free_port(DASHBOARD_PORT)}"
+    # Without an address, the dashboard would listen to the whole network.
+    page = f"{LOCALHOST}:{_free_port(DASHBOARD_PORT)}"
+    scheduler = {"host": LOCALHOST, "port": 0, "dashboard": True, "dashboard_address": page}
     nannies = {
         k: {"cls": Nanny, "options": worker | ({"env": {"CUDA_VISIBLE_DEVICES": gpu}} if gpu else {})}
         for k, gpu in enumerate(layout.gpus or [""] * layout.workers)
     }
     # The thread of the cluster, and every process that it starts, keep what is blocked now: a Ctrl-C reaches all
-    # processes of a terminal, yet this one decides what ends.
+    # processes of a terminal, yet this one decides what ends. Starting the tracker of multiprocessing unblocks signals,
+    # so it comes first.
+    resource_tracker.ensure_running()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         return SpecCluster(scheduler={"cls": Scheduler, "options": scheduler}, workers=nannies, silence_logs=SILENT)

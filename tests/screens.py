@@ -5,6 +5,7 @@ Worker processes import this module by its name; what is here must not depend on
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -233,6 +234,8 @@ SCRIPT = """
 import sys
 sys.path[:0] = {path!r}
 import screens
+if __name__ == "__main__":
+    {before}
 from screening.cli import app, main
 from screening.runs import screen as module
 
@@ -243,14 +246,27 @@ if __name__ == "__main__":
 """
 
 
-def started(folder: Path, load: str, *arguments: object, **options: Any) -> "subprocess.Popen[str]":
-    """Start `screening` with a predictor of this module, in a session of its own."""
+def started(folder: Path, load: str, *arguments: object, before: str = "pass") -> "subprocess.Popen[str]":
+    """Start `screening` with a predictor of this module, in a session of its own; `before` is done there first."""
     script = folder / f"run_{load}.py"
-    script.write_text(SCRIPT.format(path=sys.path, load=load), encoding="utf-8")
+    script.write_text(SCRIPT.format(path=sys.path, load=load, before=before), encoding="utf-8")
     command = [sys.executable, str(script), *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
-    )
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def limit_files(size: int) -> None:
+    """Let no file of this process and its children grow beyond so many bytes, as a full disk would."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def give_up_privilege() -> None:
+    """Let permissions bind this process and its children, even root's: give up CAP_DAC_OVERRIDE."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(24, 1, 0, 0, 0)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    libc.capget(header, sets)
+    sets[0], sets[1] = sets[0] & ~2, sets[1] & ~2
+    assert libc.capset(header, sets) == 0
 
 
 def ended(process: "subprocess.Popen[str]", timeout: float = 120) -> tuple[int, str, str]:

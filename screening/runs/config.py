@@ -50,11 +50,15 @@ class BatchSettings(Settings):
 
 
 class LimitSettings(Settings):
-    """Seconds: without progress until a worker counts as hung, for loading the model, to end in when stopped."""
+    """Seconds to wait: without progress until a worker counts as hung, for the model to load, for the end when stopped.
+
+    `scheduler` is for one that is gone to come back.
+    """
 
     patience: PositiveFloat = 120.0
     loading: PositiveFloat = 600.0
     grace: PositiveFloat = 60.0
+    scheduler: PositiveFloat = 60.0
 
 
 class ScreenConfig(Settings):

@@ -147,6 +147,7 @@ class _Driver:
             patience_s=limits.patience,
             loading_s=limits.loading,
             grace_s=limits.grace,
+            scheduler_s=limits.scheduler,
             no_workers_s=LOCAL_WORKERS_S if self.cluster is None else None,
         )
         with self._workers(plan.total - plan.rows_done) as (workers, threads):

@@ -30,7 +30,8 @@ from screening.runs.isolate import Float64
 from screening.runs.stages import Stages
 from screening.runs.worker import Job, Predictor, load_predictor, model_hash
 from screening.store.merge import merge
-from screening.store.schema import Stamp
+from screening.store.schema import Stamp, Status
+from screening.store.shard import Failure, ShardRows
 
 TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV"))
 HOG_BYTES = 64 << 20
@@ -195,17 +196,13 @@ def job_of(folder: Path, packed: Path, model: Path, **options: Any) -> Job:
 
 def reference(folder: Path, job: Job, cuts: Sequence[int] = ()) -> dict[str, Any]:
     """Columns of the results that a job ends in, computed in this process without any cluster."""
-    from screening.runs.plan import Lease, Rows
-    from screening.runs.worker import Engine
+    from screening.crystals.packed import PackedCrystals
     from screening.store.record import SHARDS, record_of, write_record
 
     (folder / SHARDS).mkdir(parents=True)
-    engine = Engine(replace(job, shards=folder / SHARDS))
-    edges = [0, *cuts, len(engine.packed)]
-    for number, (start, stop) in enumerate(pairwise(edges)):
-        engine.compute(Lease(number, Rows(start, stop), "here"))
-    rows = len(engine.packed)
-    engine.close()
+    with PackedCrystals(job.packed) as packed:
+        rows = len(packed)
+    compute(replace(job, shards=folder / SHARDS), *pairwise([0, *cuts, rows]))
     write_record(record_of(folder, job.stamp, job.packed, rows))
     merge(folder)
     return columns_of(folder)
@@ -305,3 +302,21 @@ def values_of(run: Path) -> dict[str, list[bytes]]:
     with h5py.File(run / "results.h5", "r") as file:
         columns = [file["targets"][name][()] for name in sorted(file["targets"])]
         return {id.decode(): [c[k].tobytes() for c in columns] for k, id in enumerate(file["id"][()])}
+
+
+def compute(job: Job, *ranges: tuple[int, int]) -> None:
+    """Do ranges of rows of a job in this process."""
+    from screening.runs.plan import Lease, Rows
+    from screening.runs.worker import Engine
+
+    engine = Engine(job)
+    for number, (start, stop) in enumerate(ranges):
+        engine.compute(Lease(number, Rows(start, stop), "here"))
+    engine.close()
+
+
+def rows_of_nothing(crystals: Crystals, start: int, targets: Sequence[Target]) -> ShardRows:
+    """Rows that nobody could predict."""
+    rows = ShardRows.of(start, crystals, targets)
+    failures = [Failure(row, "model_error", "made up") for row in range(rows.start, rows.stop)]
+    return replace(rows, status=np.full(len(rows), Status.FAILED, np.uint8), failures=failures)

@@ -106,10 +106,14 @@ def _described(progress: "Progress") -> str:
     if not progress.workers and not progress.rows:
         parts = ["workers are starting"]
     else:
-        parts = [f"{progress.rate:,.0f} crystals/s", f"{progress.workers} worker{'s' if progress.workers != 1 else ''}"]
+        parts = [f"{progress.rate:,.0f} crystals/s", _counted(progress.workers, "worker")]
     parts += [f"{count:,} {status}" for status, count in sorted(progress.statuses.items()) if status != "ok"]
     if progress.lost_workers:
-        parts.append(f"{progress.lost_workers} workers lost")
+        parts.append(f"{_counted(progress.lost_workers, 'worker')} lost")
     if progress.seconds_left is not None:
         parts.append(f"{clock(progress.seconds_left)} left")
     return ", ".join([*parts, *([progress.dashboard] if progress.dashboard else [])])
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -25,7 +25,7 @@ LAYERS = (
     ("models", "pretrained"),
     ("training", "inference"),
     ("runs", "doctor"),
-    ("cli",),
+    ("cli", "__main__"),
 )
 # The package's own face re-exports from any layer, lazily; only the command line may look at it.
 FACE = "screening"

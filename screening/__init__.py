@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from screening.predictions import Predictions as Predictions
     from screening.predictions import Target as Target
     from screening.pretrained.shipped import load_model as load_model
+    from screening.query.query import Query as Query
+    from screening.store.read import Results as Results
 
 _HOME = {
     "Crystal": "screening.crystals.crystal",
@@ -36,8 +38,10 @@ _HOME = {
     "Neighbors": "screening.graphs",
     "PackedCrystals": "screening.crystals.packed",
     "Predictions": "screening.predictions",
+    "Query": "screening.query.query",
     "Reason": "screening.crystals.crystal",
     "Rejection": "screening.crystals.crystal",
+    "Results": "screening.store.read",
     "Target": "screening.predictions",
     "graph_batches": "screening.graphs",
     "load_model": "screening.pretrained.shipped",

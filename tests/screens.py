@@ -209,11 +209,11 @@ def reference(folder: Path, job: Job, cuts: Sequence[int] = ()) -> dict[str, Any
 
 
 def columns_of(run: Path) -> dict[str, Any]:
-    """All columns of merged results, as bytes with their types."""
+    """All columns of merged results but how they came about, as bytes with their types."""
     found: dict[str, Any] = {}
 
     def keep(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
+        if isinstance(item, h5py.Dataset) and not name.startswith("shards/"):
             found[name] = (str(item.dtype), item.shape, item[()].tobytes())
 
     with h5py.File(run / "results.h5", "r") as file:

@@ -21,8 +21,9 @@ from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason, Rejection
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.store.merge import merge
+from screening.store.read import Results
 from screening.store.record import INPUT, RESULTS, SHARDS
-from screening.store.schema import COLUMNS, FAILURE_COLUMNS, Status, target_column
+from screening.store.schema import COLUMNS, FAILURE_COLUMNS, NOTE_COLUMNS, Status, target_column
 from screening.store.shard import shard_name, shard_ranges, write_shard
 from screening.store.whole import whole_hdf5
 
@@ -60,7 +61,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_crystal_that_was_read_has_a_row(whole: Path) -> None:
     path = whole / RESULTS
     found = columns(path)
-    assert sorted(found) == sorted(NAMES)
+    assert sorted(found) == sorted([*NAMES, *(column.name for column in NOTE_COLUMNS)])
     assert found["row"].tolist() == [*range(60), -1, -2, -3]
     assert found["status"].tolist() == [3 if row in FAILED else 0 for row in range(60)] + [2, 1, 1]
     ids = [id.decode() for id in found["id"].tolist()]
@@ -103,7 +104,8 @@ def test_any_cut_gives_the_same_bytes(
         write_shard(run / SHARDS, rows, STAMP, timing={})
     path = merge(run)
     expected, found = columns(whole / RESULTS), columns(path)
-    for name, values in expected.items():
+    for name in NAMES:
+        values = expected[name]
         assert (found[name].dtype, found[name].tobytes()) == (values.dtype, values.tobytes()), name
     with h5py.File(path) as one, h5py.File(whole / RESULTS) as other:
         assert one.attrs["sha256"] == other.attrs["sha256"]
@@ -286,4 +288,20 @@ def test_shards_written_meanwhile_by_another_driver_change_nothing(tmp_path: Pat
     write_shards(run / SHARDS, CRYSTALS, (5, 50), failed=FAILED)
     assert len(shard_ranges(run / SHARDS)) == 6
     second = columns(merge(run))
-    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+    assert all(first[name].tobytes() == second[name].tobytes() for name in NAMES)
+
+
+def test_how_rows_came_about_is_kept(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run")
+    with Results(run) as results:
+        before = results.notes()
+    merge(run)
+    with Results(run) as results:
+        after = results.notes()
+    assert after == before
+    assert [(note.start, note.stop, note.worker) for note in after] == [
+        (0, 10, "here"),
+        (10, 35, "here"),
+        (35, 60, "here"),
+    ]
+    assert all(abs(note.written - time.time()) < 60 and note.timing == {"predict": 0.5} for note in after)

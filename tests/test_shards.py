@@ -24,6 +24,7 @@ from shards import STAMP, TARGETS, predicted
 
 from screening.crystals.batch import Crystals
 from screening.crystals.convert import crystal_to_pymatgen
+from screening.crystals.crystal import Crystal
 from screening.crystals.text import TextColumn
 from screening.errors import FileFormatError, InputError, ResourceError, ScreeningError
 from screening.predictions import Target
@@ -83,6 +84,12 @@ def test_rows_say_of_crystals_what_pymatgen_says() -> None:
     assert 0 < periodic < 40
     assert (rows.status == Status.OK).all()
     assert all(np.isnan(values).all() for values in rows.values.values())
+
+
+def test_a_volume_that_float32_cannot_hold_is_missing() -> None:
+    for length in (1e14, 1e160):
+        crystal = Crystal("big", np.array([1], np.uint8), np.zeros((1, 3)), length * np.eye(3))
+        assert np.isnan(ShardRows.of(0, Crystals.of([crystal])).volume_per_atom).all()
 
 
 # --- there and back --------------------------------------------------------------------------------------------
@@ -289,7 +296,7 @@ def test_a_folder_that_is_not_there_or_read_only(tmp_path: Path) -> None:
 def test_a_size_limit_is_an_error_of_ours(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", script(tmp_path, limit=5000)], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (ResourceError.exit_code, "")
-    assert "the disk is full or a limit was reached" in ended.stdout
+    assert "the disk is full or a size limit was reached" in ended.stdout
     assert list(tmp_path.iterdir()) == []
 
 

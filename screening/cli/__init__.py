@@ -4,8 +4,10 @@ Nothing heavy is imported before a command needs it, so that help appears at onc
 """
 
 from screening.cli import doctor as doctor
+from screening.cli import merge as merge
 from screening.cli import models as models
 from screening.cli import pack as pack
+from screening.cli import query as query
 from screening.cli import screen as screen
 from screening.cli import training as training
 from screening.cli.app import app as app

@@ -1,4 +1,4 @@
-"""How a training run shows where it is: a bar on a terminal, now and then a line elsewhere; both on standard error."""
+"""How long work shows where it is: a bar on a terminal, now and then a line elsewhere; both on standard error."""
 
 import contextlib
 import sys
@@ -57,6 +57,34 @@ def _plain_lines() -> Watch:
         # Of this process alone: a continued run has steps behind it that took no time here.
         left = (now - started) / (progress.step - first) * (progress.steps - progress.step)
         print(f"{described(progress)}, {clock(left)} left", file=sys.stderr, flush=True)
+
+    return watch
+
+
+@contextlib.contextmanager
+def rows_progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Give what work on rows should call now and then, with the rows done and all rows."""
+    if quiet or not sys.stderr.isatty():
+        yield (lambda rows, total: None) if quiet else _row_lines(what)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = [TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda rows, total: bar.update(task, total=total, completed=rows)
+
+
+def _row_lines(what: str) -> Callable[[int, int], None]:
+    told = time.monotonic()
+
+    def watch(rows: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= PLAIN_INTERVAL_S:
+            told = time.monotonic()
+            print(f"{what}: {rows:,} of {total:,} rows", file=sys.stderr, flush=True)
 
     return watch
 

@@ -19,7 +19,7 @@ from screening.store.ids import bytes_column, id_column, stored_id
 from screening.store.record import RESULTS, SHARDS, RunRecord, read_record
 from screening.store.rejected import rejected_columns
 from screening.store.results_writer import MESSAGES, OFFSETS, ResultsWriter, Widths
-from screening.store.schema import Array, Stamp, Status
+from screening.store.schema import Array, ShardNote, Stamp, Status
 from screening.store.shard import CURE, ShardFile, require_stamp, shard_ranges
 from screening.store.whole import whole_hdf5
 
@@ -44,15 +44,18 @@ def merge(
         total = len(crystals) + crystals.rejected
         with whole_hdf5(target) as (file, sink):
             writer = ResultsWriter(file, sink, record.stamp, widths)
+            notes = []
             for piece in pieces:
-                writer.append(_verified(piece, crystals))
+                columns, note = _verified(piece, crystals)
+                writer.append(columns)
+                notes.append(note)
                 progress(piece.stop, total)
             for start in range(0, crystals.rejected, BLOCK):
                 refused = crystals.rejections(start, start + BLOCK)
                 writer.append(rejected_columns(refused, start, record.stamp, widths.embedding))
                 progress(len(crystals) + start + len(refused), total)
             _require_totals(crystals, writer)
-            writer.finish({"run": record.text, "merged": time.time(), "code_version": code_version()})
+            writer.finish({"run": record.text, "merged": time.time(), "code_version": code_version()}, notes)
     return target
 
 
@@ -105,10 +108,10 @@ def _text_widths(crystals: PackedCrystals) -> Widths:
     return widths
 
 
-def _verified(piece: Piece, crystals: PackedCrystals) -> dict[str, Array]:
-    """Columns of a piece, checked against their hash and the packed input."""
+def _verified(piece: Piece, crystals: PackedCrystals) -> tuple[dict[str, Array], ShardNote]:
+    """Columns of a piece, checked against their hash and the packed input, and how they came about."""
     with ShardFile(piece.path) as file:
-        columns = file.columns()
+        columns, note = file.columns(), file.note
         ours = np.arange(file.start, file.stop)
     if not np.array_equal(columns["row"], ours):
         raise FileFormatError(f"{piece.path}: its rows are not those of its name; {CURE}")
@@ -121,7 +124,7 @@ def _verified(piece: Piece, crystals: PackedCrystals) -> dict[str, Array]:
             f"{piece.path}: row {piece.start + k} is {_shown(columns['id'][k])}, but {_shown(expected[k])} in "
             f"{crystals.path}; the input was replaced after the run had started: bring it back, or start a new run"
         )
-    return columns
+    return columns, note
 
 
 def part_of(columns: dict[str, Array], piece: Piece) -> dict[str, Array]:

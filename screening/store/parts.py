@@ -17,7 +17,16 @@ from screening.errors import FileFormatError, InputError
 from screening.store.cover import Piece
 from screening.store.record import RunRecord
 from screening.store.rejected import rejected_columns
-from screening.store.schema import EMBEDDING, RESULTS_FORMAT, SCHEMA_VERSION, Array, Stamp, plain_attributes
+from screening.store.schema import (
+    EMBEDDING,
+    NOTE_COLUMNS,
+    RESULTS_FORMAT,
+    SCHEMA_VERSION,
+    Array,
+    ShardNote,
+    Stamp,
+    plain_attributes,
+)
 from screening.store.shard import UNREADABLE, ShardFile, require_stamp
 
 Int64 = npt.NDArray[np.int64]
@@ -47,6 +56,10 @@ class Part(Protocol):
 
     def reasons(self) -> Reasons:
         """Read why rows are not ok."""
+        ...
+
+    def notes(self) -> list[ShardNote]:
+        """Read how the rows came about."""
         ...
 
 
@@ -105,6 +118,13 @@ class Merged:
             messages = TextColumn(table["message/utf8"][()], table["message/offsets"][()])
             return Reasons(np.where(row < 0, accepted - 1 - row, row), table["reason"][()], messages)
 
+    def notes(self) -> list[ShardNote]:
+        """Read how the shards that were merged came about."""
+        with _explained(self.path):
+            start, stop, written, worker, timing = (self._file[column.name][()].tolist() for column in NOTE_COLUMNS)
+            held = zip(start, stop, written, worker, timing, strict=True)
+            return [ShardNote(a, b, at, who.decode(), json.loads(took)) for a, b, at, who, took in held]
+
     def __enter__(self) -> Self:
         return self
 
@@ -139,6 +159,11 @@ class InShard:
         first, last = np.searchsorted(row, [self._piece.start, self._piece.stop]).tolist()
         return Reasons(row[first:last] - self._piece.start, reasons[first:last], messages[first:last])
 
+    def notes(self) -> list[ShardNote]:
+        """Read how the shard came about."""
+        with ShardFile(self._piece.path) as file:
+            return [file.note]
+
 
 class Refused:
     """The crystals that packing refused, from the packed input."""
@@ -164,6 +189,10 @@ class Refused:
         columns = rejected_columns(self._crystals.rejections(), 0, self._stamp)
         messages = TextColumn(columns["failures/message/utf8"], columns["failures/message/offsets"])
         return Reasons(np.arange(len(self)), columns["failures/reason"], messages)
+
+    def notes(self) -> list[ShardNote]:
+        """Nothing: no shard holds them."""
+        return []
 
 
 @contextlib.contextmanager

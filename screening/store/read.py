@@ -14,7 +14,7 @@ import numpy as np
 from screening.store.cover import cover
 from screening.store.parts import InShard, Int64, Merged, Part, Reasons, Refused
 from screening.store.record import RESULTS, SHARDS, RunRecord, read_record
-from screening.store.schema import Array, Status
+from screening.store.schema import Array, ShardNote, Status
 from screening.store.shard import ShardFile, shard_ranges
 
 # A multiple of every chunk, so that none is decompressed twice.
@@ -72,6 +72,10 @@ class Results:
             np.concatenate([one.reasons for one, _ in found]),
             [message for one, _ in found for message in one.messages],
         )
+
+    def notes(self) -> list[ShardNote]:
+        """Read when, by whom and in how much time each shard was written, in the order of rows."""
+        return [note for part in self._parts for note in part.notes()]
 
     def counts(self) -> dict[Status, int]:
         """Count rows by status."""

@@ -5,15 +5,15 @@ model, the resolved configuration); merging, querying and reporting read it.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from screening.crystals.packed import PackedCrystals
-from screening.errors import FileFormatError, InputError, ResourceError
+from screening.errors import FileFormatError, InputError
 from screening.store.schema import Stamp
+from screening.store.whole import write_whole
 
 RUN_FILE = "run.json"
 RUN_FORMAT = "screening.run"
@@ -72,22 +72,8 @@ def record_of(folder: Path, stamp: Stamp, packed: Path, rows: int, **more: objec
 
 def write_record(record: RunRecord) -> Path:
     """Write `run.json`, whole or not at all; an older one is replaced."""
-    path = record.folder / RUN_FILE
-    part = path.with_name(f"{path.name}.{os.urandom(4).hex()}.part")
-    try:
-        try:
-            with part.open("x", encoding="utf-8") as file:
-                file.write(json.dumps(record.content, indent=2, allow_nan=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise ResourceError(
-            f"{path}: cannot be written ({error}); check the folder, its permissions and the disk"
-        ) from error
-    return path
+    text = json.dumps(record.content, indent=2, allow_nan=False) + "\n"
+    return write_whole(record.folder / RUN_FILE, [text.encode()])
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from hashlib import sha256
 from typing import Any
@@ -10,16 +10,19 @@ from typing import Any
 import h5py
 import numpy as np
 
-from screening.crystals.columns import GrowingColumn
+from screening.crystals.columns import FILTERS, GrowingColumn
 from screening.crystals.sink import Sink
+from screening.store.ids import bytes_column
 from screening.store.schema import (
     COLUMNS,
     EMBEDDING,
     FAILURE_COLUMNS,
+    NOTE_COLUMNS,
     RESULTS_FORMAT,
     SCHEMA_VERSION,
     STATUS_DTYPE,
     Array,
+    ShardNote,
     Stamp,
     Status,
     target_column,
@@ -85,8 +88,8 @@ class ResultsWriter:
         self.counts.update({Status(code): count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)})
         self._sink.check()
 
-    def finish(self, attributes: Mapping[str, object]) -> None:
-        """Write what still waits, and the attributes."""
+    def finish(self, attributes: Mapping[str, object], notes: Sequence[ShardNote] = ()) -> None:
+        """Write what still waits, notes on how it came about, which are in no hash, and the attributes."""
         for column in self._columns.values():
             column.finish()
         counts = {status.word: self.counts[status] for status in Status}
@@ -94,6 +97,24 @@ class ResultsWriter:
         everything = identity | self._stamp.attributes() | {"read": self.counts.total()} | counts
         everything |= {"sha256": self._hash()} | dict(attributes)
         write_attributes(self._file, everything)
+        self._write_notes(notes)
+        self._sink.check()
+
+    def _write_notes(self, notes: Sequence[ShardNote]) -> None:
+        columns: dict[str, Array] = {
+            "shards/start": np.array([note.start for note in notes], np.int64),
+            "shards/stop": np.array([note.stop for note in notes], np.int64),
+            "shards/written": np.array([note.written for note in notes], np.float64),
+            "shards/worker": bytes_column([note.worker.encode() for note in notes]),
+            "shards/timing": bytes_column([json.dumps(note.timing, sort_keys=True).encode() for note in notes]),
+        }
+        for column in NOTE_COLUMNS:
+            values = columns[column.name]
+            filters = {"chunks": True, **FILTERS} if values.size else {}
+            write_attributes(
+                self._file.create_dataset(column.name, data=values, **filters),
+                {"unit": column.unit, "meaning": column.meaning},
+            )
 
     def _create(self, name: str, dtype: str | int, unit: str, shape: tuple[int, ...] = (), meaning: str = "") -> None:
         parent, _, own = name.rpartition("/")

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from screening.crystals.batch import Crystals
+from screening.crystals.elements import SYMBOLS
 from screening.crystals.formulas import conventional_formulas, element_amounts
 from screening.crystals.text import TextColumn
 from screening.errors import InputError
@@ -80,13 +81,28 @@ def element_masks(crystal: npt.NDArray[np.integer], number: npt.NDArray[np.integ
     return masks
 
 
+def element_names(masks: UInt64) -> Array:
+    """Name the elements of each mask, alphabetically: `O-Sr-Ti`; empty for none."""
+    # As one item of 16 bytes, masks sort faster than as rows, and most crystals share theirs with others.
+    items = np.ascontiguousarray(masks).view("V16").reshape(-1)
+    kinds, place = np.unique(items, return_inverse=True)
+    words = kinds.view(np.uint64).reshape(-1, 2).tolist()
+    return bytes_column([_names(low | high << 64) for low, high in words])[place]
+
+
+def _names(mask: int) -> bytes:
+    return "-".join(sorted(SYMBOLS[z] for z in range(1, len(SYMBOLS)) if mask >> (z - 1) & 1)).encode()
+
+
 def _volumes_per_atom(crystals: Crystals) -> Float32:
     a, b, c = (crystals.lattice[:, k] for k in range(3))
     periodic = crystals.pbc.all(axis=1) & (crystals.atom_counts > 0)
     # Written out, because a library's determinant may differ in its last bit from machine to machine.
-    normal = [b[:, (k + 1) % 3] * c[:, (k + 2) % 3] - b[:, (k + 2) % 3] * c[:, (k + 1) % 3] for k in range(3)]
-    volume = np.abs(a[:, 0] * normal[0] + a[:, 1] * normal[1] + a[:, 2] * normal[2])
-    return np.where(periodic, volume / np.maximum(crystals.atom_counts, 1), np.nan).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        normal = [b[:, (k + 1) % 3] * c[:, (k + 2) % 3] - b[:, (k + 2) % 3] * c[:, (k + 1) % 3] for k in range(3)]
+        volume = np.abs(a[:, 0] * normal[0] + a[:, 1] * normal[1] + a[:, 2] * normal[2])
+        per_atom = (volume / np.maximum(crystals.atom_counts, 1)).astype(np.float32)
+    return np.where(periodic & np.isfinite(per_atom), per_atom, np.float32(np.nan))
 
 
 # --- rows as columns ------------------------------------------------------------------------------------------

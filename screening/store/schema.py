@@ -73,6 +73,26 @@ FAILURE_COLUMNS = (
 )
 
 
+NOTE_COLUMNS = (
+    Column("shards/start", "<i8", "1", "first row of each shard that was merged"),
+    Column("shards/stop", "<i8", "1", "one past its last row"),
+    Column("shards/written", "<f8", "s", "when it was written, in seconds since 1970"),
+    Column("shards/worker", "S", "text", "who wrote it, UTF-8"),
+    Column("shards/timing", "S", "text", "JSON: seconds by stage"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardNote:
+    """How rows [start, stop) came about: when they were written (seconds since 1970), by whom, seconds by stage."""
+
+    start: int
+    stop: int
+    written: float
+    worker: str
+    timing: Mapping[str, float]
+
+
 @dataclass(frozen=True, slots=True)
 class Stamp:
     """What all shards of a run have in common: one model, one packed input, these targets."""

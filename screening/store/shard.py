@@ -33,18 +33,19 @@ from screening.store.schema import (
     SHARD_FORMAT,
     STATUS_DTYPE,
     Array,
+    ShardNote,
     plain_attributes,
     target_column,
     write_attributes,
 )
 from screening.store.schema import Stamp as Stamp
+from screening.store.whole import write_whole
 
 NAME = re.compile(r"rows-(\d{12})-(\d{12})\.h5")
 PART = re.compile(rf"{NAME.pattern}\.[0-9a-f]{{8}}\.part")
 CURE = "remove it and give the same `screening screen` command again: these rows alone are predicted anew"
 # Whatever a damaged or foreign file makes h5py, or what reads from it, raise.
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, InputError)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Troubles of the machine or its network, of which a file is innocent.
 _PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -94,7 +95,7 @@ def write_shard(folder: Path, rows: ShardRows, stamp: Stamp, *, timing: Mapping[
     circumstances = {"timing": json.dumps(dict(timing), sort_keys=True), "worker": worker, "written": time.time()}
     circumstances["code_version"] = code_version()
     image = _image(columns, attributes | circumstances, stamp)
-    return _written_whole(folder / shard_name(rows.start, rows.stop), image)
+    return write_whole(folder / shard_name(rows.start, rows.stop), [image])
 
 
 def _identity(start: int, stop: int, stamp: Stamp) -> dict[str, Any]:
@@ -110,41 +111,13 @@ def _image(columns: Mapping[str, Array], attributes: Mapping[str, object], stamp
     with h5py.File(os.urandom(8).hex(), "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
         write_attributes(file, attributes)
         for name, values in columns.items():
-            dtype = STATUS_DTYPE if name == "status" else values.dtype
             # One chunk: a file is small, and the checksum of a chunk guards a column that is read alone.
             filters = {"chunks": values.shape, **FILTERS} if values.size else {}
+            dtype = STATUS_DTYPE if name == "status" else values.dtype
             dataset = file.create_dataset(name, data=values, dtype=dtype, **filters)
             write_attributes(dataset, units[name])
         file.flush()
         return bytes(file.id.get_file_image())
-
-
-def _written_whole(path: Path, image: bytes) -> Path:
-    part = path.with_name(f"{path.name}.{os.urandom(4).hex()}.part")
-    try:
-        try:
-            with part.open("xb", buffering=0) as file:
-                left = memoryview(image)
-                while left:
-                    left = left[file.write(left) :]
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        _synchronise(path.parent)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise ResourceError(f"{path}: the disk is full or a limit was reached; free some space, go on") from error
-        raise ResourceError(f"{path}: cannot be written ({error}); check the folder and its permissions") from error
-    return path
-
-
-def _synchronise(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # --- reading --------------------------------------------------------------------------------------------------
@@ -172,6 +145,14 @@ class ShardFile:
         """How many numbers the embedding of a crystal has; 0 if there are none."""
         with explained(self.path, "read"):
             return int(self._file[EMBEDDING].shape[1]) if EMBEDDING in self._file else 0
+
+    @property
+    def note(self) -> ShardNote:
+        """When, by whom and in how much time it was written."""
+        with explained(self.path, "read"):
+            timing = json.loads(self.attributes["timing"])
+            written, worker = float(self.attributes["written"]), str(self.attributes["worker"])
+            return ShardNote(self.start, self.stop, written, worker, timing)
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """The type of a column, without reading it."""

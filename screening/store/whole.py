@@ -1,9 +1,9 @@
-"""A new HDF5 file that is there when it is whole: it grows under another name, is synchronised and renamed."""
+"""New files that are there when they are whole: they grow under another name, are synchronised and renamed."""
 
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import h5py
@@ -12,6 +12,29 @@ from screening.crystals.sink import Sink
 from screening.errors import ResourceError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_whole(path: Path, blocks: Iterable[bytes]) -> Path:
+    """Write blocks end to end to a file; an older one is replaced, or stays if this fails.
+
+    The name that it grows under carries a random part, so that two who write the same file do not meet.
+    """
+    part = path.with_name(f"{path.name}.{os.urandom(4).hex()}.part")
+    try:
+        try:
+            with part.open("xb", buffering=0) as file:
+                for block in blocks:
+                    left = memoryview(block)
+                    while left:
+                        left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        synchronise(path.absolute().parent)
+    except OSError as error:
+        raise ResourceError(write_failure(path, error)) from error
+    return path
 
 
 @contextlib.contextmanager

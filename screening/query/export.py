@@ -1,0 +1,90 @@
+"""Writes what a question found: a table (CSV, Parquet, JSON lines) or crystals (extended XYZ, a folder of CIF files).
+
+Crystals carry their predictions as labels. Everything appears whole or not at all.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from screening.errors import InputError
+from screening.query.query import Query
+from screening.store.whole import write_whole
+
+if TYPE_CHECKING:
+    import polars
+
+TABLES = ("csv", "parquet", "jsonl")
+CRYSTALS = ("extxyz", "cif")
+SUFFIXES = MappingProxyType(
+    {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".extxyz": "extxyz", ".xyz": "extxyz"}
+)
+
+
+def kind_of(output: str) -> str:
+    """Tell from an output's name what to write; a name that ends in `/` or has no suffix is a folder of CIF files."""
+    path = Path(output)
+    name = path.name.lower()
+    compressed = name.removesuffix(".gz") if name.endswith((".extxyz.gz", ".xyz.gz")) else name
+    kind = SUFFIXES.get(Path(compressed).suffix)
+    if output.endswith("/") or (kind is None and (path.is_dir() or not path.suffix)):
+        return "cif"
+    if kind is None:
+        raise InputError(
+            f"{output}: its name does not tell what to write; end it in {', '.join(SUFFIXES)}, or in / for a folder of "
+            "CIF files"
+        )
+    return kind
+
+
+def export(query: Query, output: str) -> int:
+    """Write what a question finds in the way that the output's name says, and tell how many rows there were."""
+    kind, path = kind_of(output), Path(output)
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
+    if kind in CRYSTALS:
+        from screening.crystals.write import write
+
+        return write(query.crystals(), path, format=kind)
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, expected the name of a file to write")
+    counted = _Counted(query.frames())
+    write_whole(path, TABLE_WRITERS[kind](counted))
+    return counted.rows
+
+
+class _Counted:
+    """Frames, counted as they pass."""
+
+    def __init__(self, frames: "Iterator[polars.DataFrame]") -> None:
+        self.rows, self._frames = 0, frames
+
+    def __iter__(self) -> "Iterator[polars.DataFrame]":
+        for frame in self._frames:
+            self.rows += len(frame)
+            yield frame
+
+
+def _csv(frames: _Counted) -> Iterator[bytes]:
+    for k, frame in enumerate(frames):
+        yield frame.write_csv(include_header=k == 0).encode()
+
+
+def _jsonl(frames: _Counted) -> Iterator[bytes]:
+    return (frame.write_ndjson().encode() for frame in frames)
+
+
+def _parquet(frames: _Counted) -> Iterator[bytes]:
+    import polars
+
+    # The one kind that is made in memory: its table of contents comes last.
+    content = io.BytesIO()
+    polars.concat(list(frames)).write_parquet(content)
+    yield content.getvalue()
+
+
+TABLE_WRITERS: Mapping[str, Callable[[_Counted], Iterator[bytes]]] = MappingProxyType(
+    {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}
+)

@@ -1,0 +1,77 @@
+"""What can be asked for in a store: every column under one flat name, the aliases of targets too.
+
+A target that has the name of a column, such as `volume_per_atom`, is asked for as `targets/volume_per_atom`.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from screening.crystals.labels import canonical
+from screening.errors import InputError
+from screening.predictions import Target
+from screening.store.schema import COLUMNS, TARGETS, target_column
+
+
+class Kind(StrEnum):
+    """What can be done with a field."""
+
+    NUMBER = "a number"
+    TEXT = "text"
+    ELEMENTS = "elements"
+    SHOWN = "text that can be shown, not searched"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column by the name it is asked for; `dataset` is its column in the store, "" when it is worked out."""
+
+    name: str
+    kind: Kind
+    unit: str
+    dataset: str
+
+
+STATUS = Field("status", Kind.TEXT, "", "status")
+ELEMENTS = Field("elements", Kind.ELEMENTS, "", "elements")
+REASON = Field("reason", Kind.TEXT, "", "")
+MESSAGE = Field("message", Kind.SHOWN, "", "")
+_TEXTS = ("id", "formula")
+
+
+def fields_of(targets: Sequence[Target]) -> dict[str, Field]:
+    """Name everything that can be asked for, in the order of the store."""
+    fields = {field.name: field for field in (STATUS, ELEMENTS, REASON, MESSAGE)}
+    for column in COLUMNS:
+        kind = Kind.TEXT if column.name in _TEXTS else Kind.NUMBER
+        fields.setdefault(column.name, Field(column.name, kind, column.unit, column.name))
+    for target in targets:
+        name = target_name(target)
+        fields[name] = Field(name, Kind.NUMBER, target.unit, target_column(target.name))
+    order = [column.name for column in COLUMNS] + [target_name(target) for target in targets] + ["reason", "message"]
+    return {name: fields[name] for name in order}
+
+
+def target_name(target: Target) -> str:
+    """The name that a target is asked for by."""
+    taken = {column.name for column in COLUMNS} | {REASON.name, MESSAGE.name}
+    return f"{TARGETS}/{target.name}" if target.name in taken else target.name
+
+
+def known_field(fields: Mapping[str, Field], name: str) -> Field | None:
+    """Find a field by its name, in any case, or by an alias of its target."""
+    for tried in (name, name.lower(), canonical(name)):
+        if tried in fields:
+            return fields[tried]
+    return None
+
+
+def required_field(fields: Mapping[str, Field], name: str, where: str) -> Field:
+    """Find a field, or say which ones have a name like this."""
+    field = known_field(fields, name)
+    if field is None:
+        near = difflib.get_close_matches(name.lower(), fields, n=3, cutoff=0.5)
+        advice = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(fields)}"
+        raise InputError(f"{where}: there is no column {name!r} in these results; {advice}")
+    return field

@@ -1,0 +1,72 @@
+"""Crystals of the packed input at rows of the results."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from screening.crystals.crystal import Crystal
+from screening.crystals.packed import PackedCrystals
+from screening.errors import FileFormatError, InputError
+from screening.store.ids import stored_id
+from screening.store.read import Results
+
+Int64 = npt.NDArray[np.int64]
+
+# So many crystals are held at a time; those that lie in one block of the input are read together.
+GROUP = 4096
+BLOCK = 1024
+
+
+def picked_crystals(results: Results, places: Int64, labels: Mapping[str, Sequence[float]]) -> Iterator[Crystal]:
+    """Crystals in the order of their places, with these labels and none of the input's own.
+
+    What the input knows about a crystal, its labels, forces and stress, stays there: they could not be told from
+    predictions. Raises InputError for a crystal that packing refused, of which there is nothing but its id.
+    """
+    order = np.argsort(places, kind="stable")
+    rows, ids = np.empty_like(places), np.empty(len(places), object)
+    rows[order] = results.take("row", places[order])
+    ids[order] = results.take("id", places[order]).tolist()
+    refused = np.flatnonzero(rows < 0)
+    if len(refused):
+        raise InputError(
+            f"{_shown(ids[refused[0]])}: was refused by packing, so there are no atoms of it; leave out rejected and "
+            "duplicate crystals, or write a table"
+        )
+    with results.record.open_input(results.packed) as packed:
+        for start in range(0, len(rows), GROUP):
+            for k, crystal in enumerate(_gathered(packed, rows[start : start + GROUP]), start):
+                if stored_id(crystal.id) != ids[k]:
+                    raise FileFormatError(
+                        f"{packed.path}: row {rows[k]} is {crystal.id!r}, but {_shown(ids[k])} in the results; the "
+                        "input was replaced after the run had started: bring it back"
+                    )
+                yield _predicted(crystal, {name: values[k] for name, values in labels.items()})
+
+
+def _gathered(packed: PackedCrystals, rows: Int64) -> list[Crystal]:
+    found: dict[int, Crystal] = {}
+    ascending = np.unique(rows)
+    for block in np.split(ascending, np.flatnonzero(np.diff(ascending // BLOCK)) + 1):
+        if len(block):
+            first = int(block[0])
+            batch = packed[first : int(block[-1]) + 1]
+            found.update({row: batch[row - first] for row in block.tolist()})
+    return [found[row] for row in rows.tolist()]
+
+
+def _predicted(crystal: Crystal, labels: Mapping[str, float]) -> Crystal:
+    return Crystal(
+        id=crystal.id,
+        numbers=crystal.numbers,
+        positions=crystal.positions,
+        lattice=crystal.lattice,
+        pbc=crystal.pbc,
+        labels={name: value for name, value in labels.items() if value == value},
+        source=crystal.source,
+    )
+
+
+def _shown(id: bytes) -> str:
+    return repr(id.decode("utf-8", "replace"))

@@ -181,10 +181,10 @@ def test_a_full_disk_ends_the_run_and_damages_nothing(tmp_path: Path, made: Path
     assert (code, output) == (4, ""), errors
     assert "the disk is full or a size limit was reached" in errors
     assert "Traceback" not in errors
-    assert [path for path in run.rglob("*.part")] == []
     process = screens.started(tmp_path, "arithmetic", *arguments)
     assert screens.ended(process) == (0, "", "")
     assert_right(made, run)
+    assert list(run.rglob("*.part")) == []
 
 
 def test_a_disk_too_full_to_merge_keeps_all_that_was_predicted(tmp_path: Path, made: Path) -> None:

@@ -35,7 +35,7 @@ class Cluster:
         leases = self.plan.next_leases()
         for lease in leases:
             mine = self.plan.leases_of(lease.worker)
-            assert len(mine) <= self.at_once + 1
+            assert len(mine) <= 2 * self.at_once
         return leases
 
     def step(self, worker: str) -> None:

@@ -24,8 +24,8 @@ STRIKES = 2
 LOSSES_PER_STRIKE = 8
 # Rows that cannot be read are narrowed down to so few: about a chunk of the input.
 FEWEST_REFUSED = 1024
-# Each worker has so many leases more than it works on, so that it never waits for the driver.
-QUEUED = 1
+# Each worker has so many leases for each that it works on, so that it never waits for the driver.
+DEPTH = 2
 # Waiting rows are dealt out in at least so many leases per worker, so that all workers end together.
 SHARE = 4
 # Time that passes between two looks at the clock counts for at most this much: the driver may have been suspended.
@@ -347,7 +347,7 @@ class Plan:
 
     def _place(self, worker: _Worker) -> None:
         free = not worker.held or (worker.name not in self._kept_free and not worker.alone)
-        if free and len(worker.held) < worker.at_once + QUEUED:
+        if free and len(worker.held) < worker.at_once * DEPTH:
             self._room.setdefault(len(worker.held), {})[worker.name] = None
 
     def _unplace(self, worker: _Worker) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from screening.predictions import Target as Target
     from screening.pretrained.shipped import load_model as load_model
     from screening.query.query import Query as Query
+    from screening.runs.config import ScreenConfig as ScreenConfig
+    from screening.runs.screen import screen as screen
     from screening.store.read import Results as Results
 
 _HOME = {
@@ -41,6 +43,7 @@ _HOME = {
     "Query": "screening.query.query",
     "Reason": "screening.crystals.crystal",
     "Rejection": "screening.crystals.crystal",
+    "ScreenConfig": "screening.runs.config",
     "Results": "screening.store.read",
     "Target": "screening.predictions",
     "graph_batches": "screening.graphs",
@@ -50,6 +53,7 @@ _HOME = {
     "predict": "screening.inference",
     "read": "screening.crystals.read",
     "read_batches": "screening.crystals.read",
+    "screen": "screening.runs.screen",
     "set_threads": "screening.ops.core",
 }
 

@@ -107,6 +107,17 @@ def test_help_needs_no_torch() -> None:
     assert "exits with code 75" in " ".join(ran.stdout.replace("│", " ").split())
 
 
+def test_a_driver_loads_no_torch() -> None:
+    code = "import sys, screening.runs.screen, screening.runs.local_cluster; print('torch' in sys.modules)"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == "False\n"
+
+
 # --- what is shown on the way ------------------------------------------------------------------------------------
 
 

@@ -35,6 +35,7 @@ from screening.store.shard import Failure, ShardRows
 
 TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV"))
 HOG_BYTES = 64 << 20
+STARTED: "list[subprocess.Popen[str]]" = []
 
 # Elements that no made crystal has; one as the first atom marks a crystal.
 SEGFAULTS, HANGS, HOGS, RAISES, IS_NAN, OVERFLOWS, TOO_LARGE, FREEZES = 99, 100, 101, 102, 103, 104, 105, 106
@@ -248,7 +249,20 @@ def started(folder: Path, load: str, *arguments: object, before: str = "pass") -
     script = folder / f"run_{load}.py"
     script.write_text(SCRIPT.format(path=sys.path, load=load, before=before), encoding="utf-8")
     command = [sys.executable, str(script), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    STARTED.append(process)
+    return process
+
+
+def end_all() -> None:
+    """Kill what was started and still runs, with all its children."""
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def limit_files(size: int) -> None:

@@ -25,6 +25,12 @@ from screening.store.shard import shard_ranges
 COUNT = 6000
 
 
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    yield
+    screens.end_all()
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[SpecCluster]:
     with local_cluster(Layout(2, 1, 2_000_000_000)) as found:

@@ -62,6 +62,12 @@ def workers_of(process: "subprocess.Popen[str]") -> list[int]:
     return [child.pid for child in found if "spawn_main" in " ".join(child.cmdline())]
 
 
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    yield
+    screens.end_all()
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[SpecCluster]:
     with local_cluster(Layout(2, 1, 2_000_000_000)) as found:
@@ -71,20 +77,17 @@ def cluster() -> Iterator[SpecCluster]:
 def test_workers_killed_at_random_moments(tmp_path: Path, made: Path, cluster: SpecCluster) -> None:
     chance = random.Random(0)
     killed: list[int] = []
-    next_kill = time.monotonic()
 
     def kill_now_and_then(progress: Progress) -> None:
-        nonlocal next_kill
         pids = [nanny.pid for nanny in cluster.workers.values() if nanny.pid]
-        if progress.rows and pids and len(killed) < WORKER_KILLS and time.monotonic() >= next_kill:
+        if pids and len(killed) < WORKER_KILLS and progress.rows > 40 * len(killed) + chance.uniform(0, 40):
             killed.append(chance.choice(pids))
             os.kill(killed[-1], signal.SIGKILL)
-            next_kill = time.monotonic() + chance.uniform(0.0, 0.8)
 
     settings = ScreenConfig(model=str(made / "m.safetensors"), shards=ShardSettings(least=4, most=8))
     listener = Listener(show=kill_now_and_then)
     run = tmp_path / "run"
-    screen([made / "c.h5"], run, settings, cluster=cluster, listener=listener, load=screens.slow_arithmetic)
+    screen([made / "c.h5"], run, settings, cluster=cluster, listener=listener, load=screens.very_slow_arithmetic)
     assert len(killed) == WORKER_KILLS
     assert_right(made, run)
 

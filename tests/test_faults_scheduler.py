@@ -35,10 +35,14 @@ class Site:
         self.file.unlink(missing_ok=True)
         options = ["--scheduler-file", str(self.file), "--host", "127.0.0.1", "--no-dashboard"]
         self._run("dask_scheduler", *options, "--port", str(self.port))
-        screens.wait_for(self.file.exists)
-        self.port = int(re.findall(r"tcp://127.0.0.1:(\d+)", self.file.read_text())[0])
+        screens.wait_for(lambda: self._ports())
+        self.port = int(self._ports()[0])
         near = ["--scheduler-file", str(self.file), "--host", "127.0.0.1", "--no-dashboard", "--nthreads", "2"]
         self._run("dask_worker", *near, "--local-directory", str(self.folder))
+
+    def _ports(self) -> list[str]:
+        text = self.file.read_text() if self.file.exists() else ""
+        return re.findall(r"tcp://127.0.0.1:(\d+)", text)
 
     def _run(self, module: str, *options: str) -> None:
         environment = os.environ | {"PYTHONPATH": ":".join(sys.path)}

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -24,10 +25,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with crystals, a model, and the right results."""
     folder = tmp_path_factory.mktemp("stops")
     packed = screens.packed_file(folder / "c.h5", COUNT)
-    screens.packed_file(folder / "hanging.h5", COUNT, marks={41: screens.HANGS})
+    screens.packed_file(folder / "hanging.h5", COUNT, marks={100: screens.HANGS})
     model = screens.saved_model(folder / "m.safetensors")
     screens.reference(folder / "right", screens.job_of(folder / "none", packed, model, load=screens.arithmetic))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    yield
+    screens.end_all()
 
 
 def start(
@@ -94,14 +101,14 @@ def test_ctrl_c_reaches_workers_too_and_yet_they_finish(tmp_path: Path, made: Pa
 def test_the_grace_time_ends_and_a_second_signal_ends_at_once(tmp_path: Path, made: Path) -> None:
     run = tmp_path / "run"
     process = begun(made, run, "--set", "limits.grace=2", packed="hanging.h5")
-    time.sleep(1)
+    time.sleep(3)  # until it hangs
     process.terminate()
     start_of_end = time.monotonic()
     assert screens.ended(process)[0] == 75
     assert time.monotonic() - start_of_end < 20
 
     process = begun(made, tmp_path / "other", "--set", "limits.grace=1000", packed="hanging.h5")
-    time.sleep(1)
+    time.sleep(3)
     children = children_of(process)
     process.terminate()
     time.sleep(0.5)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from screening.query.query import Query as Query
     from screening.report.asked import Wish as Wish
     from screening.report.write import write_report as write_report
+    from screening.runs.config import ScreenConfig as ScreenConfig
+    from screening.runs.screen import screen as screen
     from screening.store.read import Results as Results
 
 _HOME = {
@@ -43,6 +45,7 @@ _HOME = {
     "Query": "screening.query.query",
     "Reason": "screening.crystals.crystal",
     "Rejection": "screening.crystals.crystal",
+    "ScreenConfig": "screening.runs.config",
     "Results": "screening.store.read",
     "Target": "screening.predictions",
     "Wish": "screening.report.asked",
@@ -53,6 +56,7 @@ _HOME = {
     "predict": "screening.inference",
     "read": "screening.crystals.read",
     "read_batches": "screening.crystals.read",
+    "screen": "screening.runs.screen",
     "set_threads": "screening.ops.core",
     "write_report": "screening.report.write",
 }

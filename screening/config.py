@@ -26,18 +26,24 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=BaseModel)
 
 
-def load(schema: type[S], path: Path | str, *, overrides: Sequence[str] = ()) -> S:
-    """Read settings from a TOML file, then apply overrides such as `training.epochs=3`, then check everything."""
-    file = Path(path)
+def load(schema: type[S], path: Path | str | None, *, overrides: Sequence[str] = ()) -> S:
+    """Read settings from a TOML file, then apply overrides such as `training.epochs=3`, then check everything.
+
+    Without a file, all settings are their defaults or overridden.
+    """
+    values = {} if path is None else _read(Path(path))
+    for override in overrides:
+        _apply(values, override)
+    return validated(schema, values, origin="the settings" if path is None else str(path))
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror or error}); name a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: is not TOML: {error}") from error
-    for override in overrides:
-        _apply(values, override)
-    return validated(schema, values, origin=str(file))
 
 
 def validated(schema: type[S], values: Mapping[str, Any], *, origin: str) -> S:

@@ -32,3 +32,9 @@ class NativeError(ScreeningError):
     """The native core is missing, or was built without what the call needs."""
 
     exit_code = 5
+
+
+class UnfinishedError(ScreeningError):
+    """A run was asked to stop before its end; the same command goes on with it. The code is EX_TEMPFAIL of sysexits."""
+
+    exit_code = 75

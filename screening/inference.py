@@ -6,7 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
 import torch
 
 from screening.crystals.batch import Crystals
@@ -46,13 +45,13 @@ def predict(
     place = usable_device(device)
     model.to(place).eval()
     count = core.thread_count(threads)
-    pieces = (piece for batch in crystals for piece in _pieces(batch, max_atoms))
+    pieces = (piece for batch in crystals for piece in batch.cut(max_atoms))
     work = partial(_predicted, model, max_edges=max_edges, max_atoms=max_atoms)
     if place.type != "cpu" or count == 1:
         for piece in pieces:
             yield from work(piece)
         return
-    with ThreadPoolExecutor(count, thread_name_prefix="predict", initializer=_alone) as pool:
+    with ThreadPoolExecutor(count, thread_name_prefix="predict", initializer=work_alone) as pool:
         for found in in_order(pool, work, pieces, ahead=2 * count):
             yield from found
 
@@ -74,20 +73,10 @@ def in_order(
             future.cancel()
 
 
-def _alone() -> None:
-    """Let a thread that has whole batches to itself share none of them."""
+def work_alone() -> None:
+    """Let this thread, which has whole batches to itself, share none of them."""
     core.set_threads_here(1)
     torch.set_num_threads(1)
-
-
-def _pieces(crystals: Crystals, max_atoms: int) -> Iterator[Crystals]:
-    """Cut crystals into runs of at most so many atoms."""
-    start = 0
-    while start < len(crystals):
-        limit = crystals.atom_offsets[start] + max_atoms
-        end = max(start + 1, int(np.searchsorted(crystals.atom_offsets, limit, side="right")) - 1)
-        yield crystals[start:end]
-        start = end
 
 
 def _predicted(model: CrystalModel, crystals: Crystals, *, max_edges: int, max_atoms: int) -> list[Predictions]:

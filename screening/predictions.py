@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,6 +13,16 @@ from screening.errors import InputError
 Float64 = npt.NDArray[np.float64]
 TargetKind = Literal["regression", "classification"]
 Scale = Literal["linear", "log10"]
+
+
+class FailureReason(StrEnum):
+    """Why a crystal has no prediction. The values are stored in files: add, never rename."""
+
+    MODEL_ERROR = "model_error"
+    NON_FINITE_PREDICTION = "non_finite_prediction"
+    OUT_OF_MEMORY = "out_of_memory"
+    KILLED_WORKER = "killed_worker"
+    TIMED_OUT = "timed_out"
 
 
 @dataclass(frozen=True, slots=True)

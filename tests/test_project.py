@@ -19,9 +19,10 @@ from screening import errors
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal, Reason
 from screening.crystals.labels import targets_table
-from screening.models import checkpoint
+from screening.models import header
 from screening.ops.edges import EdgeArrays
 from screening.ops.neighbors import neighbor_list
+from screening.predictions import FailureReason
 from screening.training.config import SplitSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,6 +114,11 @@ def test_the_table_of_rejections_names_every_reason() -> None:
     assert codes == [reason.value for reason in Reason]
 
 
+def test_the_table_of_failures_names_every_reason() -> None:
+    codes = [row[0] for row in table(page("docs/conventions.md"), "code", "the crystal has no prediction because")]
+    assert codes == [reason.value for reason in FailureReason]
+
+
 def test_the_table_of_errors_names_every_exit_code() -> None:
     kinds: list[type[errors.ScreeningError]] = [errors.ScreeningError, *errors.ScreeningError.__subclasses__()]
     ours = [kind for kind in kinds if kind.__module__ == errors.__name__]
@@ -124,8 +130,8 @@ def test_the_tables_of_model_files_name_every_field() -> None:
     shown = {
         head: [row[0] for row in table(page("docs/conventions.md"), head, "meaning")] for head in ("field", "card")
     }
-    assert shown == {"field": list(checkpoint._Header.model_fields), "card": list(checkpoint.Card.model_fields)}
-    assert f"`{checkpoint.METADATA_KEY}`" in page("docs/conventions.md")
+    assert shown == {"field": list(header.Header.model_fields), "card": list(header.Card.model_fields)}
+    assert f"`{header.METADATA_KEY}`" in page("docs/conventions.md")
 
 
 def test_the_table_of_splits_names_every_way() -> None:

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -341,6 +342,15 @@ def script(folder: Path, limit: int = 0) -> str:
             print(error)
             sys.exit(error.exit_code)
     """)
+
+
+def test_threads_of_one_process_write_at_once(tmp_path: Path) -> None:
+    rows = [predicted(CRYSTALS, start, start + 4) for start in range(0, 40, 4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda each: write(tmp_path, each), rows * 5))
+    assert [(start, stop) for start, stop, _ in shard_ranges(tmp_path)] == [(s, s + 4) for s in range(0, 40, 4)]
+    for (_, _, path), each in zip(shard_ranges(tmp_path), rows, strict=True):
+        assert_equal(read_shard(path), each)
 
 
 def test_two_writers_of_the_same_rows_do_no_harm(tmp_path: Path) -> None:

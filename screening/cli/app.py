@@ -1,7 +1,9 @@
 """The command line itself: its options before any command, errors as one line and an exit code, signals."""
 
+import contextlib
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Annotated
 
@@ -32,6 +34,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.number = 0
+        self._polite = False
         for number in STOPPING:
             signal.signal(number, self._received)
         sys.unraisablehook = self._told
@@ -41,7 +44,19 @@ class Stop:
         if self.number:
             raise Stopped(128 + self.number)
 
+    @contextlib.contextmanager
+    def asked(self) -> Iterator[Callable[[], bool]]:
+        """Let the first signal be a question, answered by whoever asks the function given; the next one raises."""
+        self._polite = True
+        try:
+            yield lambda: self.number != 0
+        finally:
+            self._polite = False
+
     def _received(self, number: int, frame: FrameType | None) -> None:
+        if self._polite:
+            self._polite, self.number = False, number
+            return
         for other in STOPPING:
             signal.signal(other, signal.SIG_IGN)
         self.number = number

@@ -15,7 +15,7 @@ from screening.errors import ScreeningError
 from screening.pretrained.shipped import DEFAULT, RUN_MODEL, shipped_models
 
 if TYPE_CHECKING:
-    from screening.models.checkpoint import Card
+    from screening.models.header import Card
     from screening.predictions import Target
 
 RUNS = Path("runs")
@@ -79,7 +79,7 @@ def _files(given: list[Path] | None) -> Iterator[tuple[str | None, Path]]:
 
 
 def _read(name: str | None, path: Path) -> Listed:
-    from screening.models.checkpoint import read_card
+    from screening.models.header import read_card
 
     return Listed(name, path, *read_card(path))
 

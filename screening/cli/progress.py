@@ -56,7 +56,7 @@ def _plain_lines() -> Watch:
         told = now
         # Of this process alone: a continued run has steps behind it that took no time here.
         left = (now - started) / (progress.step - first) * (progress.steps - progress.step)
-        print(f"{described(progress)}, {_clock(left)} left", file=sys.stderr, flush=True)
+        print(f"{described(progress)}, {clock(left)} left", file=sys.stderr, flush=True)
 
     return watch
 
@@ -100,7 +100,8 @@ def described(progress: "Progress") -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"

@@ -130,6 +130,15 @@ class Crystals(Sequence[Crystal]):
             sources=self.sources[start:stop] if self.sources else (),
         )
 
+    def cut(self, max_atoms: int) -> "Iterator[Crystals]":
+        """Cut into runs of at most so many atoms; a larger crystal is a run of its own."""
+        start = 0
+        while start < len(self):
+            limit = int(self.atom_offsets[start]) + max_atoms
+            end = max(start + 1, int(np.searchsorted(self.atom_offsets, limit, side="right")) - 1)
+            yield self[start:end]
+            start = end
+
     def take(self, rows: npt.ArrayLike) -> "Crystals":
         """The crystals at these rows, in this order."""
         chosen = np.asarray(rows, np.int64)

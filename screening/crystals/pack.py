@@ -68,15 +68,17 @@ def pack(
     limits: Limits | None = None,
     workers: int = 1,
     rejections: str | os.PathLike[str] | None = None,
+    ignore: Sequence[str | os.PathLike[str]] = (),
     progress: Callable[[Tally], object] = lambda tally: None,
 ) -> Tally:
     """Read all inputs and write what is accepted to one output: a packed file, or `extxyz`, `cif` or `jsonl`.
 
     Without `to`, the output's name tells. `rejections` names a CSV file for the rejections, which a packed file
-    holds anyway. `progress` is called after every batch. An older output is replaced once the new one is whole.
+    holds anyway. What is to `ignore` is passed over in the folders above it, as outputs are. `progress` is called after
+    every batch. An older output is replaced once the new one is whole.
     """
     _require_output(Path(output), inputs, to or kind_of(Path(output)))
-    ours = [path for path in (output, rejections) if path is not None]
+    ours = [*(path for path in (output, rejections) if path is not None), *ignore]
     with contextlib.closing(read_batches(inputs, limits=limits, workers=workers, ignore=ours)) as batches:
         return pack_batches(
             batches, output, to=to, limits=limits, inputs=inputs, rejections=rejections, progress=progress

@@ -6,7 +6,7 @@
     ids, sources, rejections/{ids,sources,reasons,messages}, inputs: groups of `utf8` bytes and `offsets`
 
 Attributes of the file: `format`, `schema_version`, `read` = `accepted` + `rejected`, `atoms`, `limits` (JSON),
-`code_version`.
+`fingerprint` (fingerprint.py says of what), `code_version`.
 Every column is chunked, shuffled, compressed and checksummed (columns.py). A file exists exactly when it is whole:
 it is written under another name, synchronised and renamed. Nothing in it depends on the time or on worker counts.
 """
@@ -14,16 +14,19 @@ it is written under another name, synchronised and renamed. Nothing in it depend
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self, overload
 from urllib.parse import quote, unquote
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from screening.crystals.batch import Crystals
 from screening.crystals.columns import StoredText
 from screening.crystals.crystal import Crystal, Reason, Rejection
+from screening.crystals.fingerprint import Fingerprint
 from screening.crystals.text import SURROGATES
 from screening.crystals.validate import Limits
 from screening.errors import FileFormatError, InputError, ResourceError
@@ -36,6 +39,7 @@ REJECTION_FIELDS = ("ids", "sources", "reasons", "messages")
 NAMELESS = "%"
 # Chunks of a column that stay decompressed: the one that two neighbouring reads share, and some to spare.
 CHUNK_CACHE_BYTES = 2 << 20
+REJECTIONS_AT_ONCE = 8192
 # Whatever a damaged or foreign file makes h5py raise.
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
 
@@ -79,6 +83,18 @@ class PackedCrystals(Sequence[Crystal]):
         with self._explained("read"):
             return list(self._text["inputs"].read(0, None))
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the crystals and rejections; files of earlier releases lack it and are read through for it."""
+        if "fingerprint" in self.attributes:
+            return str(self.attributes["fingerprint"])
+        found = Fingerprint()
+        for batch in self.batches():
+            found.add(batch)
+        for start in range(0, self.rejected, REJECTIONS_AT_ONCE):
+            found.add(Crystals.of([]), self.rejections(start, start + REJECTIONS_AT_ONCE))
+        return found.hexdigest()
+
     def ids(self, start: int = 0, stop: int | None = None) -> Sequence[str]:
         """The ids of all crystals, or of a range, without the rest of them."""
         with self._explained("read"):
@@ -116,22 +132,42 @@ class PackedCrystals(Sequence[Crystal]):
         with self._explained("read"):
             return self._read(start, max(start, stop))
 
-    def _read(self, start: int, stop: int) -> Crystals:
+    def atoms(self, start: int, stop: int) -> Crystals:
+        """Rows [start, stop) with ids, atoms and cells alone, which is all that a prediction takes."""
+        start, stop, _ = slice(start, stop).indices(len(self))
+        with self._explained("read"):
+            return self._read_atoms(start, max(start, stop))[0]
+
+    def atom_offsets(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Where the atoms of rows [start, stop) begin among all, and where the last one's end."""
+        with self._explained("read"):
+            offsets: npt.NDArray[np.int64] = self._columns["atom_offsets"][start : stop + 1]
+            return offsets
+
+    def _read_atoms(self, start: int, stop: int) -> tuple[Crystals, int, int]:
         columns = self._columns
         offsets = columns["atom_offsets"][start : stop + 1]
         first, last = int(offsets[0]), int(offsets[-1])
         if last - first > np.iinfo(np.int32).max:
             raise InputError(f"{self.path}: {last - first} atoms are too many for one batch (2^31 - 1); slice less")
-        labels = {name: column[start:stop] for name, column in self._labels.items()}
-        forces = columns["forces"][first:last] if "forces" in columns else None
-        stress = columns["stress"][start:stop] if "stress" in columns else None
-        return Crystals(
+        crystals = Crystals(
             ids=self._text["ids"].read(start, stop),
             numbers=columns["numbers"][first:last],
             positions=columns["positions"][first:last],
             lattice=columns["lattice"][start:stop],
             pbc=columns["pbc"][start:stop],
             atom_offsets=(offsets - first).astype(np.int32),
+        )
+        return crystals, first, last
+
+    def _read(self, start: int, stop: int) -> Crystals:
+        columns = self._columns
+        crystals, first, last = self._read_atoms(start, stop)
+        labels = {name: column[start:stop] for name, column in self._labels.items()}
+        forces = columns["forces"][first:last] if "forces" in columns else None
+        stress = columns["stress"][start:stop] if "stress" in columns else None
+        return replace(
+            crystals,
             labels={name: values for name, values in labels.items() if not np.isnan(values).all()},
             forces=None if forces is None or np.isnan(forces).all() else forces,
             stress=None if stress is None or np.isnan(stress).all() else stress,

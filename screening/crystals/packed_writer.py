@@ -16,6 +16,7 @@ import numpy as np
 from screening.crystals.batch import Crystals
 from screening.crystals.columns import GrowingColumn, GrowingOffsets, GrowingText
 from screening.crystals.crystal import Rejection
+from screening.crystals.fingerprint import Fingerprint
 from screening.crystals.labels import unit_of
 from screening.crystals.packed import FORMAT, REJECTION_FIELDS, SCHEMA_VERSION, stored_name
 from screening.crystals.sink import Sink
@@ -38,6 +39,7 @@ class PackedWriter:
         self._part = self._path.with_name(self._path.name + ".part")
         self._attributes = {"limits": json.dumps(asdict(limits or Limits()), sort_keys=True)}
         self._accepted = self._rejected = 0
+        self._fingerprint = Fingerprint()
         if not self._path.absolute().parent.is_dir():
             raise InputError(f"{self._path}: there is no folder {self._path.parent}; make it first")
         if self._path.is_dir():
@@ -69,6 +71,7 @@ class PackedWriter:
     def append(self, crystals: Crystals, rejections: Sequence[Rejection] = ()) -> None:
         """Add a batch of accepted crystals, and rejections, after all earlier ones."""
         with self._explained():
+            self._fingerprint.add(crystals, rejections)
             for name, column in self._columns.items():
                 column.append(getattr(crystals, name))
             self._offsets.append(crystals.atom_offsets)
@@ -137,6 +140,7 @@ class PackedWriter:
         counts = {"read": self._accepted + self._rejected, "accepted": self._accepted, "rejected": self._rejected}
         counts["atoms"] = self._offsets.total
         versions = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "code_version": code_version()}
+        versions["fingerprint"] = self._fingerprint.hexdigest()
         for name, value in (versions | self._attributes | counts).items():
             # Python strings would be stored with variable length, in a heap without checksums.
             self._file.attrs[name] = np.bytes_(value) if isinstance(value, str) else value

@@ -5,89 +5,34 @@ and a hash of the tensors, because safetensors itself does not notice a damaged 
 """
 
 import hashlib
-import math
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
 
-import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from torch import Tensor
 
 from screening.crystals.version import code_version
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.graphs import Neighbors
+from screening.models.header import (
+    FORMAT_VERSION,
+    METADATA_KEY,
+    Header,
+    NeighborsRecord,
+    TargetRecord,
+    header_in,
+    opened,
+    targets_in,
+)
+from screening.models.header import Card as Card
+from screening.models.header import read_card as read_card
 from screening.models.model import CrystalModel
 from screening.models.registry import ARCHITECTURES, build
-from screening.predictions import Scale, Target, TargetKind
 
-METADATA_KEY = "screening_model"
-FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
-
-
-def _finite_or_none(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-Metric = Annotated[float | None, BeforeValidator(_finite_or_none)]
-"""A number, or None where a metric is not defined."""
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Card(_Record):
-    """Where a model comes from and how far to trust it.
-
-    `elements` are the atomic numbers seen in training, None when unknown; `fingerprint` identifies the training set;
-    `metrics` are by data set, then target, then metric; `created` is the UTC time of saving.
-    """
-
-    title: str = ""
-    description: str = ""
-    licence: str = ""
-    limits: str = ""
-    elements: tuple[int, ...] | None = None
-    fingerprint: str = ""
-    metrics: Mapping[str, Mapping[str, Mapping[str, Metric]]] = {}
-    code_version: str = ""
-    created: str = ""
-
-
-class _TargetRecord(_Record):
-    name: str
-    unit: str
-    kind: TargetKind
-    scale: Scale
-    mean: float
-    std: float
-
-
-class _NeighborsRecord(_Record):
-    cutoff: float
-    max_neighbors: int | None
-    exact: bool
-    shell_tolerance: float
-
-
-class _Version(BaseModel):
-    format_version: int
-
-
-class _Header(_Record):
-    format_version: int
-    architecture: str
-    settings: Mapping[str, Any]
-    neighbors: _NeighborsRecord
-    targets: tuple[_TargetRecord, ...]
-    card: Card
-    sha256: str
 
 
 def save(model: CrystalModel, path: Path | str, card: Card) -> Card:
@@ -114,28 +59,20 @@ def load(path: Path | str, *, device: torch.device | str = "cpu") -> tuple[Cryst
     return model.to(device).eval(), header.card
 
 
-def read_card(path: Path | str) -> tuple[str, tuple[Target, ...], Card]:
-    """Read what a file says of its model without loading it: architecture, targets, card."""
-    file = Path(path)
-    with _opened(file) as content:
-        header = _header(file, content.metadata())
-    return header.architecture, _targets(header), header.card
-
-
-def _header_of(model: CrystalModel, card: Card, sha256: str) -> _Header:
+def _header_of(model: CrystalModel, card: Card, sha256: str) -> Header:
     near = model.neighbors
-    return _Header(
+    return Header(
         format_version=FORMAT_VERSION,
         architecture=model.architecture,
         settings=model.settings.model_dump(mode="json"),
-        neighbors=_NeighborsRecord(
+        neighbors=NeighborsRecord(
             cutoff=near.cutoff,
             max_neighbors=near.max_neighbors,
             exact=near.exact,
             shell_tolerance=near.shell_tolerance,
         ),
         targets=tuple(
-            _TargetRecord(name=t.name, unit=t.unit, kind=t.kind, scale=t.scale, mean=scaling.mean, std=scaling.std)
+            TargetRecord(name=t.name, unit=t.unit, kind=t.kind, scale=t.scale, mean=scaling.mean, std=scaling.std)
             for t, scaling in zip(model.targets, model.scaling, strict=True)
         ),
         card=card,
@@ -165,49 +102,16 @@ def _write_whole(file: Path, content: bytes) -> None:
         ) from error
 
 
-def _opened(file: Path) -> Any:
-    if not file.is_file():
-        raise InputError(f"{file}: there is no such file; expected a model saved by `screening train`")
-    try:
-        return safetensors.safe_open(file, framework="pt")
-    except (safetensors.SafetensorError, OSError) as error:
-        raise FileFormatError(
-            f"{file}: is no model, or a truncated one ({error}); expected a whole safetensors file. "
-            "Copy it again, or convert a published CGCNN file with screening.models.published"
-        ) from error
-
-
-def _read(file: Path) -> tuple[_Header, dict[str, Tensor]]:
-    with _opened(file) as content:
-        header = _header(file, content.metadata())
+def _read(file: Path) -> tuple[Header, dict[str, Tensor]]:
+    with opened(file, framework="pt") as content:
+        header = header_in(file, content.metadata())
         tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no mapping
     if _hash(tensors) != header.sha256:
         raise FileFormatError(f"{file}: is damaged: its weights are not those that were saved; copy it again")
     return header, tensors
 
 
-def _header(file: Path, metadata: Mapping[str, str] | None) -> _Header:
-    if not metadata or METADATA_KEY not in metadata:
-        raise FileFormatError(
-            f"{file}: is a safetensors file of another program; expected a model saved by `screening train`"
-        )
-    text = metadata[METADATA_KEY]
-    try:
-        # The version first: another one may have other fields.
-        version = _Version.model_validate_json(text).format_version
-        if version == FORMAT_VERSION:
-            return _Header.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "JSON"
-        raise FileFormatError(f"{file}: its header is damaged at {place} ({first['msg']}); copy it again") from error
-    raise FileFormatError(
-        f"{file}: has model format {version}, and this version of screening reads {FORMAT_VERSION}; "
-        "update screening, or save the model anew"
-    )
-
-
-def _built(file: Path, header: _Header) -> CrystalModel:
+def _built(file: Path, header: Header) -> CrystalModel:
     if header.architecture not in ARCHITECTURES:
         raise FileFormatError(
             f"{file}: its architecture {header.architecture!r} is not in this version of screening, which has "
@@ -216,7 +120,7 @@ def _built(file: Path, header: _Header) -> CrystalModel:
     try:
         # The weights drawn here are overwritten; the caller's random numbers must not depend on loading.
         with torch.random.fork_rng(devices=[]):
-            model = build(header.architecture, header.settings, _targets(header))
+            model = build(header.architecture, header.settings, targets_in(header))
         model.set_scaling([t.mean for t in header.targets], [t.std for t in header.targets])
     except InputError as error:
         raise FileFormatError(f"{file}: does not fit this version of screening: {error}") from error
@@ -226,10 +130,6 @@ def _built(file: Path, header: _Header) -> CrystalModel:
             f"{file}: was trained on edges with {stored}, but its settings mean {model.neighbors} in this version"
         )
     return model
-
-
-def _targets(header: _Header) -> tuple[Target, ...]:
-    return tuple(Target(t.name, t.unit, t.kind, t.scale) for t in header.targets)
 
 
 def _fill(file: Path, model: CrystalModel, tensors: Mapping[str, Tensor]) -> None:

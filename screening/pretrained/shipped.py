@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from screening.errors import InputError
 
 if TYPE_CHECKING:
-    from screening.models.checkpoint import Card
+    from screening.models.header import Card
     from screening.models.model import CrystalModel
 
 FOLDER = Path(__file__).parent

@@ -9,6 +9,7 @@ part, because a worker that was given up may still be writing the same rows.
 import contextlib
 import errno
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -106,7 +107,8 @@ def _image(columns: Mapping[str, Array], attributes: Mapping[str, object], stamp
     units = {column.name: {"unit": column.unit} for column in (*COLUMNS, *FAILURE_COLUMNS)}
     units |= {target_column(t.name): {"unit": t.unit, "kind": t.kind, "scale": t.scale} for t in stamp.targets}
     units[EMBEDDING] = {"unit": "1"}
-    with h5py.File("shard", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
+    # A name of its own, though none is on any disk: HDF5 refuses two open files of one name, and threads write at once.
+    with h5py.File(os.urandom(8).hex(), "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
         write_attributes(file, attributes)
         for name, values in columns.items():
             # One chunk: a file is small, and the checksum of a chunk guards a column that is read alone.

@@ -1,0 +1,152 @@
+"""`screening screen`: predict every crystal of the inputs, whatever happens in between."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from screening.cli.app import app
+from screening.cli.event_log import EventLog
+from screening.cli.screen_progress import Display
+
+if TYPE_CHECKING:
+    from screening.runs.config import ScreenConfig
+    from screening.runs.listener import Progress
+    from screening.runs.screen import Screened
+
+LOG_INTERVAL_S = 10.0
+
+
+@app.command()
+def screen(
+    context: typer.Context,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="A packed file, or anything that `screening pack` reads."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the run.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="MODEL", help="A model file, the folder of a run, a shipped model, or default."
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE.toml", help="Settings; docs/screen.md lists them.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting, such as shards.most=50000; repeatable."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that predict; by default fits.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each of them; by default fits.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, or cuda: a process for each GPU.")] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS|FILE.json", help="Use the workers of this Dask scheduler, not this machine's."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless it fails.")] = False,
+    log: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Append each event as a line.")] = None,
+) -> None:
+    """Predict every crystal of the inputs with a model, on all processors or GPUs of this machine.
+
+    The folder gets a file for each range of crystals that is done, and at the end `results.h5`. Whatever ends a run,
+    the same command goes on where it stopped; a folder of another model or input is refused. A crystal that cannot be
+    predicted, or kills its worker, is a row with a reason. Ctrl-C or SIGTERM lets what is at work finish and exits with
+    code 75; a second one stops at once.
+
+    - `screening screen candidates/ --out runs/first --model runs/cgcnn`
+
+    - `screening screen crystals.h5 --out runs/second --device cuda --log second.jsonl --quiet`
+    """
+    from screening import config
+    from screening.runs.config import ScreenConfig
+
+    given = {"model": model, "workers": workers, "threads": threads, "device": device}
+    # As TOML has them: text in quotes, so that a model named 7 stays text.
+    options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    settings = config.load(ScreenConfig, file, overrides=[*(overrides or ()), *options])
+    with EventLog(log) as events, context.obj.asked() as stopping:
+        done = _screened(inputs, out, settings, scheduler, events, quiet=quiet, stopping=stopping)
+    if not quiet:
+        print("\n".join(_summary(done)))
+
+
+def _screened(
+    inputs: Sequence[Path],
+    out: Path,
+    settings: "ScreenConfig",
+    scheduler: str | None,
+    events: EventLog,
+    *,
+    quiet: bool,
+    stopping: Callable[[], bool],
+) -> "Screened":
+    from screening.crystals.pack import known_bytes
+    from screening.runs.listener import Listener
+    from screening.runs.screen import screen as screened
+
+    with Display(quiet=quiet, total_bytes=known_bytes(inputs)) as display:
+        listener = Listener(
+            show=_both(display.show, _every(LOG_INTERVAL_S, partial(_tell_progress, events))),
+            tell=events.tell,
+            say=display.say,
+            packed=display.packed,
+            merged=display.merged,
+            stopping=stopping,
+        )
+        ignore = [] if events.path is None else [events.path]
+        return screened(inputs, out, settings, cluster=scheduler, listener=listener, ignore=ignore)
+
+
+def _both(*watches: Callable[["Progress"], object]) -> Callable[["Progress"], None]:
+    def watch(progress: "Progress") -> None:
+        for each in watches:
+            each(progress)
+
+    return watch
+
+
+def _every(seconds: float, watch: Callable[["Progress"], object]) -> Callable[["Progress"], None]:
+    told = time.monotonic()
+
+    def seldom(progress: "Progress") -> None:
+        nonlocal told
+        if time.monotonic() - told >= seconds:
+            told = time.monotonic()
+            watch(progress)
+
+    return seldom
+
+
+def _tell_progress(events: EventLog, progress: "Progress") -> None:
+    facts: dict[str, Any] = {
+        "done": progress.done,
+        "total": progress.total,
+        "statuses": dict(progress.statuses),
+        "rate": round(progress.rate, 1),
+        "workers": progress.workers,
+        "lost_workers": progress.lost_workers,
+        "seconds_left": progress.seconds_left,
+        "dashboard": progress.dashboard,
+    }
+    events.tell("progress", facts)
+
+
+def _summary(done: "Screened") -> Iterator[str]:
+    progress, total = done.progress, sum(done.counts.values())
+    if progress.rows:
+        yield f"predicted {progress.rows:,} crystals in {progress.elapsed:.1f} s ({progress.rate:,.0f}/s)"
+    else:
+        yield "nothing was left to predict"
+    width = len(f"{total:,}")
+    for status, count in done.counts.items():
+        yield f"  {status.word:9} {count:{width},}"
+    yield f"  {'read':9} {total:{width},}"
+    yield f"results in {done.results}"
+    yield f"next: screening query {done.folder} --top 10 --by {done.targets[0].name}"
+    yield f"      screening report {done.folder} -o report.html"

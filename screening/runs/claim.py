@@ -1,0 +1,189 @@
+"""One driver at a time in a run folder, without file locks, which network file systems break.
+
+A driver holds `driver.json` and rewrites it every few seconds; the content changes each time. Another driver that finds
+the file asks the machine whether that process lives, where it is the same machine; elsewhere it watches for a change,
+by its own clock and not by the times of files. A holder that is dead or silent is replaced. One that was only suspended
+finds out at its next beat and ends; what both have written meanwhile is the same.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from screening.errors import ResourceError
+
+CLAIM_FILE = "driver.json"
+BEAT_S = 5.0
+# Longer than network file systems keep what they read once.
+PATIENCE_S = 40.0
+LOOK_S = 0.2
+SETTLE_S = 1.0
+# Rewritten in place, always as long, because another host sees that sooner than a file of the same name.
+CLAIM_BYTES = 512
+
+
+class Claim:
+    """The right to drive a run, a context manager; refuses while another driver lives."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        beat_s: float = BEAT_S,
+        patience_s: float = PATIENCE_S,
+        say: Callable[[str], object] = lambda text: None,
+    ) -> None:
+        self.path = folder / CLAIM_FILE
+        self._beat_s, self._patience_s, self._say = beat_s, patience_s, say
+        self._token = uuid.uuid4().hex
+        self._beats = 0
+        self._lost = ""
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="claim", daemon=True)
+
+    def check(self) -> None:
+        """Raise when the run is another driver's by now."""
+        if self._lost:
+            raise ResourceError(f"{self.path.parent}: {self._lost}; this one ends, and what it has done is kept")
+
+    def __enter__(self) -> Self:
+        try:
+            while not (self._create() or self._take_over()):
+                pass  # the holder left meanwhile
+        except OSError as error:
+            raise ResourceError(
+                f"{self.path}: cannot be written ({error.strerror or error}); a run needs a folder that it can write to"
+            ) from error
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            if self._is_ours():
+                self.path.unlink()
+
+    def _create(self) -> bool:
+        try:
+            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            return False
+        with os.fdopen(handle, "wb") as file:
+            file.write(self._content())
+            file.flush()
+            os.fsync(file.fileno())
+        return True
+
+    def _take_over(self) -> bool:
+        """Replace a holder that is dead; False if it left of its own accord."""
+        dead = self._dead_content()
+        if dead is None:
+            return False
+        taken = self._read() != dead
+        if not taken:
+            self._write()
+            # Who else took over at the same moment wrote before or after; the last one stays.
+            time.sleep(SETTLE_S)
+        if taken or not self._is_ours():
+            raise ResourceError(f"{self.path.parent}: another driver took this run over just now; leave it to that one")
+        return True
+
+    def _dead_content(self) -> bytes | None:
+        """What a dead holder wrote last; None if the file is gone. Raises while the holder lives."""
+        before = self._read()
+        alive = lives(_parsed(before))
+        if alive is None and _parsed(before):
+            self._say(f"{self.path.parent} has a driver on another machine; waiting to see whether it lives")
+        waited = time.monotonic()
+        while alive is None and before is not None and time.monotonic() - waited < self._patience_s:
+            time.sleep(LOOK_S)
+            found = self._read()
+            if found is None:
+                return None
+            alive = True if found != before else None
+        if alive:
+            holder = _parsed(self._read()) or _parsed(before)
+            raise ResourceError(
+                f"{self.path.parent}: another driver is at work there (process {holder.get('pid', '?')} on "
+                f"{holder.get('host', '?')}, since {holder.get('since', '?')}); wait for it, or stop it first"
+            )
+        return before
+
+    def _beat(self) -> None:
+        missed = 0.0
+        while not self._ended.wait(self._beat_s):
+            try:
+                if not self._is_ours():
+                    self._lost = "another driver has taken this run over, or the claim was removed"
+                    return
+                self._write()
+                missed = 0.0
+            except OSError as error:
+                missed += self._beat_s
+                if missed >= self._patience_s / 2:
+                    self._lost = f"{self.path.name} cannot be written any more ({error.strerror or error})"
+                    return
+
+    def _write(self) -> None:
+        with self.path.open("r+b", buffering=0) as file:
+            file.write(self._content())
+            os.fsync(file.fileno())
+
+    def _content(self) -> bytes:
+        self._beats += 1
+        holder = {"token": self._token, **_myself(), "beat": self._beats}
+        return json.dumps(holder).encode().ljust(CLAIM_BYTES - 1) + b"\n"
+
+    def _is_ours(self) -> bool:
+        return bool(_parsed(self._read()).get("token") == self._token)
+
+    def _read(self) -> bytes | None:
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+def lives(holder: dict[str, Any]) -> bool | None:
+    """Tell whether the process that wrote a claim lives; None where that cannot be known from here."""
+    if not holder or holder.get("machine") != _machine():
+        return None
+    return _started(int(holder["pid"])) == holder.get("started")
+
+
+def _myself() -> dict[str, Any]:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "machine": _machine(), "since": since}
+
+
+def _machine() -> str:
+    """What process ids are valid in: this boot of this kernel, and the name space of this container."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116 - a link that leads nowhere
+
+
+def _started(pid: int) -> int | None:
+    """When a process started, in ticks since boot, which no two of one id have in common; None when it is dead."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _parsed(content: bytes | None) -> dict[str, Any]:
+    try:
+        found = json.loads(content or b"")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,74 @@
+"""The settings of a screen; unknown keys are errors, and the resolved ones are written into the run's folder."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from screening.config import Settings
+from screening.crystals.validate import Limits as CrystalLimits
+
+Device = Literal["cpu", "cuda"]
+
+
+class InputSettings(Settings):
+    """How inputs are packed that are no packed file; None of a packed file means what it was packed with."""
+
+    workers: PositiveInt | None = None
+    max_atoms: PositiveInt | None = None
+    min_distance: Annotated[float, Field(ge=0.0, le=10.0)] | None = None
+    min_volume: NonNegativeFloat | None = None
+
+    def limits(self, default: CrystalLimits | None = None) -> CrystalLimits:
+        """The limits for crystals: those that are set, the others as in `default`."""
+        base = default or CrystalLimits()
+        return CrystalLimits(
+            base.min_distance if self.min_distance is None else self.min_distance,
+            base.min_volume_per_atom if self.min_volume is None else self.min_volume,
+            base.max_atoms if self.max_atoms is None else self.max_atoms,
+        )
+
+
+class ShardSettings(Settings):
+    """How many crystals make a shard; the result does not depend on it. A crystal of more atoms is a shard alone."""
+
+    least: PositiveInt = 1_000
+    most: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    atoms: PositiveInt = 1_000_000
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ShardSettings":
+        if self.least > self.most:
+            raise ValueError(f"least is {self.least}, more than most, {self.most}")
+        return self
+
+
+class BatchSettings(Settings):
+    """What is predicted at once; on the CPU the result does not depend on it."""
+
+    max_atoms: PositiveInt = 10_000
+    max_edges: PositiveInt = 120_000
+
+
+class LimitSettings(Settings):
+    """Seconds to wait: without progress until a worker counts as hung, for the model to load, for the end when stopped.
+
+    `scheduler` is for one that is gone to come back.
+    """
+
+    patience: PositiveFloat = 120.0
+    loading: PositiveFloat = 600.0
+    grace: PositiveFloat = 60.0
+    scheduler: PositiveFloat = 60.0
+
+
+class ScreenConfig(Settings):
+    """What predicts, where, and in which portions. `workers` processes of `threads` threads; None fits the machine."""
+
+    model: str = "default"
+    device: Device = "cpu"
+    workers: PositiveInt | None = None
+    threads: PositiveInt | None = None
+    input: InputSettings = InputSettings()
+    shards: ShardSettings = ShardSettings()
+    batches: BatchSettings = BatchSettings()
+    limits: LimitSettings = LimitSettings()

@@ -1,0 +1,281 @@
+"""Drives a plan through a Dask cluster: leases out to workers, few at a time, and what becomes of them back in.
+
+Each lease is a task of its own, bound to the worker that the plan chose, in order. So it is always known which leases
+were at work when a worker dies, and the scheduler never holds more tasks than a few per worker, nor any result: shards
+are on the disk. The scheduler's own retries are not used; what is tried again, where, is the plan's decision.
+"""
+
+import contextlib
+import queue
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, Future, KilledWorker
+from distributed.deploy.cluster import Cluster
+
+from screening.errors import FileFormatError, ResourceError, ScreeningError
+from screening.runs.dask_crew import Crew, Limits
+from screening.runs.dask_tasks import compute
+from screening.runs.isolate import BrokenWorkerError, said
+from screening.runs.listener import Listener, Progress
+from screening.runs.plan import Lease, Loss, Plan
+from screening.runs.worker import Job
+from screening.store.shard import shard_name
+
+LOOK_S = 0.5
+SHOW_S = 0.2
+CONNECT_S = 10.0
+# So many crystals that kill workers, or ranges that cannot be read, are no accident.
+MOST_VERDICTS = 100
+MOST_ASIDE = 50
+# What the connection to a scheduler that is gone raises.
+DISCONNECTED = (OSError, TimeoutError)
+
+Event = tuple[str, Any]
+
+
+class _SchedulerLostError(Exception):
+    """The scheduler does not answer any more."""
+
+
+@dataclass(slots=True)
+class DaskRunner:
+    """Runs a plan on a cluster: an object of Dask's, the address of a scheduler, or the path of a scheduler file."""
+
+    cluster: Cluster | str
+    job: Job
+    plan: Plan
+    progress: Progress
+    listener: Listener = field(default_factory=Listener)
+    limits: Limits = field(default_factory=Limits)
+    check: Callable[[], object] = lambda: None
+    _topic: str = field(default_factory=lambda: f"screening-{uuid.uuid4().hex}")
+    _futures: dict[int, Future[None]] = field(default_factory=dict)
+    _leases: dict[int, Lease] = field(default_factory=dict)
+    _events: "queue.SimpleQueue[Event]" = field(default_factory=queue.SimpleQueue)
+    _ends_at: float | None = None
+    _began: float | None = None
+
+    def run(self) -> bool:
+        """Work until all is done (True), or until the leases at work are finished after a request to stop (False)."""
+        lost_at: float | None = None
+        while True:
+            try:
+                with self._connected() as client:
+                    lost_at = None
+                    return self._drive(client)
+            except _SchedulerLostError as error:
+                now = time.monotonic()
+                lost_at = lost_at or now
+                self._forget_all()
+                if now - lost_at > self.limits.scheduler_s:
+                    raise ResourceError(
+                        f"the scheduler is gone, and did not come back within {self.limits.scheduler_s:g} s "
+                        f"({error.__cause__}); what is done is kept: give the same command again"
+                    ) from error
+                if self.listener.stopping():
+                    return False
+                time.sleep(LOOK_S)
+
+    # --- the connection ------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[Client]:
+        try:
+            client = _client(self.cluster)
+        except DISCONNECTED as error:
+            raise _SchedulerLostError from error
+        try:
+            client.subscribe_topic(self._topic, lambda event: self._events.put(("report", event[1])))
+            client.subscribe_topic("all", lambda event: self._events.put(("cluster", event[1])))
+            self.progress.dashboard = dashboard_of(client)
+            self.listener.tell("connected", {"dashboard": self.progress.dashboard})
+            yield client
+        finally:
+            self._futures.clear()
+            with contextlib.suppress(*DISCONNECTED):
+                client.close(timeout=CONNECT_S)
+
+    def _forget_all(self) -> None:
+        """Take everything back that was leased through a scheduler which is gone."""
+        self._futures.clear()
+        self.listener.tell("scheduler_lost", {})
+        for worker in self.plan.workers:
+            self._gone(worker, None)
+
+    # --- the loop ------------------------------------------------------------------------------------------------
+
+    def _drive(self, client: Client) -> bool:
+        crew = Crew(client, self.job, self.plan, self.listener, self.limits, self._gone)
+        look_at = show_at = 0.0
+        while not self.plan.over:
+            now = time.monotonic()
+            with _connection_kept(client):
+                if now >= look_at:
+                    crew.look(self._topic)
+                    self.check()
+                    look_at = now + LOOK_S
+                if self._should_end(now):
+                    return self.plan.over
+                if self._ends_at is None:
+                    self._submit(client)
+                if now >= show_at:
+                    self._show()
+                    show_at = now + SHOW_S
+                if self._handle_events(crew):
+                    look_at = 0.0
+            self._require_sanity()
+        self._show()
+        return True
+
+    def _submit(self, client: Client) -> None:
+        for lease in self.plan.next_leases():
+            future = client.submit(
+                compute,
+                self.job,
+                lease,
+                self._topic,
+                key=f"{shard_name(lease.rows.start, lease.rows.stop)}-{self._topic}-{lease.number}",
+                workers=[lease.worker],
+                allow_other_workers=False,
+                pure=False,
+                priority=-lease.number,
+            )
+            self._futures[lease.number], self._leases[lease.number] = future, lease
+            future.add_done_callback(lambda future, number=lease.number: self._events.put(("ended", number)))
+
+    def _handle_events(self, crew: Crew) -> bool:
+        """Wait a moment for events and handle all there are; tell whether workers came or went."""
+        changed = False
+        timeout: float = SHOW_S
+        with contextlib.suppress(queue.Empty):
+            while True:
+                kind, content = self._events.get(timeout=timeout) if timeout else self._events.get_nowait()
+                timeout = 0.0
+                if kind == "cluster":
+                    changed |= crew.announced(content)
+                elif kind == "report":
+                    self._report(content)
+                else:
+                    self._ended(content, crew)
+        return changed
+
+    def _report(self, report: dict[str, Any]) -> None:
+        self.progress.statuses.update(report["statuses"])
+        self.progress.seconds.update(report["seconds"])
+        for failure in report["failures"]:
+            self.listener.tell("crystal_failed", failure)
+        self.listener.tell("shard", {key: report[key] for key in ("start", "stop", "statuses", "seconds")})
+
+    def _ended(self, number: int, crew: Crew) -> None:
+        future, lease = self._futures.pop(number, None), self._leases.get(number)
+        if future is None or lease is None:
+            return  # taken back meanwhile
+        if future.status == "finished":
+            self._finish(number)
+        elif future.status == "error":
+            self._failed(lease, future.exception(), crew)
+        else:
+            # The connection was lost and found again, and the scheduler has forgotten what this client wanted.
+            del self._leases[number]
+            self.plan.withdrawn(number)
+
+    def _finish(self, number: int) -> None:
+        del self._leases[number]
+        rows = self.plan.finished(number)
+        self.progress.rows += len(rows) if rows else 0
+
+    def _failed(self, lease: Lease, error: BaseException, crew: Crew) -> None:
+        if isinstance(error, KilledWorker):
+            return  # its worker went, and the crew finds out
+        if isinstance(error, BrokenWorkerError | MemoryError):
+            crew.end(lease.worker, Loss.KILLED)
+        elif isinstance(error, ScreeningError) and not isinstance(error, FileFormatError):
+            raise error
+        else:
+            why = str(error) if isinstance(error, FileFormatError) else said(error)
+            self.listener.tell("shard_refused", {"start": lease.rows.start, "stop": lease.rows.stop, "why": why})
+            del self._leases[lease.number]
+            self.plan.refused(lease.number, why)
+
+    def _gone(self, worker: str, loss: Loss | None) -> None:
+        """Take back what a worker held, but for shards that it has written before it went."""
+        for lease in self.plan.leases_of(worker):
+            self._futures.pop(lease.number, None)
+            if self._shard(lease).exists():
+                self._finish(lease.number)
+            self._leases.pop(lease.number, None)
+        blamed = self.plan.gone(worker, loss)
+        self.progress.lost_workers += loss is not None
+        for lease in blamed:
+            facts = {"start": lease.rows.start, "stop": lease.rows.stop, "worker": worker}
+            self.listener.tell("shard_lost", facts | {"why": loss.value.value if loss else ""})
+
+    def _shard(self, lease: Lease) -> Path:
+        return self.job.shards / shard_name(lease.rows.start, lease.rows.stop)
+
+    def _should_end(self, now: float) -> bool:
+        """See whether to stop: what has not begun is withdrawn, what is at work has a grace time."""
+        if self._ends_at is None and self.listener.stopping():
+            self._ends_at = now + self.limits.grace_s
+            self.listener.tell("stopping", {"leases": self.plan.leased, "grace_s": self.limits.grace_s})
+            for lease in self.plan.queued():
+                if (future := self._futures.pop(lease.number, None)) is not None:
+                    future.cancel()
+                self.plan.withdrawn(lease.number)
+        return self._ends_at is not None and (self.plan.leased == 0 or now >= self._ends_at)
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        self.progress.workers = len(self.plan.workers)
+        # Rates are of the time since somebody could work.
+        if self._began is None and self.plan.workers:
+            self._began = now
+        self.progress.elapsed = now - self._began if self._began is not None else 0.0
+        self.listener.show(self.progress)
+
+    def _require_sanity(self) -> None:
+        """Stop when so much goes wrong that it cannot be the crystals."""
+        if self.plan.verdicts > MOST_VERDICTS:
+            raise ScreeningError(
+                f"{self.plan.verdicts} crystals killed their worker or took too long; that is rarely their fault. See "
+                "the log, try the model on some of them with one worker, then give the same command again"
+            )
+        if len(self.plan.aside) > MOST_ASIDE:
+            raise FileFormatError(
+                f"{len(self.plan.aside)} ranges of rows cannot be done; the last: {self.plan.aside[-1].why}"
+            )
+
+
+@contextlib.contextmanager
+def _connection_kept(client: Client) -> Iterator[None]:
+    """Tell a lost scheduler from everything else that goes wrong while its client is used."""
+    try:
+        yield
+    except ScreeningError:
+        raise
+    except Exception as error:
+        if isinstance(error, DISCONNECTED) or client.status != "running":
+            raise _SchedulerLostError from error
+        raise
+    if client.status not in ("running", "connecting"):
+        raise _SchedulerLostError
+
+
+def _client(cluster: Cluster | str) -> Client:
+    where: dict[str, Any] = {"address": cluster}
+    if isinstance(cluster, str) and "://" not in cluster and Path(cluster).suffix == ".json":
+        where = {"scheduler_file": cluster}
+    return Client(**where, set_as_default=False, timeout=CONNECT_S, name="screening")
+
+
+def dashboard_of(client: Client) -> str:
+    """Where the dashboard of a cluster is; empty when it has none."""
+    with contextlib.suppress(*DISCONNECTED, KeyError, ValueError):
+        services = client.scheduler_info(n_workers=0)["services"]
+        return str(client.dashboard_link) if "dashboard" in services else ""
+    return ""

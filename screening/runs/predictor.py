@@ -1,0 +1,103 @@
+"""The model in a worker process: crystals in, a column per target out. Loads torch; workers alone import it."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from screening.crystals.batch import Crystals
+from screening.graphs import Graphs, graph_batches, pack_graphs
+from screening.inference import predict_graphs, usable_device, work_alone
+from screening.models.checkpoint import load
+from screening.models.model import CrystalModel
+from screening.ops import core
+from screening.predictions import Target
+from screening.runs.isolate import BrokenWorkerError, Float64, is_out_of_memory
+from screening.runs.stages import Stages
+
+
+class ModelPredictor:
+    """A model on a device, called with crystals from any thread of its `pool`; they may be more than fit one batch.
+
+    On the CPU each of `threads` threads takes whole batches, which changes no bit. A GPU is driven by one thread, and
+    the graphs are made there.
+    """
+
+    def __init__(
+        self,
+        model: CrystalModel,
+        *,
+        device: torch.device | str = "cpu",
+        threads: int | None = None,
+        max_atoms: int,
+        max_edges: int,
+    ) -> None:
+        self.device = usable_device(device)
+        self.model = model.to(self.device).eval()
+        self.targets: tuple[Target, ...] = model.targets
+        self.max_atoms, self.max_edges = max_atoms, max_edges
+        count = core.thread_count(threads) if self.device.type == "cpu" else 1
+        self.pool = ThreadPoolExecutor(count, thread_name_prefix="predict", initializer=work_alone)
+
+    @classmethod
+    def load(cls, path: Path, *, device: str, threads: int | None, max_atoms: int, max_edges: int) -> "ModelPredictor":
+        """Load a model file onto a device."""
+        model, _ = load(path, device=usable_device(device))
+        return cls(model, device=device, threads=threads, max_atoms=max_atoms, max_edges=max_edges)
+
+    def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
+        """Predict, (crystals, targets)."""
+        try:
+            parts = [self._columns(graphs, stages) for graphs in self._graphs(crystals, stages)]
+        except RuntimeError as error:
+            self._recover(error, crystals)
+            raise
+        return np.concatenate(parts)
+
+    def close(self) -> None:
+        """Let the threads go, without waiting for any of them."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+    def _graphs(self, crystals: Crystals, stages: Stages) -> Iterator[Graphs]:
+        if self.device.type != "cpu":
+            with self._timed(stages, "graphs"):
+                graphs = pack_graphs(crystals, self.model.neighbors, device=str(self.device))
+            yield graphs
+            return
+        batches = graph_batches(
+            [crystals], self.model.neighbors, max_edges=self.max_edges, max_atoms=self.max_atoms, threads=1
+        )
+        while True:
+            with self._timed(stages, "graphs"):
+                found = next(batches, None)
+            if found is None:
+                return
+            yield found
+
+    def _columns(self, graphs: Graphs, stages: Stages) -> Float64:
+        with self._timed(stages, "model"):
+            found = predict_graphs(self.model, graphs)
+        return np.stack([found.values[target.name] for target in self.targets], axis=1)
+
+    @contextmanager
+    def _timed(self, stages: Stages, stage: str) -> Iterator[None]:
+        with stages.timed(stage):
+            yield
+            if self.device.type != "cpu":
+                torch.cuda.synchronize(self.device)
+
+    def _recover(self, error: RuntimeError, crystals: Crystals) -> None:
+        """Make room on a GPU that was full; tell a device that works no more from a crystal it cannot predict."""
+        if self.device.type == "cpu":
+            return
+        try:
+            torch.cuda.synchronize(self.device)
+            if is_out_of_memory(error):
+                torch.cuda.empty_cache()
+                # What did not fit once is not tried again with the next crystals.
+                self.max_atoms = max(1, min(self.max_atoms, len(crystals.numbers) // 2))
+        except RuntimeError as broken:
+            raise BrokenWorkerError(f"the device {self.device} works no more: {broken}") from error

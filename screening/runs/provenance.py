@@ -1,0 +1,81 @@
+"""`provenance.jsonl`: a line for each time that somebody worked on a run: when, where, with which versions."""
+
+import json
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from screening.crystals.version import code_version
+from screening.errors import ResourceError
+
+PROVENANCE_FILE = "provenance.jsonl"
+PACKAGES = ("torch", "numpy", "h5py", "dask", "distributed", "pymatgen", "gemmi", "ase")
+GIT_LIMIT_S = 5.0
+
+
+def note(folder: Path, kind: str, **facts: object) -> None:
+    """Append a line, and bring it to the disk."""
+    line = json.dumps({"event": kind, "time": now(), **facts}, allow_nan=False) + "\n"
+    path = folder / PROVENANCE_FILE
+    try:
+        with path.open("ab") as file:
+            # A line that a killed driver left half-written ends here.
+            whole = file.tell() == 0 or _last_byte(path) == b"\n"
+            file.write((b"" if whole else b"\n") + line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written ({error.strerror or error}); check the disk") from error
+
+
+def circumstances() -> dict[str, Any]:
+    """Who works here with what: versions, commit, machine, command."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "command": shlex.join(sys.argv),
+        "code_version": code_version(),
+        "commit": commit(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def commit() -> str | None:
+    """The commit of this source tree, `-dirty` when it was changed; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=GIT_LIMIT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return ran.stdout.strip() or None
+
+
+def now() -> str:
+    """The time, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _last_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,212 @@
+"""The folder of a run: made for one model and one input, and refused to every other; `run.json` says which.
+
+run.json          what identifies the run, and the settings it began with; written whole before anything is predicted
+provenance.jsonl  a line per start and end of a driver       driver.json   while a driver works here
+input.h5          the packed input, unless one was given     shards/       what is done, a file per range of rows
+results.h5        everything in one file, once all is done
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from screening.crystals.crystal import Reason
+from screening.crystals.pack import HDF5_SIGNATURE, Tally, known_bytes, pack
+from screening.crystals.packed import PackedCrystals
+from screening.errors import InputError, ResourceError, ScreeningError, UnfinishedError
+from screening.machine import processors
+from screening.models.header import Card, read_card
+from screening.predictions import Target
+from screening.pretrained.shipped import model_file
+from screening.runs import sources
+from screening.runs.config import ScreenConfig
+from screening.runs.listener import Listener
+from screening.runs.provenance import commit, now
+from screening.runs.worker import model_hash
+from screening.store.record import INPUT, RUN_FILE, SHARDS, RunRecord, read_record, record_of, write_record
+from screening.store.schema import Stamp
+
+MOST_READERS = 8
+# Less than this is parsed before the first process besides this one has started.
+SMALL_BYTES = 8_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """The model of a run, as far as it can be known without loading it."""
+
+    name: str
+    path: Path
+    hash: str
+    architecture: str
+    targets: tuple[Target, ...]
+    card: Card
+
+    @classmethod
+    def of(cls, name: str) -> "ModelFile":
+        """Find a model by what `--model` takes, and read its header."""
+        path = model_file(name).resolve()
+        architecture, targets, card = read_card(path)
+        return cls(name, path, model_hash(path), architecture, targets, card)
+
+    @property
+    def words(self) -> str:
+        """The model in a few words."""
+        return f"{self.path} ({self.card.title or self.architecture}, {self.hash[:12]})"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that may begin or go on: its record, its packed input and its model."""
+
+    record: RunRecord
+    packed: Path
+    model: ModelFile
+
+    @property
+    def shards(self) -> Path:
+        """Where shard files go."""
+        return self.record.folder / SHARDS
+
+
+def made_folder(out: Path) -> Path:
+    """Make the folder of a run, if need be, with its folder of shards."""
+    try:
+        (out / SHARDS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{out}: cannot be made a folder ({error.strerror or error}); choose another") from error
+    return out
+
+
+def require_inputs(inputs: Sequence[Path]) -> None:
+    """Refuse to begin with nothing, or with what is not there."""
+    if not inputs:
+        raise InputError("nothing to screen: name a packed file, a file of crystals, a folder or an archive")
+    for path in inputs:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+
+
+def opened_run(
+    folder: Path,
+    inputs: Sequence[Path],
+    model: ModelFile,
+    config: ScreenConfig,
+    listener: Listener,
+    *,
+    ignore: Sequence[Path] = (),
+) -> Run:
+    """Begin a run in a folder, or go on with the one there, if it is of the same model and input.
+
+    What is to `ignore`, and the folder itself, are no inputs, though they may lie in a folder that is.
+    """
+    ours = [folder, *ignore]
+    if not (folder / RUN_FILE).exists():
+        return _begun(folder, inputs, model, config, listener, ours)
+    record = read_record(folder)
+    _require_same(folder, record.content, model, config)
+    return Run(record, _same_input(record, inputs, config, ours), model)
+
+
+def _begun(
+    folder: Path,
+    inputs: Sequence[Path],
+    model: ModelFile,
+    config: ScreenConfig,
+    listener: Listener,
+    ours: Sequence[Path],
+) -> Run:
+    origin = None
+    packed = _given_packed(inputs, config)
+    if packed is None:
+        origin = sources.described(inputs, without=ours)
+        packed = folder / INPUT
+        _pack(inputs, packed, config, listener, ours)
+    with PackedCrystals(packed) as crystals:
+        stamp = Stamp(model.hash, crystals.fingerprint, model.targets)
+        limits = asdict(crystals.limits)
+        rows = len(crystals)
+    facts: dict[str, Any] = {
+        "created": now(),
+        "commit": commit(),
+        "device": config.device,
+        "model": {"name": model.name, "path": str(model.path), "architecture": model.architecture}
+        | {"card": model.card.model_dump(mode="json")},
+        "sources": origin,
+        "crystal_limits": limits,
+        "config": config.model_dump(mode="json"),
+    }
+    record = record_of(folder, stamp, packed, rows, **facts)
+    write_record(record)
+    return Run(record, packed, model)
+
+
+def _given_packed(inputs: Sequence[Path], config: ScreenConfig) -> Path | None:
+    """The input, if it is one packed file that was packed with the limits that are asked for."""
+    if len(inputs) != 1 or not inputs[0].is_file():
+        return None
+    with inputs[0].open("rb") as file:
+        if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
+            return None
+    with PackedCrystals(inputs[0]) as crystals:
+        fits = config.input.limits(crystals.limits) == crystals.limits
+    return inputs[0].resolve() if fits else None
+
+
+def _pack(inputs: Sequence[Path], packed: Path, config: ScreenConfig, listener: Listener, ours: Sequence[Path]) -> None:
+    def watch(tally: Tally) -> None:
+        if listener.stopping():
+            raise UnfinishedError(f"stopped after {tally.read:,} crystals were read; the same command reads them again")
+        listener.packed(tally)
+
+    workers = config.input.workers or _readers(inputs)
+    limits = config.input.limits()
+    listener.tell("packing", {"inputs": list(map(str, inputs)), "workers": workers})
+    tally = pack(inputs, packed, limits=limits, workers=workers, ignore=ours, progress=watch)
+    duplicates = tally.rejected[Reason.DUPLICATE_ID]
+    counts = {"read": tally.read, "accepted": tally.accepted, "duplicate": duplicates}
+    listener.tell("packed", counts | {"rejected": tally.rejected.total() - duplicates})
+
+
+def _readers(inputs: Sequence[Path]) -> int:
+    size = known_bytes(inputs)
+    return 1 if size is not None and size < SMALL_BYTES else min(processors().allowed, MOST_READERS)
+
+
+def _require_same(folder: Path, content: Mapping[str, Any], model: ModelFile, config: ScreenConfig) -> None:
+    different = ""
+    if content["model_hash"] != model.hash:
+        known = content.get("model", {})
+        title = known.get("card", {}).get("title") or known.get("architecture", "unknown")
+        different = f"model: there {known.get('path')} ({title}, {content['model_hash'][:12]}), now {model.words}"
+    elif content.get("device") != config.device:
+        different = f"device: there {content.get('device')}, now {config.device}"
+    if different:
+        raise _another_run(folder, different)
+
+
+def _same_input(record: RunRecord, inputs: Sequence[Path], config: ScreenConfig, ours: Sequence[Path]) -> Path:
+    """The packed input of a run, if it is made of these inputs."""
+    packed = _given_packed(inputs, config)
+    if packed is None:
+        before = record.content.get("sources")
+        if before is None:
+            raise _another_run(record.folder, f"input: there {record.packed}, now {', '.join(map(str, inputs))}")
+        limits = asdict(config.input.limits())
+        if limits != record.content.get("crystal_limits"):
+            raise _another_run(record.folder, f"input: there with {record.content.get('crystal_limits')}, now {limits}")
+        different = sources.difference(before, sources.described(inputs, without=ours))
+        if different:
+            cure = f"or name {record.packed} as the input, to go on with what was packed"
+            raise _another_run(record.folder, f"input: {different}", cure)
+        packed = record.packed
+    with PackedCrystals(packed) as crystals:
+        found, expected = crystals.fingerprint, record.stamp.input_fingerprint
+    if found != expected:
+        raise _another_run(record.folder, f"input: there crystals {expected[:12]}, now {found[:12]} in {packed}")
+    return packed
+
+
+def _another_run(folder: Path, different: str, cure: str = "or give what it was started with") -> ScreeningError:
+    return InputError(f"{folder} holds another run ({different}); choose another folder with --out, {cure}")

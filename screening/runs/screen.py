@@ -1,0 +1,230 @@
+"""A whole screen: inputs packed if they are not, every crystal predicted exactly once, results merged. Resumable."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from distributed.deploy.cluster import Cluster
+
+from screening.crystals.packed import PackedCrystals
+from screening.errors import FileFormatError, UnfinishedError
+from screening.predictions import Target
+from screening.runs.claim import Claim
+from screening.runs.config import ScreenConfig
+from screening.runs.dask_crew import Limits
+from screening.runs.dask_runner import DaskRunner
+from screening.runs.listener import Listener, Progress
+from screening.runs.local_cluster import Layout, fitting, local_cluster
+from screening.runs.plan import Cut, Plan, Sizes
+from screening.runs.provenance import circumstances, note
+from screening.runs.run_folder import ModelFile, Run, made_folder, opened_run, require_inputs
+from screening.runs.worker import Job, Predictor, load_predictor
+from screening.store.merge import merge
+from screening.store.read import Results
+from screening.store.record import RESULTS
+from screening.store.schema import Status
+from screening.store.shard import ShardFile, shard_ranges, sweep_parts
+
+# A local worker that does not come back within this was refused by the machine.
+LOCAL_WORKERS_S = 120.0
+SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """A finished screen: its folder, rows by status in all, and how this call went."""
+
+    folder: Path
+    results: Path
+    targets: tuple[Target, ...]
+    counts: dict[Status, int]
+    progress: Progress
+
+
+def screen(
+    inputs: Sequence[str | PathLike[str]],
+    out: str | PathLike[str],
+    config: ScreenConfig | None = None,
+    *,
+    cluster: Cluster | str | None = None,
+    listener: Listener | None = None,
+    ignore: Sequence[str | PathLike[str]] = (),
+    load: Callable[[Job], Predictor] = load_predictor,
+) -> Screened:
+    """Predict all crystals of the inputs into the folder of a run, and merge; the same call continues what was stopped.
+
+    `cluster` is one of Dask's, the address of a scheduler or the path of its scheduler file; by default one is made on
+    this machine. A script that uses the default needs the guard `if __name__ == "__main__":`, as for any processes.
+    Files to `ignore` are no inputs, though they lie in a folder that is one. `load` makes the predictor in each worker.
+
+    >>> screen(["crystals.h5"], "runs/first", ScreenConfig(model="runs/cgcnn")).counts
+    """
+    config, listener, paths = config or ScreenConfig(), listener or Listener(), [Path(path) for path in inputs]
+    # What cannot be right is refused before there is a folder.
+    model = ModelFile.of(config.model)
+    require_inputs(paths)
+    if cluster is None:
+        _layout(config)
+    folder = made_folder(Path(out))
+    with Claim(folder, say=listener.say) as claim:
+        run = opened_run(folder, paths, model, config, listener, ignore=[Path(path) for path in ignore])
+        progress = Progress(run.record.rows)
+        if not (folder / RESULTS).exists():
+            note(folder, "start", **circumstances(), config=config.model_dump(mode="json"))
+            driver = _Driver(run, config, listener, progress, claim, cluster, load)
+            driver.complete()
+            if not driver.merge():
+                driver.complete()
+                driver.merge(again=True)
+        with Results(folder) as results:
+            counts = results.counts()
+    return Screened(folder, folder / RESULTS, run.model.targets, counts, progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _Driver:
+    """A run, and what this call brings to it."""
+
+    run: Run
+    config: ScreenConfig
+    listener: Listener
+    progress: Progress
+    claim: Claim
+    cluster: Cluster | str | None
+    load: Callable[[Job], Predictor]
+
+    def complete(self) -> None:
+        """Predict what is not predicted yet."""
+        with PackedCrystals(self.run.packed) as crystals:
+            plan = self._plan(crystals)
+            self.progress.before, self.progress.rows = plan.rows_done, 0
+            facts = {"folder": str(self.run.record.folder), "rows": plan.total, "done": plan.rows_done}
+            self.listener.tell("started", facts)
+            self.listener.show(self.progress)
+            finished = plan.over or self._drive(plan)
+        self._note_end(finished)
+        if not finished:
+            raise UnfinishedError(
+                f"stopped after {self.progress.done:,} of {plan.total:,} crystals; what is done is kept, and the same "
+                "command goes on"
+            )
+        if plan.aside:
+            raise _put_aside(plan)
+
+    def merge(self, *, again: bool = False) -> bool:
+        """Write the results; False if shards turned out damaged, which then count as not done."""
+        try:
+            merge(self.run.record.folder, self.run.packed, progress=self._merged)
+        except FileFormatError as error:
+            damaged = _damaged(self.run)
+            if again or not damaged:
+                raise
+            for path in damaged:
+                path.replace(path.with_name(f"{path.name}.damaged"))
+            self.listener.tell("damaged", {"shards": [path.name for path in damaged], "why": str(error)})
+            self.listener.say(f"{len(damaged)} shards are damaged and put aside; their crystals are predicted again")
+            return False
+        sweep_parts(self.run.shards)
+        self.listener.tell("merged", {"results": str(self.run.record.folder / RESULTS)})
+        return True
+
+    def _plan(self, crystals: PackedCrystals) -> Plan:
+        shards = self.config.shards
+        return Plan(
+            self.run.record.rows,
+            [(start, stop) for start, stop, _ in shard_ranges(self.run.shards)],
+            cut=atom_budget(crystals, shards.atoms),
+            sizes=Sizes(shards.least, shards.most),
+            patience_s=self.config.limits.patience,
+        )
+
+    def _drive(self, plan: Plan) -> bool:
+        limits = self.config.limits
+        times = Limits(
+            patience_s=limits.patience,
+            loading_s=limits.loading,
+            grace_s=limits.grace,
+            scheduler_s=limits.scheduler,
+            no_workers_s=LOCAL_WORKERS_S if self.cluster is None else None,
+        )
+        with self._workers(plan.total - plan.rows_done) as (workers, threads):
+            runner = DaskRunner(
+                workers, self._job(threads), plan, self.progress, self.listener, times, self.claim.check
+            )
+            return runner.run()
+
+    def _job(self, threads: int | None) -> Job:
+        return Job(
+            shards=self.run.shards.resolve(),
+            packed=self.run.packed.resolve(),
+            model=self.run.model.path,
+            stamp=self.run.record.stamp,
+            device=self.config.device,
+            threads=threads,
+            load=self.load,
+            **self.config.batches.model_dump(),
+        )
+
+    @contextlib.contextmanager
+    def _workers(self, rows: int) -> Iterator[tuple[Cluster | str, int | None]]:
+        """The cluster to use, and how many threads each of its workers predicts with; None leaves that to them."""
+        if self.cluster is not None:
+            yield self.cluster, self.config.threads
+            return
+        layout = _layout(self.config)
+        if self.config.workers is None:
+            layout = layout.at_most(-(-rows // self.config.shards.least))
+        with local_cluster(layout) as local:
+            yield local, layout.threads
+
+    def _merged(self, rows: int, total: int) -> None:
+        if self.listener.stopping():
+            raise UnfinishedError("stopped while merging; all crystals are predicted, and the same command merges them")
+        self.claim.check()
+        self.listener.merged(rows, total)
+
+    def _note_end(self, finished: bool) -> None:
+        progress = self.progress
+        facts = {"rows": progress.rows, "statuses": dict(progress.statuses), "seconds": progress.elapsed}
+        note(self.run.record.folder, "end", finished=finished, **facts)
+        self.listener.tell("ended", facts | {"finished": finished, "done": progress.done})
+
+
+def atom_budget(crystals: PackedCrystals, most: int) -> Cut:
+    """Give a function that ends a range of rows earlier when it has more atoms than that, but not before one row."""
+
+    def cut(start: int, stop: int) -> int:
+        ends = crystals.atom_offsets(start, stop)
+        return start + max(1, int(np.searchsorted(ends, ends[0] + most, side="right")) - 1)
+
+    return cut
+
+
+def _layout(config: ScreenConfig) -> Layout:
+    return fitting(workers=config.workers, threads=config.threads, device=config.device)
+
+
+def _damaged(run: Run) -> list[Path]:
+    """The shards that cannot be read, or whose content is not what was written."""
+    found = []
+    for _, _, path in shard_ranges(run.shards):
+        try:
+            with ShardFile(path) as file:
+                file.columns()
+        except FileFormatError:
+            found.append(path)
+    return found
+
+
+def _put_aside(plan: Plan) -> FileFormatError:
+    aside = sorted(plan.aside, key=lambda one: one.rows)
+    listed = "; ".join(f"rows {a.rows.start:,} to {a.rows.stop:,}: {a.why}" for a in aside[:SHOWN])
+    more = f"; and {len(aside) - SHOWN} more ranges" if len(aside) > SHOWN else ""
+    rows = sum(len(a.rows) for a in aside)
+    return FileFormatError(
+        f"{rows:,} of {plan.total:,} crystals could not be predicted: {listed}{more}. All others are done: mend that, "
+        "and the same command goes on"
+    )

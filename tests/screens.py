@@ -1,0 +1,336 @@
+"""Small screens: an untrained model in a file, packed crystals, and crystals that harm whoever predicts them.
+
+Worker processes import this module by its name; what is here must not depend on pytest.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from made import made_batch
+
+from screening.crystals.batch import Crystals
+from screening.crystals.crystal import Rejection
+from screening.crystals.packed_writer import PackedWriter
+from screening.predictions import Target
+from screening.runs.isolate import Float64
+from screening.runs.stages import Stages
+from screening.runs.worker import Job, Predictor, load_predictor, model_hash
+from screening.store.merge import merge
+from screening.store.schema import Stamp, Status
+from screening.store.shard import Failure, ShardRows
+
+TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV"))
+HOG_BYTES = 64 << 20
+STARTED: "list[subprocess.Popen[str]]" = []
+
+# Elements that no made crystal has; one as the first atom marks a crystal.
+SEGFAULTS, HANGS, HOGS, RAISES, IS_NAN, OVERFLOWS, TOO_LARGE, FREEZES = 99, 100, 101, 102, 103, 104, 105, 106
+
+
+def saved_model(path: Path, *, seed: int = 0, targets: Sequence[Target] = TARGETS) -> Path:
+    """Write a small untrained model."""
+    import torch
+
+    from screening.models import checkpoint, registry
+
+    torch.manual_seed(seed)
+    settings = {"width": 8, "convolutions": 1, "hidden": 8, "hidden_layers": 1, "cutoff": 5.0, "max_neighbors": 8}
+    checkpoint.save(registry.build("sieve", settings, targets), path, checkpoint.Card(title="untrained"))
+    return path
+
+
+def marked(crystals: Crystals, marks: Mapping[int, int]) -> Crystals:
+    """Mark crystals, by row, with one of the elements above."""
+    numbers = crystals.numbers.copy()
+    for row, mark in marks.items():
+        numbers[crystals.atom_offsets[row]] = mark
+    return replace(crystals, numbers=numbers)
+
+
+def packed_file(
+    path: Path, count: int = 200, *, marks: Mapping[int, int] | None = None, refused: Sequence[Rejection] = ()
+) -> Path:
+    """Pack made crystals, some of them marked."""
+    with PackedWriter(path) as writer:
+        writer.append(marked(made_batch(count), marks or {}), refused)
+    return path
+
+
+@dataclass
+class Harmful:
+    """A predictor that does what the marks of crystals say, and predicts the others as the real one does."""
+
+    inner: Predictor
+    seconds_per_crystal: float = 0.0
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        return self.inner.targets
+
+    @property
+    def max_atoms(self) -> int:
+        return self.inner.max_atoms
+
+    @property
+    def pool(self) -> Any:
+        return self.inner.pool
+
+    def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
+        time.sleep(self.seconds_per_crystal * len(crystals))
+        first = crystals.numbers[crystals.atom_offsets[:-1]]
+        for mark in set(first.tolist()):
+            self._act(mark)
+        numbers = np.where(crystals.numbers > 98, 1, crystals.numbers).astype(np.uint8)
+        values = self.inner(replace(crystals, numbers=numbers), stages).copy()
+        values[first == IS_NAN] = np.nan
+        values[first == OVERFLOWS, 1] = 1e300
+        return values
+
+    def _act(self, mark: int) -> None:
+        match mark:
+            case 99:
+                os.kill(os.getpid(), signal.SIGSEGV)
+                time.sleep(60)
+            case 100:
+                time.sleep(3600)
+            case 101:
+                _exhaust()
+            case 102:
+                raise ValueError("the crystal\nis cursed")
+            case 105:
+                raise MemoryError
+            case 106:
+                # Holds the interpreter's lock, so that the process says nothing more.
+                ctypes.PyDLL(None).sleep(3600)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def _exhaust() -> None:
+    held = []
+    while True:
+        held.append(np.ones(HOG_BYTES // 8))
+        time.sleep(0.02)
+
+
+@dataclass
+class Arithmetic:
+    """A predictor without torch, whose processes start in a blink: sums over a crystal's own atoms."""
+
+    targets: tuple[Target, ...]
+    max_atoms: int
+    pool: ThreadPoolExecutor
+
+    def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
+        with stages.timed("model"):
+            starts = crystals.atom_offsets[:-1]
+            charge = np.add.reduceat(crystals.numbers.astype(float), starts)
+            spread = np.add.reduceat(np.abs(crystals.positions).sum(axis=1), starts)
+            return np.stack([np.sin(charge + k) * spread for k in range(len(self.targets))], axis=1)
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+def arithmetic(job: Job) -> Predictor:
+    """Sums, with the crystals' marks heeded."""
+    pool = ThreadPoolExecutor(job.threads or 1, thread_name_prefix="predict")
+    return Harmful(Arithmetic(job.stamp.targets, job.max_atoms, pool))
+
+
+def slow_arithmetic(job: Job) -> Predictor:
+    """The same, a millisecond per crystal."""
+    return replace(arithmetic(job), seconds_per_crystal=1e-3)  # type: ignore[type-var]
+
+
+def very_slow_arithmetic(job: Job) -> Predictor:
+    """The same, ten milliseconds per crystal."""
+    return replace(arithmetic(job), seconds_per_crystal=1e-2)  # type: ignore[type-var]
+
+
+def harmful(job: Job) -> Predictor:
+    """Load the model of a job into a predictor that heeds marks."""
+    return Harmful(load_predictor(job))
+
+
+def slow(job: Job) -> Predictor:
+    """The same, a millisecond per crystal."""
+    return Harmful(load_predictor(job), seconds_per_crystal=1e-3)
+
+
+def deadly_to_load(job: Job) -> Predictor:
+    """Kill the process before there is a predictor."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return arithmetic(job)
+
+
+def unloadable(job: Job) -> Predictor:
+    """Raise what nobody foresaw."""
+    raise RuntimeError("the driver of this GPU is too old")
+
+
+def job_of(folder: Path, packed: Path, model: Path, **options: Any) -> Job:
+    """A job whose shards go to a folder, which is made."""
+    from screening.crystals.packed import PackedCrystals
+    from screening.models.header import read_card
+
+    folder.mkdir(exist_ok=True)
+    with PackedCrystals(packed) as file:
+        stamp = Stamp(model_hash(model), file.fingerprint, read_card(model)[1])
+    return Job(folder, packed, model, stamp, **{"threads": 1, **options})
+
+
+def reference(folder: Path, job: Job, cuts: Sequence[int] = ()) -> dict[str, Any]:
+    """Columns of the results that a job ends in, computed in this process without any cluster."""
+    from screening.crystals.packed import PackedCrystals
+    from screening.store.record import SHARDS, record_of, write_record
+
+    (folder / SHARDS).mkdir(parents=True)
+    with PackedCrystals(job.packed) as packed:
+        rows = len(packed)
+    compute(replace(job, shards=folder / SHARDS), *pairwise([0, *cuts, rows]))
+    write_record(record_of(folder, job.stamp, job.packed, rows))
+    merge(folder)
+    return columns_of(folder)
+
+
+def columns_of(run: Path) -> dict[str, Any]:
+    """All columns of merged results but how they came about, as bytes with their types."""
+    found: dict[str, Any] = {}
+
+    def keep(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and not name.startswith("shards/"):
+            found[name] = (str(item.dtype), item.shape, item[()].tobytes())
+
+    with h5py.File(run / "results.h5", "r") as file:
+        file.visititems(keep)
+    return found
+
+
+def assert_same_columns(ours: Mapping[str, Any], right: Mapping[str, Any]) -> None:
+    """Assert that two results are equal to the last byte."""
+    assert sorted(ours) == sorted(right)
+    assert [name for name in right if ours[name] != right[name]] == []
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = {path!r}
+import screens
+if __name__ == "__main__":
+    {before}
+from screening.cli import app, main
+from screening.runs import screen as module
+
+if __name__ == "__main__":
+    before = module.screen
+    module.screen = lambda *arguments, **named: before(*arguments, load=screens.{load}, **named)
+    main()
+"""
+
+
+def started(folder: Path, load: str, *arguments: object, before: str = "pass") -> "subprocess.Popen[str]":
+    """Start `screening` with a predictor of this module, in a session of its own; `before` is done there first."""
+    script = folder / f"run_{load}.py"
+    script.write_text(SCRIPT.format(path=sys.path, load=load, before=before), encoding="utf-8")
+    command = [sys.executable, str(script), *map(str, arguments)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    STARTED.append(process)
+    return process
+
+
+def end_all() -> None:
+    """Kill what was started and still runs, with all its children."""
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+def limit_files(size: int) -> None:
+    """Let no file of this process and its children grow beyond so many bytes, as a full disk would."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def give_up_privilege() -> None:
+    """Let permissions bind this process and its children, even root's: give up CAP_DAC_OVERRIDE."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(24, 1, 0, 0, 0)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    libc.capget(header, sets)
+    sets[0], sets[1] = sets[0] & ~2, sets[1] & ~2
+    assert libc.capset(header, sets) == 0
+
+
+def ended(process: "subprocess.Popen[str]", timeout: float = 120) -> tuple[int, str, str]:
+    """Wait for a command: its exit code, what it printed, and its errors."""
+    output, errors = process.communicate(timeout=timeout)
+    return process.returncode, output, errors
+
+
+def wait_for(condition: Callable[[], object], timeout: float = 60) -> None:
+    """Wait until a condition holds."""
+    until = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.01)
+
+
+@cache
+def predictions_of(packed: Path, model: Path) -> dict[str, dict[str, float]]:
+    """What the model predicts for each id, in one process and one batch after another."""
+    from screening.crystals.packed import PackedCrystals
+    from screening.inference import predict
+    from screening.models import checkpoint
+
+    loaded, _ = checkpoint.load(model)
+    found: dict[str, dict[str, float]] = {}
+    with PackedCrystals(packed) as file:
+        batches = [replace(b, numbers=np.where(b.numbers > 98, 1, b.numbers).astype(np.uint8)) for b in file.batches()]
+    for part in predict(loaded, batches, threads=1):
+        for k, id in enumerate(part.ids):
+            found[id] = {name: float(np.float32(values[k])) for name, values in part.values.items()}
+    return found
+
+
+def values_of(run: Path) -> dict[str, list[bytes]]:
+    """The values of each crystal in merged results, as bytes, by id."""
+    with h5py.File(run / "results.h5", "r") as file:
+        columns = [file["targets"][name][()] for name in sorted(file["targets"])]
+        return {id.decode(): [c[k].tobytes() for c in columns] for k, id in enumerate(file["id"][()])}
+
+
+def compute(job: Job, *ranges: tuple[int, int]) -> None:
+    """Do ranges of rows of a job in this process."""
+    from screening.runs.plan import Lease, Rows
+    from screening.runs.worker import Engine
+
+    engine = Engine(job)
+    for number, (start, stop) in enumerate(ranges):
+        engine.compute(Lease(number, Rows(start, stop), "here"))
+    engine.close()
+
+
+def rows_of_nothing(crystals: Crystals, start: int, targets: Sequence[Target]) -> ShardRows:
+    """Rows that nobody could predict."""
+    rows = ShardRows.of(start, crystals, targets)
+    failures = [Failure(row, "model_error", "made up") for row in range(rows.start, rows.stop)]
+    return replace(rows, status=np.full(len(rows), Status.FAILED, np.uint8), failures=failures)

@@ -1,0 +1,213 @@
+"""One driver at a time: refused while the holder lives, replaced when it is dead, on this machine or another."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from screening.errors import ResourceError
+from screening.runs import claim as module
+from screening.runs.claim import CLAIM_FILE, Claim, lives
+
+FAST = {"beat_s": 0.05, "patience_s": 0.6}
+
+
+@pytest.fixture(autouse=True)
+def _no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SETTLE_S", 0.1)
+    monkeypatch.setattr(module, "LOOK_S", 0.02)
+
+
+def holder(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((folder / CLAIM_FILE).read_text())
+    return found
+
+
+def test_a_claim_comes_and_goes(tmp_path: Path) -> None:
+    with Claim(tmp_path, **FAST) as claim:
+        assert holder(tmp_path)["pid"] == os.getpid()
+        size = (tmp_path / CLAIM_FILE).stat().st_size
+        first = holder(tmp_path)["beat"]
+        time.sleep(0.3)
+        assert holder(tmp_path)["beat"] > first  # type: ignore[operator]
+        assert (tmp_path / CLAIM_FILE).stat().st_size == size
+        claim.check()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_driver_on_this_machine_is_refused_at_once(tmp_path: Path) -> None:
+    with Claim(tmp_path, **FAST):
+        with pytest.raises(ResourceError, match=rf"another driver is at work there \(process {os.getpid()} on "):
+            Claim(tmp_path, beat_s=5, patience_s=1000).__enter__()
+        assert holder(tmp_path)["pid"] == os.getpid()
+
+
+@pytest.fixture
+def dead(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose driver was killed."""
+    code = (
+        f"import sys, os; sys.path[:] = {sys.path!r}; from pathlib import Path; from screening.runs.claim import Claim"
+    )
+    code += f"; Claim(Path({str(tmp_path)!r})).__enter__(); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert (tmp_path / CLAIM_FILE).exists()
+    yield tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dead_driver_on_this_machine_is_replaced_without_waiting(dead: Path) -> None:
+    start = time.monotonic()
+    with Claim(dead, patience_s=1000):
+        assert holder(dead)["pid"] == os.getpid()
+    assert time.monotonic() - start < 10
+
+
+def test_a_dead_driver_that_nobody_has_buried_is_dead(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=os._exit, args=(0,))
+    process.start()
+    while module._started(process.pid or 0) is not None:
+        time.sleep(0.01)
+    process.join()
+
+
+def elsewhere(folder: Path, *, beats: threading.Event | None = None) -> threading.Thread:
+    """A driver on another machine, that beats until told to stop, or is silent."""
+    path = folder / CLAIM_FILE
+    content = {"token": "theirs", "host": "node7", "pid": 1, "started": 1, "machine": "another boot", "since": "noon"}
+
+    def write(beat: int) -> None:
+        path.write_bytes(json.dumps(content | {"beat": beat}).encode().ljust(511) + b"\n")
+
+    def beat() -> None:
+        k = 1
+        while beats is not None and not beats.wait(0.05):
+            k += 1
+            write(k)
+
+    write(0)
+    thread = threading.Thread(target=beat)
+    thread.start()
+    return thread
+
+
+def test_a_living_driver_on_another_machine_is_seen_by_its_beats(tmp_path: Path) -> None:
+    stop = threading.Event()
+    thread = elsewhere(tmp_path, beats=stop)
+    said: list[str] = []
+    try:
+        with pytest.raises(ResourceError, match=r"process 1 on node7, since noon\); wait for it, or stop it"):
+            Claim(tmp_path, beat_s=5, patience_s=1000, say=said.append).__enter__()
+        assert "another machine" in said[0]
+    finally:
+        stop.set()
+        thread.join()
+    assert holder(tmp_path)["token"] == "theirs"
+
+
+def test_a_driver_that_leaves_while_it_is_watched_makes_room(tmp_path: Path) -> None:
+    elsewhere(tmp_path).join()
+    leaving = threading.Timer(0.2, (tmp_path / CLAIM_FILE).unlink)
+    leaving.start()
+    with Claim(tmp_path, beat_s=5, patience_s=1000):
+        assert holder(tmp_path)["pid"] == os.getpid()
+
+
+def test_a_silent_driver_on_another_machine_is_replaced_after_a_while(tmp_path: Path) -> None:
+    elsewhere(tmp_path).join()
+    start = time.monotonic()
+    with Claim(tmp_path, **FAST):
+        assert time.monotonic() - start >= 0.6
+        assert holder(tmp_path)["pid"] == os.getpid()
+
+
+def test_the_clock_of_files_plays_no_part(tmp_path: Path) -> None:
+    """A file from the future, or from long ago, is as alive as its content."""
+    for when in (1.0, 4e9):
+        elsewhere(tmp_path).join()
+        os.utime(tmp_path / CLAIM_FILE, (when, when))
+        with Claim(tmp_path, **FAST):
+            assert holder(tmp_path)["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"token": 3}'])
+def test_a_damaged_claim_is_watched_like_a_stranger_s(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / CLAIM_FILE).write_bytes(content)
+    with Claim(tmp_path, **FAST):
+        assert holder(tmp_path)["pid"] == os.getpid()
+
+
+def test_who_lost_the_run_finds_out(tmp_path: Path) -> None:
+    """A driver that was suspended for so long that another took over."""
+    with Claim(tmp_path, **FAST) as claim:
+        elsewhere(tmp_path).join()
+        time.sleep(0.3)
+        with pytest.raises(ResourceError, match="another driver has taken this run over"):
+            claim.check()
+    assert holder(tmp_path)["token"] == "theirs", "and it leaves the other's claim alone"
+
+
+def test_a_claim_that_was_removed_is_lost(tmp_path: Path) -> None:
+    with Claim(tmp_path, **FAST) as claim:
+        (tmp_path / CLAIM_FILE).unlink()
+        time.sleep(0.3)
+        with pytest.raises(ResourceError, match="or the claim was removed"):
+            claim.check()
+
+
+def test_of_many_at_once_one_gets_a_dead_run(dead: Path) -> None:
+    won: list[Claim] = []
+    refused: list[ResourceError] = []
+
+    def attempt() -> None:
+        try:
+            won.append(Claim(dead, **FAST).__enter__())
+        except ResourceError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=attempt) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(refused)) == (1, 7)
+    won[0].check()
+    won[0].__exit__()
+
+
+def test_of_many_at_once_one_gets_a_new_run(tmp_path: Path) -> None:
+    won: list[Claim] = []
+
+    def attempt() -> None:
+        try:
+            won.append(Claim(tmp_path, **FAST).__enter__())
+        except ResourceError:
+            return
+
+    threads = [threading.Thread(target=attempt) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    won[0].__exit__()
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="a run needs a folder that it can write to"):
+        Claim(tmp_path / "none").__enter__()
+
+
+def test_what_cannot_be_known_is_not_guessed() -> None:
+    assert lives({}) is None
+    assert lives({"machine": "another boot", "pid": os.getpid()}) is None
+    mine = module._myself()
+    assert lives(mine) is True
+    assert lives(mine | {"started": 1}) is False, "another process has the number now"
+    assert lives(mine | {"pid": 2**22 + 1}) is False

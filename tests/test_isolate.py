@@ -1,0 +1,99 @@
+"""One bad crystal costs one row, whatever it does to its batch short of killing the process."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from made import made_batch
+
+from screening.crystals.batch import Crystals
+from screening.errors import NativeError, ResourceError
+from screening.predictions import FailureReason
+from screening.runs.isolate import BrokenWorkerError, Float64, isolated, said
+
+CRYSTALS = made_batch(23)
+ROW = {name: row for row, name in enumerate(CRYSTALS.ids)}
+TARGETS = ["a", "b"]
+
+
+def values_of(crystals: Crystals) -> Float64:
+    rows = np.array([ROW[id] for id in crystals.ids], float)
+    return np.stack([rows, -rows], axis=1)
+
+
+@given(
+    raising=st.frozensets(st.integers(0, 22), max_size=6),
+    broken=st.dictionaries(st.integers(0, 22), st.sampled_from([np.nan, np.inf, 1e300]), max_size=6),
+    room=st.integers(1, 23),
+)
+def test_only_culprits_have_no_prediction(raising: frozenset[int], broken: dict[int, float], room: int) -> None:
+    def predict(crystals: Crystals) -> Float64:
+        rows = [ROW[id] for id in crystals.ids]
+        if len(rows) > room:
+            raise torch.OutOfMemoryError("the GPU is full")
+        for row in raising.intersection(rows):
+            raise ValueError(f"no {row}")
+        values = values_of(crystals)
+        for place, row in enumerate(rows):
+            values[place, 1] = broken.get(row, values[place, 1])
+        return values
+
+    found = isolated(predict, CRYSTALS, TARGETS)
+    bad = raising | broken.keys()
+    assert [trouble.place for trouble in found.troubles] == sorted(bad)
+    for trouble in found.troubles:
+        expected = FailureReason.MODEL_ERROR if trouble.place in raising else FailureReason.NON_FINITE_PREDICTION
+        assert trouble.reason is expected
+    right = values_of(CRYSTALS).astype(np.float32)
+    right[sorted(bad)] = np.nan
+    np.testing.assert_array_equal(found.values, right)
+
+
+def test_messages_name_the_trouble() -> None:
+    def predict(crystals: Crystals) -> Float64:
+        if ROW[crystals.ids[0]] <= 3 < ROW[crystals.ids[-1]] + 1:
+            raise ValueError("the crystal\n  is cursed")
+        values = values_of(crystals)
+        values[crystals.ids.index(CRYSTALS.ids[9]) if CRYSTALS.ids[9] in crystals.ids else 0] *= 1.0
+        return np.where(np.array([[ROW[id] == 9] for id in crystals.ids]), [[np.nan, -np.inf]], values)
+
+    found = isolated(predict, CRYSTALS, TARGETS)
+    assert [(t.place, t.message) for t in found.troubles] == [
+        (3, "ValueError: the crystal is cursed"),
+        (9, "predicted nan for a, -inf for b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("full"), ResourceError("full")], ids=lambda e: type(e).__name__
+)
+def test_a_crystal_too_large_for_memory_is_told_from_one_that_fails(error: Exception) -> None:
+    def predict(crystals: Crystals) -> Float64:
+        if ROW[crystals.ids[0]] == 0:
+            raise error
+        return values_of(crystals)
+
+    found = isolated(predict, CRYSTALS[:5], TARGETS)
+    assert [(t.place, t.reason) for t in found.troubles] == [(0, FailureReason.OUT_OF_MEMORY)]
+
+
+@pytest.mark.parametrize("error", [BrokenWorkerError("the device is gone"), NativeError("not built")])
+def test_what_every_crystal_would_meet_is_raised(error: Exception) -> None:
+    def predict(crystals: Crystals) -> Float64:
+        raise error
+
+    with pytest.raises(type(error)):
+        isolated(predict, CRYSTALS, TARGETS)
+
+
+def test_values_of_another_shape_are_nobodys_prediction() -> None:
+    found = isolated(lambda crystals: np.zeros((len(crystals), 3)), CRYSTALS[:2], TARGETS)
+    assert [t.message for t in found.troubles] == [
+        "ValueError: the model gave values of shape (1, 3) for 1 crystals"
+    ] * 2
+
+
+def test_long_messages_are_cut() -> None:
+    assert said(ValueError()) == "ValueError"
+    assert len(said(ValueError("x" * 5000))) == 1000

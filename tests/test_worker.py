@@ -1,0 +1,189 @@
+"""A lease in one process: the right shard, whatever the batches, with bad crystals as rows."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import screens
+import torch
+from made import made_batch
+
+from screening.crystals.crystal import Reason, Rejection
+from screening.crystals.packed import PackedCrystals
+from screening.errors import FileFormatError, InputError
+from screening.predictions import FailureReason, Target
+from screening.runs.isolate import BrokenWorkerError
+from screening.runs.plan import Lease, Rows, Verdict
+from screening.runs.predictor import ModelPredictor
+from screening.runs.worker import Engine, Job, engine_of
+from screening.store.schema import Status
+from screening.store.shard import ShardFile, ShardRows, read_shard
+
+pytestmark = pytest.mark.native
+
+MARKS = {3: screens.RAISES, 40: screens.IS_NAN, 41: screens.OVERFLOWS, 77: screens.TOO_LARGE}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Packed crystals and a model."""
+    folder = tmp_path_factory.mktemp("worker")
+    refused = [Rejection("x", "x.cif", Reason.EMPTY, "x: has no atoms")]
+    packed = screens.packed_file(folder / "c.h5", 90, marks=MARKS, refused=refused)
+    return packed, screens.saved_model(folder / "m.safetensors")
+
+
+@pytest.fixture
+def job(made: tuple[Path, Path], tmp_path: Path) -> Job:
+    return screens.job_of(tmp_path / "shards", *made, load=screens.harmful)
+
+
+def done(job: Job, *leases: tuple[int, int]) -> list[ShardRows]:
+    engine = Engine(job)
+    for number, (start, stop) in enumerate(leases):
+        engine.compute(Lease(number, Rows(start, stop), "w"))
+    engine.close()
+    return [read_shard(path) for path in sorted(job.shards.iterdir())]
+
+
+def test_a_shard_holds_what_the_model_predicts_and_why_not(job: Job) -> None:
+    (rows,) = done(job, (0, 90))
+    right = screens.predictions_of(job.packed, job.model)
+    for k, id in enumerate(rows.ids):
+        for name, value in right[id].items():
+            found = rows.values[name][k]
+            assert np.isnan(found) if k in MARKS else found == np.float32(value)
+    assert np.flatnonzero(rows.status == Status.FAILED).tolist() == sorted(MARKS)
+    assert [(f.row, f.reason, f.message) for f in rows.failures] == [
+        (3, "model_error", "ValueError: the crystal is cursed"),
+        (40, "non_finite_prediction", "predicted nan for formation_energy_per_atom, nan for band_gap"),
+        (41, "non_finite_prediction", "predicted inf for band_gap"),
+        (77, "out_of_memory", "MemoryError"),
+    ]
+
+
+@pytest.mark.parametrize("options", [{"max_atoms": 1}, {"max_atoms": 60, "max_edges": 300}, {"threads": 3}], ids=str)
+def test_neither_batches_nor_threads_nor_cuts_change_a_bit(job: Job, tmp_path: Path, options: dict[str, int]) -> None:
+    (whole,) = done(job, (0, 90))
+    other = replace(job, shards=tmp_path / "other", **options)  # type: ignore[arg-type]
+    other.shards.mkdir()
+    parts = done(other, (0, 7), (50, 90), (7, 50))
+    for name, column in whole.values.items():
+        assert np.concatenate([part.values[name] for part in parts]).tobytes() == column.tobytes()
+    assert [f for part in parts for f in part.failures] == list(whole.failures)
+
+
+def test_a_report_counts_rows_and_times_stages(job: Job) -> None:
+    engine = Engine(replace(job, threads=2))
+    report = engine.compute(Lease(5, Rows(0, 50), "w"))
+    assert (report.lease, report.start, report.stop) == (5, 0, 50)
+    assert report.statuses == {"ok": 47, "failed": 3}
+    assert [id for id, _ in report.failures] == [f"made-{row:09d}" for row in (3, 40, 41)]
+    assert set(report.seconds) == {"read", "graphs", "model", "describe", "write", "all"}
+    with ShardFile(next(job.shards.iterdir())) as file:
+        assert {"read", "graphs", "model", "describe"} <= set(file.attributes["timing"].replace('"', " ").split())
+        assert file.attributes["worker"].split()[1].isdecimal()
+    engine.close()
+
+
+def test_a_verdict_is_recorded_without_predicting(job: Job) -> None:
+    engine = Engine(job)
+    engine.compute(Lease(1, Rows(3, 4), "w", Verdict(FailureReason.KILLED_WORKER, "killed its worker, twice")))
+    (rows,) = [read_shard(path) for path in job.shards.iterdir()]
+    assert [(f.row, f.reason, f.message) for f in rows.failures] == [(3, "killed_worker", "killed its worker, twice")]
+    assert rows.formulas[0]
+    engine.close()
+
+
+def test_a_lease_at_work_gives_signs_of_life(job: Job) -> None:
+    engine = Engine(replace(job, load=screens.slow, max_atoms=50))
+    at_work = threading.Thread(target=engine.compute, args=(Lease(7, Rows(50, 70), "w"),))
+    at_work.start()
+    seen = set()
+    while at_work.is_alive():
+        seen |= {tuple(sign) for sign in engine.signs().values()}
+        time.sleep(0.001)
+    stages = {stage for stage, _ in seen}
+    assert "predict" in stages
+    assert len([steps for stage, steps in seen if stage == "predict"]) > 3
+    assert engine.signs() == {}
+    engine.close()
+
+
+def test_the_engine_of_a_job_is_made_once(job: Job, tmp_path: Path) -> None:
+    first = engine_of(job)
+    first.try_out()
+    assert engine_of(replace(job)) is first
+    assert engine_of(replace(job, max_atoms=77)) is not first
+
+
+def test_another_model_input_or_other_targets_are_refused(job: Job, tmp_path: Path) -> None:
+    other = screens.saved_model(tmp_path / "other.safetensors", seed=1)
+    with pytest.raises(InputError, match="is not the model that the run began with"):
+        Engine(replace(job, model=other))
+    with pytest.raises(InputError, match=r"gone.safetensors: cannot be read on .* \(No such file"):
+        Engine(replace(job, model=tmp_path / "gone.safetensors"))
+    with pytest.raises(InputError, match="holds other crystals than when the run began"):
+        Engine(replace(job, packed=screens.packed_file(tmp_path / "d.h5", 80)))
+    foreign = replace(job.stamp, targets=(Target("band_gap", "eV"),))
+    with pytest.raises(InputError, match=r"predicts .* the run is of"):
+        Engine(replace(job, stamp=foreign))
+
+
+def test_a_damaged_input_block_is_an_error_and_leaves_no_shard(job: Job, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.h5"
+    content = bytearray(job.packed.read_bytes())
+    with PackedCrystals(job.packed) as packed:
+        block = packed._columns["positions"].id.get_chunk_info(0)
+    middle = block.byte_offset + block.size // 2
+    content[middle : middle + 64] = bytes(64)
+    damaged.write_bytes(content)
+    engine = Engine(replace(job, packed=damaged))
+    with pytest.raises(FileFormatError, match=r"damaged.h5: cannot read it"):
+        engine.compute(Lease(1, Rows(0, 50), "w"))
+    assert list(job.shards.iterdir()) == []
+    assert engine.signs() == {}
+    engine.close()
+
+
+def test_atoms_alone_are_read_faster_and_are_the_same(made: tuple[Path, Path]) -> None:
+    with PackedCrystals(made[0]) as packed:
+        plain, full = packed.atoms(20, 60), packed[20:60]
+        assert (plain.labels, plain.forces, plain.sources) == ({}, None, ())
+        for name in ("numbers", "positions", "lattice", "pbc", "atom_offsets"):
+            assert getattr(plain, name).tobytes() == getattr(full, name).tobytes()
+        assert list(plain.ids) == list(full.ids)
+        np.testing.assert_array_equal(packed.atom_offsets(20, 60) - packed.atom_offsets(20, 20)[0], full.atom_offsets)
+
+
+@pytest.fixture
+def on_gpu(job: Job, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelPredictor]:
+    """A predictor that believes to be on a GPU, which does whatever it is asked."""
+    predictor = ModelPredictor.load(job.model, device="cpu", threads=1, max_atoms=1000, max_edges=10**6)
+    predictor.device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    yield predictor
+    predictor.close()
+
+
+def test_a_gpu_that_was_full_gets_smaller_batches(on_gpu: ModelPredictor) -> None:
+    on_gpu._recover(torch.OutOfMemoryError("full"), made_batch(20))
+    assert on_gpu.max_atoms == len(made_batch(20).numbers) // 2
+    on_gpu._recover(RuntimeError("of another kind"), made_batch(3))
+    assert on_gpu.max_atoms == len(made_batch(20).numbers) // 2
+
+
+def test_a_device_that_works_no_more_ends_the_worker_not_the_crystals(
+    on_gpu: ModelPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(device: object) -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", broken)
+    with pytest.raises(BrokenWorkerError, match="the device cuda works no more: an illegal memory access"):
+        on_gpu._recover(RuntimeError("in a kernel"), made_batch(3))

@@ -32,12 +32,13 @@ def predict(
     max_atoms: int = MAX_ATOMS,
     device: torch.device | str = "cpu",
     threads: int | None = None,
+    embed: bool = False,
 ) -> Iterator[Predictions]:
     """Predict a stream of crystals, one result for each batch of at most so many edges and atoms.
 
     The model is moved to the device and set to evaluation mode, and stays so. Memory use depends on the budget,
     not on the length of the stream. On the CPU each of `threads` threads takes whole batches, which changes no bit
-    of a result; a crystal larger than the budget is a batch of its own.
+    of a result; a crystal larger than the budget is a batch of its own. To `embed` is to give embeddings too.
 
     >>> for part in predict(model, packed.batches(), device="cuda"):
     ...     print(part.ids, part.values["band_gap"])
@@ -46,7 +47,7 @@ def predict(
     model.to(place).eval()
     count = core.thread_count(threads)
     pieces = (piece for batch in crystals for piece in batch.cut(max_atoms))
-    work = partial(_predicted, model, max_edges=max_edges, max_atoms=max_atoms)
+    work = partial(_predicted, model, max_edges=max_edges, max_atoms=max_atoms, embed=embed)
     if place.type != "cpu" or count == 1:
         for piece in pieces:
             yield from work(piece)
@@ -79,22 +80,27 @@ def work_alone() -> None:
     torch.set_num_threads(1)
 
 
-def _predicted(model: CrystalModel, crystals: Crystals, *, max_edges: int, max_atoms: int) -> list[Predictions]:
+def _predicted(
+    model: CrystalModel, crystals: Crystals, *, max_edges: int, max_atoms: int, embed: bool
+) -> list[Predictions]:
     batches = graph_batches([crystals], model.neighbors, max_edges=max_edges, max_atoms=max_atoms)
-    return [predict_graphs(model, graphs) for graphs in batches]
+    return [predict_graphs(model, graphs, embed=embed) for graphs in batches]
 
 
 @torch.inference_mode()
-def predict_graphs(model: CrystalModel, graphs: Graphs) -> Predictions:
-    """Predict one batch of graphs on the device where the model is."""
+def predict_graphs(model: CrystalModel, graphs: Graphs, *, embed: bool = False) -> Predictions:
+    """Predict one batch of graphs on the device where the model is, with embeddings if they are asked for."""
     if graphs.neighbors != model.neighbors:
         raise InputError(f"the graphs have {graphs.neighbors}, but the model was trained on {model.neighbors}")
-    values = model.predict(GraphTensors.of(graphs, device=model.device, dtype=model.dtype))
+    tensors = GraphTensors.of(graphs, device=model.device, dtype=model.dtype)
+    atoms = model.encode(tensors)
+    values = model.in_units(model.readout(atoms, tensors))
     columns = torch.stack([values[target.name] for target in model.targets], dim=1).cpu().numpy()
     return Predictions(
         ids=graphs.crystals.ids,
         targets=model.targets,
         values={target.name: columns[:, t].copy() for t, target in enumerate(model.targets)},
+        embedding=model.embed(atoms, tensors).float().cpu().numpy() if embed else None,
     )
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from screening.errors import InputError
 
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 TargetKind = Literal["regression", "classification"]
 Scale = Literal["linear", "log10"]
@@ -53,11 +54,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """Predictions for crystals in the order they came: one float64 column (crystals,) per target, in its unit."""
+    """Predictions for crystals in the order they came: one float64 column (crystals,) per target, in its unit.
+
+    `embedding` (crystals, width), where it was asked for, is what the model made of each crystal.
+    """
 
     ids: Sequence[str]
     targets: tuple[Target, ...]
     values: Mapping[str, Float64]
+    embedding: Float32 | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

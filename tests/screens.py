@@ -82,6 +82,10 @@ class Harmful:
         return self.inner.targets
 
     @property
+    def embedding(self) -> int:
+        return self.inner.embedding
+
+    @property
     def max_atoms(self) -> int:
         return self.inner.max_atoms
 
@@ -135,6 +139,7 @@ class Arithmetic:
     targets: tuple[Target, ...]
     max_atoms: int
     pool: ThreadPoolExecutor
+    embedding: int = 0
 
     def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
         with stages.timed("model"):

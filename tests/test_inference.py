@@ -9,6 +9,7 @@ from screening.crystals.batch import Crystals
 from screening.errors import InputError
 from screening.graphs import pack_graphs
 from screening.inference import predict, predict_graphs, usable_device
+from screening.models.graph_tensors import GraphTensors
 from screening.models.model import CrystalModel
 from screening.models.registry import ARCHITECTURES, build
 from screening.predictions import Predictions, Target
@@ -47,6 +48,21 @@ def test_neither_batches_nor_threads_change_a_bit(dtype: torch.dtype, architectu
     for budget, threads in ((1, 2), (40, 1), (130, 3)):
         _, parts = joined(list(predict(made, [crystals], max_edges=10**6, max_atoms=budget, threads=threads)))
         np.testing.assert_array_equal(parts, whole)
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_an_embedding_is_the_mean_of_encoded_atoms(architecture: str) -> None:
+    made = build(architecture, {"width": 12, "hidden": 8}, TARGETS).eval()
+    crystals = made_batch(9, seed=4)
+    parts = list(predict(made, [crystals], max_atoms=30, embed=True))
+    found = np.concatenate([part.embedding for part in parts if part.embedding is not None])
+    graph = GraphTensors.of(pack_graphs(crystals, made.neighbors), device="cpu", dtype=torch.float32)
+    with torch.no_grad():
+        atoms = made.encode(graph).numpy()
+    right = [row.mean(axis=0) for row in np.split(atoms, crystals.atom_offsets[1:-1])]
+    assert found.shape == (9, made.width)
+    np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)
+    assert next(predict(made, [crystals])).embedding is None
 
 
 def test_a_failure_in_a_thread_is_raised_and_nothing_hangs(model: CrystalModel) -> None:

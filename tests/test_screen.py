@@ -229,6 +229,8 @@ def test_another_model_device_or_input_is_refused_with_the_difference(
         screened(made, run, cluster, model=str(other))
     with pytest.raises(InputError, match=r"another run \(device: there cpu, now cuda\); choose another folder"):
         screened(made, run, cluster, device="cuda")
+    with pytest.raises(InputError, match=r"another run \(embeddings: there without them, now with\)"):
+        screened(made, run, cluster, embeddings=True)
     packed = screens.packed_file(tmp_path / "other.h5", COUNT + 1)
     with pytest.raises(InputError, match=r"another run \(input: there crystals .*, now .* in /.*/other.h5\)"):
         screened(made, run, cluster, [packed])

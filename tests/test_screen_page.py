@@ -13,6 +13,9 @@ from screening.runs.config import ScreenConfig
 ROOT = Path(__file__).resolve().parent.parent
 
 
+WORDS = {None: "none", False: "false"}
+
+
 @pytest.fixture(scope="module")
 def page() -> str:
     return (ROOT / "docs/screen.md").read_text(encoding="utf-8")
@@ -32,9 +35,7 @@ def settings(model: BaseModel, prefix: str = "") -> dict[str, str]:
         if isinstance(value, BaseModel):
             found |= settings(value, f"{prefix}{name}.")
         else:
-            found[f"`{prefix}{name}`"] = (
-                "none" if value is None else f"`{value}`" if isinstance(value, str) else str(value)
-            )
+            found[f"`{prefix}{name}`"] = f"`{value}`" if isinstance(value, str) else WORDS.get(value, str(value))
     return found
 
 

@@ -66,6 +66,19 @@ def test_a_shard_holds_what_the_model_predicts_and_why_not(job: Job) -> None:
     ]
 
 
+def test_embeddings_go_along_and_are_missing_where_predictions_are(job: Job) -> None:
+    plain = replace(job, embed=False)
+    (rows,) = done(replace(job, embed=True), (0, 90))
+    assert rows.embedding is not None
+    assert rows.embedding.shape == (90, 8)
+    assert np.flatnonzero(np.isnan(rows.embedding).any(axis=1)).tolist() == sorted(MARKS)
+    assert np.flatnonzero(np.isnan(rows.embedding).all(axis=1)).tolist() == sorted(MARKS)
+    (without,) = done(plain, (0, 90))
+    assert without.embedding is None
+    for name, column in without.values.items():
+        assert rows.values[name].tobytes() == column.tobytes()
+
+
 @pytest.mark.parametrize("options", [{"max_atoms": 1}, {"max_atoms": 60, "max_edges": 300}, {"threads": 3}], ids=str)
 def test_neither_batches_nor_threads_nor_cuts_change_a_bit(job: Job, tmp_path: Path, options: dict[str, int]) -> None:
     (whole,) = done(job, (0, 90))

@@ -45,6 +45,9 @@ def screen(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that predict; by default fits.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each of them; by default fits.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, or cuda: a process for each GPU.")] = None,
+    embeddings: Annotated[
+        bool | None, typer.Option("--embeddings", help="Keep what the model made of each crystal, a vector a row.")
+    ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS|FILE.json", help="Use the workers of this Dask scheduler, not this machine's."),
@@ -66,7 +69,7 @@ def screen(
     from screening import config
     from screening.runs.config import ScreenConfig
 
-    given = {"model": model, "workers": workers, "threads": threads, "device": device}
+    given = {"model": model, "workers": workers, "threads": threads, "device": device, "embeddings": embeddings}
     # As TOML has them: text in quotes, so that a model named 7 stays text.
     options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     settings = config.load(ScreenConfig, file, overrides=[*(overrides or ()), *options])

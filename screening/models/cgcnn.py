@@ -82,6 +82,10 @@ class CGCNN(CrystalModel):
     def neighbors(self) -> Neighbors:
         return Neighbors(self.settings.cutoff, self.settings.max_neighbors, exact=True)
 
+    @property
+    def width(self) -> int:
+        return self.settings.width
+
     def encode(self, graph: GraphTensors) -> Tensor:
         radial = self.basis.terms(graph.edge_distance())
         atoms: Tensor = self.embedding(self.element_features)[graph.numbers]

@@ -12,6 +12,7 @@ from screening.config import Settings
 from screening.errors import InputError
 from screening.graphs import Neighbors
 from screening.models.graph_tensors import GraphTensors
+from screening.models.layers import mean_of_atoms
 from screening.ops import steady
 from screening.predictions import Target
 
@@ -48,6 +49,11 @@ class CrystalModel(nn.Module, ABC):
     def neighbors(self) -> Neighbors:
         """Which edges the model's graphs have."""
 
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """How many numbers describe an atom."""
+
     @abstractmethod
     def encode(self, graph: GraphTensors) -> Tensor:
         """Describe each atom in its surroundings, (atoms, width)."""
@@ -66,6 +72,11 @@ class CrystalModel(nn.Module, ABC):
     def forward(self, graph: GraphTensors) -> Tensor:
         """Compute learned values, (crystals, targets)."""
         return self.readout(self.encode(graph), graph)
+
+    @final
+    def embed(self, atoms: Tensor, graph: GraphTensors) -> Tensor:
+        """Describe each crystal by the mean of its encoded atoms, (crystals, width)."""
+        return mean_of_atoms(atoms, graph.edge_graph)
 
     @final
     def predict(self, graph: GraphTensors) -> dict[str, Tensor]:

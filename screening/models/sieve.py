@@ -109,6 +109,10 @@ class Sieve(CrystalModel):
         classes = torch.tensor([target.kind == "classification" for target in self.targets])
         self.composition.copy_(best_guess(fractions, learned).masked_fill(classes, 0.0))
 
+    @property
+    def width(self) -> int:
+        return self.settings.width
+
     def encode(self, graph: GraphTensors) -> Tensor:
         distance = graph.edge_distance()
         radial = self.basis.terms(distance)

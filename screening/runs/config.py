@@ -68,6 +68,7 @@ class ScreenConfig(Settings):
     device: Device = "cpu"
     workers: PositiveInt | None = None
     threads: PositiveInt | None = None
+    embeddings: bool = False
     input: InputSettings = InputSettings()
     shards: ShardSettings = ShardSettings()
     batches: BatchSettings = BatchSettings()

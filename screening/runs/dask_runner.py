@@ -19,11 +19,11 @@ from distributed.deploy.cluster import Cluster
 
 from screening.errors import FileFormatError, ResourceError, ScreeningError
 from screening.runs.dask_crew import Crew, Limits
-from screening.runs.dask_tasks import compute
+from screening.runs.dask_tasks import compute, message_of
 from screening.runs.isolate import BrokenWorkerError, said
 from screening.runs.listener import Listener, Progress
 from screening.runs.plan import Lease, Loss, Plan
-from screening.runs.worker import Job
+from screening.runs.worker import Job, report_of
 from screening.store.shard import shard_name
 
 LOOK_S = 0.5
@@ -57,6 +57,7 @@ class DaskRunner:
     _futures: dict[int, Future[None]] = field(default_factory=dict)
     _leases: dict[int, Lease] = field(default_factory=dict)
     _events: "queue.SimpleQueue[Event]" = field(default_factory=queue.SimpleQueue)
+    _told: set[int] = field(default_factory=set)
     _ends_at: float | None = None
     _began: float | None = None
 
@@ -165,6 +166,10 @@ class DaskRunner:
         return changed
 
     def _report(self, report: dict[str, Any]) -> None:
+        """Count a lease's rows and tell its failures, once, whether its worker or its shard reported them."""
+        if report["lease"] in self._told:
+            return
+        self._told.add(report["lease"])
         self.progress.statuses.update(report["statuses"])
         self.progress.seconds.update(report["seconds"])
         for failure in report["failures"]:
@@ -206,8 +211,9 @@ class DaskRunner:
         """Take back what a worker held, but for shards that it has written before it went."""
         for lease in self.plan.leases_of(worker):
             self._futures.pop(lease.number, None)
-            if self._shard(lease).exists():
+            if self._left_behind(lease):
                 self._finish(lease.number)
+            self._told.add(lease.number)  # what it may yet say is no news, or of rows that another does
             self._leases.pop(lease.number, None)
         blamed = self.plan.gone(worker, loss)
         self.progress.lost_workers += loss is not None
@@ -215,8 +221,16 @@ class DaskRunner:
             facts = {"start": lease.rows.start, "stop": lease.rows.stop, "worker": worker}
             self.listener.tell("shard_lost", facts | {"why": loss.value.value if loss else ""})
 
-    def _shard(self, lease: Lease) -> Path:
-        return self.job.shards / shard_name(lease.rows.start, lease.rows.stop)
+    def _left_behind(self, lease: Lease) -> bool:
+        """See whether a worker wrote the shard of its lease before it went; then it may not have told of it."""
+        shard = self.job.shards / shard_name(lease.rows.start, lease.rows.stop)
+        if not shard.exists():
+            return False
+        try:
+            self._report(message_of(report_of(lease.number, shard)))
+        except FileFormatError:
+            return False  # the rows are computed again
+        return True
 
     def _should_end(self, now: float) -> bool:
         """See whether to stop: what has not begun is withdrawn, what is at work has a grace time."""

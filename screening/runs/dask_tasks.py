@@ -27,7 +27,7 @@ def try_out(job: Job) -> None:
 def compute(job: Job, lease: Lease, topic: str) -> None:
     """Do a lease, and tell whoever listens to the topic what came of it: the result of a task stays on its worker."""
     report = engine_of(job).compute(lease, name=topic)
-    get_worker().log_event(topic, _message(report))
+    get_worker().log_event(topic, message_of(report))
 
 
 def signs_of(described: dict[str, Any]) -> dict[tuple[str, int], tuple[str, bool]]:
@@ -39,7 +39,8 @@ def signs_of(described: dict[str, Any]) -> dict[tuple[str, int], tuple[str, bool
     }
 
 
-def _message(report: Report) -> dict[str, Any]:
+def message_of(report: Report) -> dict[str, Any]:
+    """A report as what can be sent."""
     failures = [{"id": id, **asdict(failure), "reason": str(failure.reason)} for id, failure in report.failures]
     return {
         "lease": report.lease,

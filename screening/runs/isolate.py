@@ -37,18 +37,18 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """Predictions of a batch, (crystals, targets), a row of NaN where there is none; and where and why, in order."""
+    """Predictions of a batch, (crystals, columns), a row of NaN where there is none; and where and why, in order."""
 
     values: Float32
     troubles: list[Trouble]
 
 
-def isolated(predict: Predict, crystals: Crystals, targets: Sequence[str]) -> Outcome:
+def isolated(predict: Predict, crystals: Crystals, columns: Sequence[str]) -> Outcome:
     """Predict a batch so that a crystal which raises an error or gives no number costs its own row only."""
-    values = np.full((len(crystals), len(targets)), np.nan, np.float32)
+    values = np.full((len(crystals), len(columns)), np.nan, np.float32)
     troubles: list[Trouble] = []
     _fill(predict, crystals, 0, values, troubles)
-    _take_out(values, troubles, targets)
+    _take_out(values, troubles, columns)
     return Outcome(values, sorted(troubles, key=lambda trouble: trouble.place))
 
 
@@ -72,14 +72,14 @@ def _fill(predict: Predict, crystals: Crystals, start: int, values: Float32, tro
         _fill(predict, crystals[half:], start + half, values, troubles)
 
 
-def _take_out(values: Float32, troubles: list[Trouble], targets: Sequence[str]) -> None:
+def _take_out(values: Float32, troubles: list[Trouble], columns: Sequence[str]) -> None:
     """Make troubles of rows with a value that is no finite number, unless they are trouble already."""
     known = {trouble.place for trouble in troubles}
     for place in np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist():
         if place in known:
             continue
         broken = [
-            f"{values[place, t]} for {name}" for t, name in enumerate(targets) if not np.isfinite(values[place, t])
+            f"{values[place, c]} for {name}" for c, name in enumerate(columns) if not np.isfinite(values[place, c])
         ]
         troubles.append(Trouble(place, FailureReason.NON_FINITE_PREDICTION, f"predicted {', '.join(broken)}"))
         values[place] = np.nan

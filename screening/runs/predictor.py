@@ -34,22 +34,26 @@ class ModelPredictor:
         threads: int | None = None,
         max_atoms: int,
         max_edges: int,
+        embed: bool = False,
     ) -> None:
         self.device = usable_device(device)
         self.model = model.to(self.device).eval()
         self.targets: tuple[Target, ...] = model.targets
+        self.embedding = model.width if embed else 0
         self.max_atoms, self.max_edges = max_atoms, max_edges
         count = core.thread_count(threads) if self.device.type == "cpu" else 1
         self.pool = ThreadPoolExecutor(count, thread_name_prefix="predict", initializer=work_alone)
 
     @classmethod
-    def load(cls, path: Path, *, device: str, threads: int | None, max_atoms: int, max_edges: int) -> "ModelPredictor":
+    def load(
+        cls, path: Path, *, device: str, threads: int | None, max_atoms: int, max_edges: int, embed: bool = False
+    ) -> "ModelPredictor":
         """Load a model file onto a device."""
         model, _ = load(path, device=usable_device(device))
-        return cls(model, device=device, threads=threads, max_atoms=max_atoms, max_edges=max_edges)
+        return cls(model, device=device, threads=threads, max_atoms=max_atoms, max_edges=max_edges, embed=embed)
 
     def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
-        """Predict, (crystals, targets)."""
+        """Predict, (crystals, targets and embedding)."""
         try:
             parts = [self._columns(graphs, stages) for graphs in self._graphs(crystals, stages)]
         except RuntimeError as error:
@@ -79,8 +83,9 @@ class ModelPredictor:
 
     def _columns(self, graphs: Graphs, stages: Stages) -> Float64:
         with self._timed(stages, "model"):
-            found = predict_graphs(self.model, graphs)
-        return np.stack([found.values[target.name] for target in self.targets], axis=1)
+            found = predict_graphs(self.model, graphs, embed=self.embedding > 0)
+        columns = np.stack([found.values[target.name] for target in self.targets], axis=1)
+        return columns if found.embedding is None else np.concatenate([columns, found.embedding], axis=1)
 
     @contextmanager
     def _timed(self, stages: Stages, stage: str) -> Iterator[None]:

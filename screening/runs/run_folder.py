@@ -131,6 +131,7 @@ def _begun(
         "created": now(),
         "commit": commit(),
         "device": config.device,
+        "embeddings": config.embeddings,
         "model": {"name": model.name, "path": str(model.path), "architecture": model.architecture}
         | {"card": model.card.model_dump(mode="json")},
         "sources": origin,
@@ -182,6 +183,9 @@ def _require_same(folder: Path, content: Mapping[str, Any], model: ModelFile, co
         different = f"model: there {known.get('path')} ({title}, {content['model_hash'][:12]}), now {model.words}"
     elif content.get("device") != config.device:
         different = f"device: there {content.get('device')}, now {config.device}"
+    elif content.get("embeddings") != config.embeddings:
+        there, now = ("with" if wanted else "without" for wanted in (content.get("embeddings"), config.embeddings))
+        different = f"embeddings: there {there} them, now {now}"
     if different:
         raise _another_run(folder, different)
 

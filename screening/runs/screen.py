@@ -164,6 +164,7 @@ class _Driver:
             stamp=self.run.record.stamp,
             device=self.config.device,
             threads=threads,
+            embed=self.config.embeddings,
             load=self.load,
             **self.config.batches.model_dump(),
         )

@@ -7,7 +7,7 @@ predict have the other's batches, in order. Nothing here knows who hands out lea
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,7 +27,7 @@ from screening.runs.isolate import Float64, Outcome, isolated
 from screening.runs.plan import Lease, Verdict
 from screening.runs.stages import Stages
 from screening.store.schema import Stamp, Status
-from screening.store.shard import Failure, ShardRows, write_shard
+from screening.store.shard import Failure, ShardFile, ShardRows, read_shard, write_shard
 
 PREDICTING = "predict"
 # A crystal that any model can be tried on: rock salt.
@@ -42,6 +42,10 @@ class Predictor(Protocol):
         """One column each."""
 
     @property
+    def embedding(self) -> int:
+        """How many columns of an embedding follow those of the targets; 0 for none."""
+
+    @property
     def max_atoms(self) -> int:
         """How many atoms to give it at once; fewer after it ran out of memory."""
 
@@ -50,7 +54,7 @@ class Predictor(Protocol):
         """The threads that it is called in."""
 
     def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
-        """Predict, (crystals, targets)."""
+        """Predict, (crystals, targets and embedding)."""
 
     def close(self) -> None:
         """Give up its threads."""
@@ -66,6 +70,7 @@ def load_predictor(job: "Job") -> Predictor:
         threads=job.threads or machine.processors().allowed,
         max_atoms=job.max_atoms,
         max_edges=job.max_edges,
+        embed=job.embed,
     )
 
 
@@ -81,6 +86,7 @@ class Job:
     threads: int | None = None
     max_atoms: int = 10_000
     max_edges: int = 120_000
+    embed: bool = False
     load: Callable[["Job"], Predictor] = field(default=load_predictor, compare=False)
 
 
@@ -133,7 +139,7 @@ class Engine:
         finally:
             with self._noting:
                 self._signs.pop(key, None)
-        return _report(lease, rows, stages)
+        return _report(lease.number, rows, stages.seconds)
 
     def signs(self) -> dict[str, list[str]]:
         """For each lease at work, by whose it is and its number, what it is doing and how far it is."""
@@ -150,9 +156,10 @@ class Engine:
             return _condemned(ShardRows.of(lease.rows.start, crystals, self.job.stamp.targets), lease.verdict)
         note(PREDICTING)
         names = [target.name for target in self.predictor.targets]
+        columns = [*names, *(f"number {k} of the embedding" for k in range(self.predictor.embedding))]
         predict = partial(self.predictor, stages=stages)
         waiting = [
-            self.predictor.pool.submit(isolated, predict, piece, names)
+            self.predictor.pool.submit(isolated, predict, piece, columns)
             for piece in crystals.cut(self.predictor.max_atoms)
         ]
         try:
@@ -225,7 +232,9 @@ def _filled(rows: ShardRows, outcomes: Sequence[Outcome], names: Sequence[str]) 
         for start, outcome in zip(starts, outcomes, strict=False)
         for trouble in outcome.troubles
     ]
-    return _failed(replace(rows, values={name: values[:, t].copy() for t, name in enumerate(names)}), failures)
+    targets = {name: values[:, t].copy() for t, name in enumerate(names)}
+    embedding = values[:, len(names) :].copy() if values.shape[1] > len(names) else None
+    return _failed(replace(rows, values=targets, embedding=embedding), failures)
 
 
 def _condemned(rows: ShardRows, verdict: Verdict) -> ShardRows:
@@ -238,8 +247,15 @@ def _failed(rows: ShardRows, failures: Sequence[Failure]) -> ShardRows:
     return replace(rows, status=status, failures=failures)
 
 
-def _report(lease: Lease, rows: ShardRows, stages: Stages) -> Report:
+def report_of(lease: int, shard: Path) -> Report:
+    """What the worker of a lease would have reported, from the shard that it left."""
+    with ShardFile(shard) as file:
+        seconds = file.note.timing
+    return _report(lease, read_shard(shard), seconds)
+
+
+def _report(lease: int, rows: ShardRows, seconds: Mapping[str, float]) -> Report:
     codes, counts = np.unique(rows.status, return_counts=True)
     statuses = {Status(code).word: count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)}
     failures = [(rows.ids[failure.row - rows.start], failure) for failure in rows.failures]
-    return Report(lease.number, rows.start, rows.stop, statuses, stages.seconds, failures)
+    return Report(lease, rows.start, rows.stop, statuses, dict(seconds), failures)

@@ -3,6 +3,7 @@
 Case modules beside this file import it as `timing`: a script's own folder is on the path.
 """
 
+import contextlib
 import gc
 import json
 import platform
@@ -108,10 +109,11 @@ def versus_fastest(
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a command used: wall seconds and the largest resident memory of its process tree, sampled."""
+    """What a command used: wall seconds, and the largest resident memory of its process tree and of one process."""
 
     seconds: float
     peak_mib: float
+    largest_mib: float
 
 
 def footprint(command: Sequence[str]) -> Footprint:
@@ -121,24 +123,25 @@ def footprint(command: Sequence[str]) -> Footprint:
     """
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    peak = 0
+    peak = largest = 0
     while process.poll() is None:
-        peak = max(peak, _resident_bytes(process.pid))
+        sizes = _resident_bytes(process.pid)
+        peak, largest = max(peak, sum(sizes)), max(largest, *sizes)
         time.sleep(SAMPLING_PERIOD_S)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return Footprint(time.perf_counter() - start, peak / 2**20)
+    return Footprint(time.perf_counter() - start, peak / 2**20, largest / 2**20)
 
 
-def _resident_bytes(pid: int) -> int:
-    total = 0
-    try:
+def _resident_bytes(pid: int) -> list[int]:
+    """Resident bytes of a process and each of its descendants; [0] once it is gone."""
+    sizes = [0]
+    with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
         for process in [root, *root.children(recursive=True)]:
-            total += process.memory_info().rss
-    except psutil.NoSuchProcess:
-        pass
-    return total
+            with contextlib.suppress(psutil.NoSuchProcess):
+                sizes.append(process.memory_info().rss)
+    return sizes
 
 
 def render(rows: Sequence[Row]) -> str:

@@ -1,5 +1,6 @@
 """Killed at random moments, workers and drivers: nothing done is lost or done twice, and the end is the same."""
 
+import contextlib
 import json
 import os
 import random
@@ -58,8 +59,13 @@ def command(made: Path, run: Path) -> list[object]:
 
 def workers_of(process: "subprocess.Popen[str]") -> list[int]:
     """Processes below a driver that predict."""
-    found = psutil.Process(process.pid).children(recursive=True)
-    return [child.pid for child in found if "spawn_main" in " ".join(child.cmdline())]
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # nor one that ended and waits to be collected
+                if "spawn_main" in " ".join(child.cmdline()):
+                    found.append(child.pid)
+    return found
 
 
 @pytest.fixture(autouse=True)

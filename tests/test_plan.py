@@ -287,6 +287,49 @@ def test_a_worker_that_waits_for_its_disk_costs_its_rows_nothing() -> None:
     assert [lease.rows for lease in plan.next_leases()] == [Rows(0, 10)]
 
 
+def test_a_lease_that_waits_for_another_is_neither_overdue_nor_blamed() -> None:
+    plan = Plan(40, sizes=Sizes(10, 10), patience_s=10)
+    plan.joined("a", at_once=2)
+    first, second, *_ = plan.next_leases()
+    plan.heard(second.number, "wait 2", computing=False, waiting=True)
+    for k in range(20):
+        plan.tick(k * LONGEST_TICK_S)
+        plan.heard(first.number, f"predict {k}", computing=True)
+        assert plan.overdue() == []
+    for k in range(20, 24):
+        plan.tick(k * LONGEST_TICK_S)
+    assert plan.overdue() == ["a"]
+    assert plan.gone("a", Loss.HUNG) == [first]
+
+
+def test_a_lease_that_waits_has_its_whole_patience_when_its_turn_comes() -> None:
+    plan = Plan(20, sizes=Sizes(10, 10), patience_s=10)
+    plan.joined("a", at_once=2)
+    first, second = plan.next_leases()
+    plan.heard(second.number, "wait 2", computing=False, waiting=True)
+    for k in range(9):
+        plan.tick(k * LONGEST_TICK_S)
+        plan.heard(first.number, str(k), computing=True)
+    plan.heard(second.number, "predict 3", computing=True)
+    plan.finished(first.number)
+    plan.tick(10 * LONGEST_TICK_S)
+    assert plan.overdue() == []
+    for k in range(11, 14):
+        plan.tick(k * LONGEST_TICK_S)
+    assert plan.gone("a", Loss.HUNG) == [second]
+
+
+def test_leases_that_wait_for_nobody_are_overdue_but_not_blamed() -> None:
+    plan = Plan(10, sizes=Sizes(10, 10), patience_s=10)
+    plan.joined("a", at_once=2)
+    (lease,) = plan.next_leases()
+    plan.heard(lease.number, "wait 2", computing=False, waiting=True)
+    for k in range(5):
+        plan.tick(k * LONGEST_TICK_S)
+    assert plan.overdue() == ["a"]
+    assert plan.gone("a", Loss.HUNG) == []
+
+
 def test_a_lease_that_waits_its_turn_is_not_overdue() -> None:
     plan = Plan(20, sizes=Sizes(10, 10), patience_s=10)
     plan.joined("a")

@@ -1,9 +1,8 @@
 """A lease in one process: the right shard, whatever the batches, with bad crystals as rows."""
 
 import threading
-import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,16 @@ import screens
 import torch
 from made import made_batch
 
+from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason, Rejection
 from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError, InputError
 from screening.predictions import FailureReason, Target
-from screening.runs.isolate import BrokenWorkerError
+from screening.runs.dask_tasks import SIGNS, Sign, signs_of
+from screening.runs.isolate import BrokenWorkerError, Float64
 from screening.runs.plan import Lease, Rows, Verdict
 from screening.runs.predictor import ModelPredictor
+from screening.runs.stages import Stages
 from screening.runs.worker import Engine, Job, engine_of
 from screening.store.schema import Status
 from screening.store.shard import ShardFile, ShardRows, read_shard
@@ -112,19 +114,61 @@ def test_a_verdict_is_recorded_without_predicting(job: Job) -> None:
     engine.close()
 
 
-def test_a_lease_at_work_gives_signs_of_life(job: Job) -> None:
-    engine = Engine(replace(job, load=screens.slow, max_atoms=50))
-    at_work = threading.Thread(target=engine.compute, args=(Lease(7, Rows(50, 70), "w"),))
-    at_work.start()
-    seen = set()
-    while at_work.is_alive():
-        seen |= {tuple(sign) for sign in engine.signs().values()}
-        time.sleep(0.001)
-    stages = {stage for stage, _ in seen}
-    assert "predict" in stages
-    assert len([steps for stage, steps in seen if stage == "predict"]) > 3
+@dataclass
+class Gated(screens.Harmful):
+    """A predictor of one thread that predicts a batch for each `release` of its gate."""
+
+    gate: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
+        assert self.gate.acquire(timeout=60)
+        return super().__call__(crystals, stages)
+
+
+def stage_of(engine: Engine, lease: int) -> str:
+    return engine.signs().get(f"run {lease}", ["", ""])[0]
+
+
+def at_work(engine: Engine, number: int, start: int, stop: int) -> threading.Thread:
+    """A lease in a thread of its own."""
+    lease = Lease(number, Rows(start, stop), "w")
+    thread = threading.Thread(target=engine.compute, args=(lease,), kwargs={"name": "run"})
+    thread.start()
+    return thread
+
+
+def test_a_lease_gives_a_sign_of_life_for_each_batch_and_says_when_it_waits_for_another(job: Job) -> None:
+    made: list[Gated] = []
+    engine = Engine(replace(job, max_atoms=1, load=lambda job: made.append(Gated(screens.arithmetic(job))) or made[0]))
+    gate = made[0].gate
+    first = at_work(engine, 1, 50, 53)
+    screens.wait_for(lambda: stage_of(engine, 1) == "predict")
+    second = at_work(engine, 2, 53, 55)
+    screens.wait_for(lambda: stage_of(engine, 2) == "wait")
+    waiting = engine.signs()["run 2"]
+    seen = [engine.signs()["run 1"]]
+    for _ in range(2):
+        gate.release()
+        screens.wait_for(lambda: engine.signs()["run 1"] != seen[-1])
+        seen.append(engine.signs()["run 1"])
+        assert engine.signs()["run 2"] == waiting, "it has no turn yet"
+    assert {stage for stage, _ in seen} == {"predict"}
+    gate.release()
+    screens.wait_for(lambda: stage_of(engine, 2) == "predict")
+    gate.release(2)
+    first.join()
+    second.join()
     assert engine.signs() == {}
     engine.close()
+
+
+def test_signs_of_life_survive_the_way_through_the_scheduler() -> None:
+    metrics = {SIGNS: {"screening-1f 7": ["predict", "3"], "screening-2e 8": ["wait", "2"]}}
+    assert signs_of({"metrics": metrics}) == [
+        Sign("screening-1f", 7, "predict 3", computing=True, waiting=False),
+        Sign("screening-2e", 8, "wait 2", computing=False, waiting=True),
+    ]
+    assert signs_of({}) == []
 
 
 def test_the_engine_of_a_job_is_made_once(job: Job, tmp_path: Path) -> None:

@@ -81,9 +81,9 @@ class Crew:
         for address, described in there.items():
             if address not in known:
                 self._try_out(address, described)
-            for (whose, number), (sign, computing) in signs_of(described).items():
-                if whose == topic:
-                    self._plan.heard(number, sign, computing=computing)
+            for sign in signs_of(described):
+                if sign.topic == topic:
+                    self._plan.heard(sign.lease, sign.words, computing=sign.computing, waiting=sign.waiting)
         self._judge_trials()
         self._plan.tick(time.monotonic())
         for address in self._plan.overdue():

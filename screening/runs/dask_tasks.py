@@ -1,13 +1,14 @@
 """What the workers of a Dask cluster run: a trial of the model when they join, then a lease at a time."""
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from distributed import Worker as DaskWorker
 from distributed import get_worker
 
 from screening.runs.plan import Lease
-from screening.runs.worker import PREDICTING, Job, Report, engine_of
+from screening.runs.worker import PREDICTING, WAITING, Job, Report, engine_of
 
 SIGNS = "screening"
 
@@ -30,13 +31,26 @@ def compute(job: Job, lease: Lease, topic: str) -> None:
     get_worker().log_event(topic, message_of(report))
 
 
-def signs_of(described: dict[str, Any]) -> dict[tuple[str, int], tuple[str, bool]]:
-    """Signs of life in what the scheduler knows of a worker: by topic and lease, and whether it is predicting."""
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """A sign of life of a lease: words that change while it goes on, and which kind of silence may follow."""
+
+    topic: str
+    lease: int
+    words: str
+    computing: bool
+    waiting: bool
+
+
+def signs_of(described: Mapping[str, Any]) -> list[Sign]:
+    """Signs of life in what the scheduler knows of a worker."""
     found = described.get("metrics", {}).get(SIGNS, {})
-    return {
-        (name.rpartition(" ")[0], int(name.rpartition(" ")[2])): (f"{stage} {steps}", stage == PREDICTING)
-        for name, (stage, steps) in found.items()
-    }
+    return [_sign(name, stage, steps) for name, (stage, steps) in found.items()]
+
+
+def _sign(name: str, stage: str, steps: str) -> Sign:
+    topic, _, lease = name.rpartition(" ")
+    return Sign(topic, int(lease), f"{stage} {steps}", stage == PREDICTING, stage == WAITING)
 
 
 def message_of(report: Report) -> dict[str, Any]:

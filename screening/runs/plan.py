@@ -106,13 +106,17 @@ class _Piece:
 
 @dataclass(slots=True)
 class _Held:
-    """A lease that is out; `since` is when its last sign of life came, None until it is the worker's turn."""
+    """A lease that is out; `since` is when its last sign of life came, None until it is the worker's turn.
+
+    One that waits for another of its worker has no turn yet.
+    """
 
     lease: Lease
     piece: _Piece
     sign: str = ""
     since: float | None = None
     computing: bool = True
+    waiting: bool = False
 
 
 @dataclass(slots=True)
@@ -243,14 +247,18 @@ class Plan:
         if held is not None:
             self._wait(held.piece)
 
-    def heard(self, number: int, sign: str, *, computing: bool) -> None:
-        """Note a sign of life; one that equals the last is none. Rows are to blame for a silence while `computing`."""
+    def heard(self, number: int, sign: str, *, computing: bool, waiting: bool = False) -> None:
+        """Note a sign of life; one that equals the last is none.
+
+        Rows are to blame for a silence while `computing`. Those that are `waiting` leave it to the rows of their worker
+        that they wait for.
+        """
         worker = self._worker_of.get(number)
         if worker is None:
             return
         held = worker.held[number]
         if held.sign != sign:
-            held.sign, held.since, held.computing = sign, self._time, computing
+            held.sign, held.since, held.computing, held.waiting = sign, self._time, computing, waiting
 
     def tick(self, now: float) -> None:
         """Let time pass: `now` in seconds of any clock, which may stand still or jump."""
@@ -258,8 +266,13 @@ class Plan:
         self._clock = now
         self._time += min(max(passed, 0.0), LONGEST_TICK_S)
         for worker in self._workers.values():
-            for held in worker.at_work():
-                held.since = self._time if held.since is None else held.since
+            at_work = worker.at_work()
+            excused = not all(held.waiting for held in at_work)
+            for held in at_work:
+                if held.waiting and excused:
+                    held.since = None
+                elif held.since is None:
+                    held.since = self._time
 
     # --- answers -------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """One lease in a worker process: rows of the packed input are read, predicted and written as one shard file.
 
 The stages overlap because a worker computes two leases at a time: while one waits for its disk, the threads that
-predict have the other's batches, in order. Nothing here knows who hands out leases; dask_tasks.py does.
+predict have the other's batches, in order. A lease whose batches wait behind those of the other says so, for it cannot
+go on before that one does. Nothing here knows who hands out leases; dask_tasks.py does.
 """
 
 import os
@@ -23,13 +24,14 @@ from screening.crystals.crystal import Crystal
 from screening.crystals.packed import PackedCrystals
 from screening.errors import InputError
 from screening.predictions import Target
-from screening.runs.isolate import Float64, Outcome, isolated
+from screening.runs.isolate import Float64, Outcome, Predict, isolated
 from screening.runs.plan import Lease, Verdict
 from screening.runs.stages import Stages
 from screening.store.schema import Stamp, Status
 from screening.store.shard import Failure, ShardFile, ShardRows, read_shard, write_shard
 
 PREDICTING = "predict"
+WAITING = "wait"
 # A crystal that any model can be tried on: rock salt.
 SALT = Crystal("rock salt", np.array([11, 17], np.uint8), np.diag([0.0, 2.82, 0.0])[:2], 2.82 * (1 - np.eye(3)))
 
@@ -154,12 +156,12 @@ class Engine:
     def _rows(self, lease: Lease, crystals: Crystals, stages: Stages, note: Callable[[str], None]) -> ShardRows:
         if lease.verdict is not None:
             return _condemned(ShardRows.of(lease.rows.start, crystals, self.job.stamp.targets), lease.verdict)
-        note(PREDICTING)
+        note(WAITING)
         names = [target.name for target in self.predictor.targets]
         columns = [*names, *(f"number {k} of the embedding" for k in range(self.predictor.embedding))]
         predict = partial(self.predictor, stages=stages)
         waiting = [
-            self.predictor.pool.submit(isolated, predict, piece, columns)
+            self.predictor.pool.submit(_predicted, predict, piece, columns, note)
             for piece in crystals.cut(self.predictor.max_atoms)
         ]
         try:
@@ -214,6 +216,12 @@ def _opened(job: Job) -> PackedCrystals:
         packed.close()
         raise InputError(f"{job.packed}: holds other crystals than when the run began; put that file back")
     return packed
+
+
+def _predicted(predict: Predict, crystals: Crystals, columns: Sequence[str], note: Callable[[str], None]) -> Outcome:
+    """Predict a batch when its turn has come, which is a sign of life."""
+    note(PREDICTING)
+    return isolated(predict, crystals, columns)
 
 
 def _collected(waiting: Sequence[Future[Outcome]], note: Callable[[str], None]) -> list[Outcome]:

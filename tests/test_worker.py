@@ -22,6 +22,9 @@ from screening.runs.plan import Lease, Rows, Verdict
 from screening.runs.predictor import ModelPredictor
 from screening.runs.stages import Stages
 from screening.runs.worker import Engine, Job, engine_of
+from screening.store.merge import merge
+from screening.store.read import Results
+from screening.store.record import SHARDS, record_of, write_record
 from screening.store.schema import Status
 from screening.store.shard import ShardFile, ShardRows, read_shard
 
@@ -112,6 +115,23 @@ def test_a_verdict_is_recorded_without_predicting(job: Job) -> None:
     assert [(f.row, f.reason, f.message) for f in rows.failures] == [(3, "killed_worker", "killed its worker, twice")]
     assert rows.formulas[0]
     engine.close()
+
+
+def test_a_verdict_is_merged_with_embeddings(job: Job, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / SHARDS).mkdir(parents=True)
+    engine = Engine(replace(job, shards=run / SHARDS, embed=True))
+    verdict = Verdict(FailureReason.TIMED_OUT, "took longer than 2 s, twice")
+    for lease in (Lease(1, Rows(0, 10), "w"), Lease(2, Rows(10, 11), "w", verdict), Lease(3, Rows(11, 90), "w")):
+        engine.compute(lease)
+    engine.close()
+    write_record(record_of(run, job.stamp, job.packed, 90))
+    with Results(merge(run)) as results:
+        (_, columns), *_ = results.blocks(["status", "embedding"])
+    assert columns["status"][10] == Status.FAILED
+    assert columns["embedding"].shape == (91, 8)
+    missing = np.isnan(columns["embedding"]).all(axis=1)
+    assert np.flatnonzero(missing).tolist() == sorted([*MARKS, 10, 90])
 
 
 @dataclass

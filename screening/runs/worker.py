@@ -155,7 +155,8 @@ class Engine:
 
     def _rows(self, lease: Lease, crystals: Crystals, stages: Stages, note: Callable[[str], None]) -> ShardRows:
         if lease.verdict is not None:
-            return _condemned(ShardRows.of(lease.rows.start, crystals, self.job.stamp.targets), lease.verdict)
+            rows = ShardRows.of(lease.rows.start, crystals, self.job.stamp.targets)
+            return _condemned(rows, lease.verdict, self.predictor.embedding)
         note(WAITING)
         names = [target.name for target in self.predictor.targets]
         columns = [*names, *(f"number {k} of the embedding" for k in range(self.predictor.embedding))]
@@ -245,8 +246,10 @@ def _filled(rows: ShardRows, outcomes: Sequence[Outcome], names: Sequence[str]) 
     return _failed(replace(rows, values=targets, embedding=embedding), failures)
 
 
-def _condemned(rows: ShardRows, verdict: Verdict) -> ShardRows:
-    return _failed(rows, [Failure(row, verdict.reason, verdict.message) for row in range(rows.start, rows.stop)])
+def _condemned(rows: ShardRows, verdict: Verdict, width: int) -> ShardRows:
+    failures = [Failure(row, verdict.reason, verdict.message) for row in range(rows.start, rows.stop)]
+    embedding = np.full((len(rows), width), np.nan, np.float32) if width else None
+    return _failed(replace(rows, embedding=embedding), failures)
 
 
 def _failed(rows: ShardRows, failures: Sequence[Failure]) -> ShardRows:

@@ -38,7 +38,17 @@ HOG_BYTES = 64 << 20
 STARTED: "list[subprocess.Popen[str]]" = []
 
 # Elements that no made crystal has; one as the first atom marks a crystal.
-SEGFAULTS, HANGS, HOGS, RAISES, IS_NAN, OVERFLOWS, TOO_LARGE, FREEZES = 99, 100, 101, 102, 103, 104, 105, 106
+SEGFAULTS, HANGS, HOGS, RAISES, IS_NAN, OVERFLOWS, TOO_LARGE, FREEZES, WAITS = (
+    99,
+    100,
+    101,
+    102,
+    103,
+    104,
+    105,
+    106,
+    107,
+)
 
 
 def saved_model(path: Path, *, seed: int = 0, targets: Sequence[Target] = TARGETS) -> Path:
@@ -72,9 +82,13 @@ def packed_file(
 
 @dataclass
 class Harmful:
-    """A predictor that does what the marks of crystals say, and predicts the others as the real one does."""
+    """A predictor that does what the marks of crystals say, and predicts the others as the real one does.
+
+    A crystal that waits does so until there is a file `go` in `place`; one that hangs makes a file `hangs` there.
+    """
 
     inner: Predictor
+    place: Path
     seconds_per_crystal: float = 0.0
 
     @property
@@ -110,6 +124,7 @@ class Harmful:
                 os.kill(os.getpid(), signal.SIGSEGV)
                 time.sleep(60)
             case 100:
+                (self.place / "hangs").touch()
                 time.sleep(3600)
             case 101:
                 _exhaust()
@@ -120,6 +135,8 @@ class Harmful:
             case 106:
                 # Holds the interpreter's lock, so that the process says nothing more.
                 ctypes.PyDLL(None).sleep(3600)
+            case 107:
+                wait_for((self.place / "go").exists, timeout=600)
 
     def close(self) -> None:
         self.inner.close()
@@ -152,10 +169,15 @@ class Arithmetic:
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
+def place_of(job: Job) -> Path:
+    """The folder that a run is in, where crystals look for files and leave some."""
+    return job.shards.parent.parent
+
+
 def arithmetic(job: Job) -> Predictor:
     """Sums, with the crystals' marks heeded."""
     pool = ThreadPoolExecutor(job.threads or 1, thread_name_prefix="predict")
-    return Harmful(Arithmetic(job.stamp.targets, job.max_atoms, pool))
+    return Harmful(Arithmetic(job.stamp.targets, job.max_atoms, pool), place_of(job))
 
 
 def slow_arithmetic(job: Job) -> Predictor:
@@ -170,12 +192,12 @@ def very_slow_arithmetic(job: Job) -> Predictor:
 
 def harmful(job: Job) -> Predictor:
     """Load the model of a job into a predictor that heeds marks."""
-    return Harmful(load_predictor(job))
+    return Harmful(load_predictor(job), place_of(job))
 
 
 def slow(job: Job) -> Predictor:
     """The same, a millisecond per crystal."""
-    return Harmful(load_predictor(job), seconds_per_crystal=1e-3)
+    return replace(harmful(job), seconds_per_crystal=1e-3)  # type: ignore[type-var]
 
 
 def deadly_to_load(job: Job) -> Predictor:

@@ -157,9 +157,13 @@ def at_work(engine: Engine, number: int, start: int, stop: int) -> threading.Thr
     return thread
 
 
-def test_a_lease_gives_a_sign_of_life_for_each_batch_and_says_when_it_waits_for_another(job: Job) -> None:
+def test_a_lease_gives_a_sign_of_life_for_each_batch_and_says_when_it_waits_for_another(
+    job: Job, tmp_path: Path
+) -> None:
     made: list[Gated] = []
-    engine = Engine(replace(job, max_atoms=1, load=lambda job: made.append(Gated(screens.arithmetic(job))) or made[0]))
+    engine = Engine(
+        replace(job, max_atoms=1, load=lambda job: made.append(Gated(screens.arithmetic(job), tmp_path)) or made[0])
+    )
     gate = made[0].gate
     first = at_work(engine, 1, 50, 53)
     screens.wait_for(lambda: stage_of(engine, 1) == "predict")

@@ -1,11 +1,13 @@
 """The workers of a Dask cluster as a run sees them: taken in when they have tried the model out, watched, ended.
 
 What the scheduler knows is asked for every second. A worker that vanishes without having said so died of what it was
-at; one that gives no sign of life is ended by its nanny, or by the scheduler where it has none.
+at; one that gives no sign of life is ended by its nanny, or by the scheduler where it has none. Nothing is concluded
+from what a scheduler says that was lost meanwhile: another one at its address knows no worker yet.
 """
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +18,7 @@ from screening.errors import ResourceError, ScreeningError
 from screening.runs.dask_tasks import signs_of, try_out
 from screening.runs.isolate import said
 from screening.runs.listener import Listener
-from screening.runs.plan import Loss, Plan
+from screening.runs.plan import LONGEST_TICK_S, Loss, Plan
 from screening.runs.worker import Job
 
 # A worker computes so many leases at a time, so that one can wait for its disk while the other predicts.
@@ -42,6 +44,33 @@ class Limits:
     grace_s: float = 60.0
 
 
+class SchedulerLostError(Exception):
+    """The scheduler does not answer any more, or has forgotten what this client wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A client and its connection. Dask renews a broken one, but tasks and subscriptions went with the old."""
+
+    client: Client
+    comm: object
+
+    @classmethod
+    def of(cls, client: Client) -> "Link":
+        """The connection that a client has now."""
+        return cls(client, client.scheduler_comm)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is broken, or was, and is another one by now."""
+        return self.client.status != "running" or self.client.scheduler_comm is not self.comm
+
+    def require(self) -> None:
+        """Raise if the connection is lost."""
+        if self.is_lost:
+            raise SchedulerLostError
+
+
 @dataclass(frozen=True, slots=True)
 class _Trial:
     future: Future[None]
@@ -52,31 +81,34 @@ class _Trial:
 class Crew:
     """Who works; `look` is to be called every second or so. `gone` is told which worker went, and of what."""
 
-    def __init__(self, client: Client, job: Job, plan: Plan, listener: Listener, limits: Limits, gone: Gone) -> None:
-        self._client, self._job, self._plan = client, job, plan
+    def __init__(self, link: Link, job: Job, plan: Plan, listener: Listener, limits: Limits, gone: Gone) -> None:
+        self._link, self._client, self._job, self._plan = link, link.client, job, plan
         self._listener, self._limits, self._gone = listener, limits, gone
         self._trials: dict[str, _Trial] = {}
         self._ending: set[str] = set()
         self._unfit: set[str] = set()
-        self._announced: set[str] = set()
+        # Who was removed, by what the scheduler told, and whether that was expected; who was missing at the last look.
+        self._removed: dict[str, bool] = {}
+        self._missing: set[str] = set()
         self._stillborn = 0
         self._last_words = ""
         self._alone_since: float | None = None
+        self._clock: float | None = None
+        self._time = 0.0
 
     def announced(self, event: Mapping[str, Any]) -> bool:
         """Note an event of the scheduler; tell whether workers have come or gone."""
-        if event.get("action") == "remove-worker" and event.get("expected"):
-            self._announced.add(event["worker"])
+        if event.get("action") == "remove-worker":
+            self._removed[event["worker"]] = bool(event.get("expected"))
         return event.get("action") in ("add-worker", "remove-worker")
 
     def look(self, topic: str) -> None:
         """See who came and who went, listen to those at work, and end those that are silent."""
-        there: dict[str, Any] = self._client.scheduler_info()["workers"]
-        for address in [*self._plan.workers, *self._trials]:
-            if address not in there:
-                self._went(address)
-        self._ending &= there.keys()
-        self._unfit &= there.keys()
+        # By default, releases of Dask differ in how many workers they tell of.
+        there: dict[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
+        self._link.require()
+        self._pass_time(time.monotonic())
+        self._note_gone(there)
         known = {*self._plan.workers, *self._trials, *self._ending, *self._unfit}
         for address, described in there.items():
             if address not in known:
@@ -85,10 +117,29 @@ class Crew:
                 if sign.topic == topic:
                     self._plan.heard(sign.lease, sign.words, computing=sign.computing, waiting=sign.waiting)
         self._judge_trials()
-        self._plan.tick(time.monotonic())
         for address in self._plan.overdue():
             self.end(address, Loss.HUNG)
         self._require_workers(there)
+
+    def _pass_time(self, now: float) -> None:
+        """Let time pass as the plan does, so that a driver that was suspended gives up on nobody."""
+        passed = 0.0 if self._clock is None else now - self._clock
+        self._clock = now
+        self._time += min(max(passed, 0.0), LONGEST_TICK_S)
+        self._plan.tick(now)
+
+    def _note_gone(self, there: Mapping[str, Any]) -> None:
+        """Part from those that were removed; who is missing without a word has until the next look to send it."""
+        removed, self._removed = self._removed, {}
+        missing = {a for a in (*self._plan.workers, *self._trials) if a not in removed and a not in there}
+        for address in [*self._plan.workers, *self._trials]:
+            if address in removed:
+                self._went(address, left_well=removed[address])
+            elif address in missing & self._missing:
+                self._went(address, left_well=False)
+        self._missing = missing
+        self._ending &= there.keys() - removed.keys()
+        self._unfit &= there.keys() - removed.keys()
 
     def end(self, address: str, loss: Loss) -> None:
         """End a worker that is of no use, without waiting until its successor has come."""
@@ -109,9 +160,7 @@ class Crew:
 
         threading.Thread(target=restart, name="restart", daemon=True).start()
 
-    def _went(self, address: str) -> None:
-        left_well = address in self._announced
-        self._announced.discard(address)
+    def _went(self, address: str, *, left_well: bool) -> None:
         if self._trials.pop(address, None) is not None:
             if not left_well:
                 self._bury("it died while it loaded the model; is there enough memory for each worker?")
@@ -120,10 +169,12 @@ class Crew:
         self._gone(address, None if left_well else Loss.KILLED)
 
     def _try_out(self, address: str, described: Mapping[str, Any]) -> None:
+        # Other runs may try the same worker out.
+        key = f"try-out-{uuid.uuid4().hex}"
         future = self._client.submit(
-            try_out, self._job, workers=[address], allow_other_workers=False, pure=False, key=f"try-out-{address}"
+            try_out, self._job, workers=[address], allow_other_workers=False, pure=False, key=key
         )
-        self._trials[address] = _Trial(future, time.monotonic(), min(AT_ONCE, int(described["nthreads"])))
+        self._trials[address] = _Trial(future, self._time, min(AT_ONCE, int(described["nthreads"])))
 
     def _judge_trials(self) -> None:
         for address, trial in list(self._trials.items()):
@@ -134,7 +185,9 @@ class Crew:
                 self._plan.joined(address, at_once=trial.at_once)
             elif trial.future.status == "error":
                 self._fail_trial(address, trial.future.exception())
-            elif time.monotonic() - trial.since > self._limits.loading_s:
+            elif trial.future.status != "pending":
+                raise SchedulerLostError
+            elif self._time - trial.since > self._limits.loading_s:
                 del self._trials[address]
                 self._restart(address)
                 self._bury(f"it loaded the model for more than {self._limits.loading_s:g} s")
@@ -160,10 +213,9 @@ class Crew:
         if self._plan.workers or self._trials:
             self._alone_since = None
             return
-        now = time.monotonic()
-        self._alone_since = self._alone_since or now
+        self._alone_since = self._time if self._alone_since is None else self._alone_since
         if there and there.keys() == self._unfit:
             raise ResourceError(f"none of {len(there)} workers can work; of the last: {self._last_words}")
         limit = self._limits.no_workers_s
-        if limit is not None and now - self._alone_since > limit:
+        if limit is not None and self._time - self._alone_since > limit:
             raise ResourceError(f"no worker has joined for {limit:g} s; see the log of the cluster")

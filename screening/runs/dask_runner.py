@@ -18,7 +18,7 @@ from distributed import Client, Future, KilledWorker
 from distributed.deploy.cluster import Cluster
 
 from screening.errors import FileFormatError, ResourceError, ScreeningError
-from screening.runs.dask_crew import Crew, Limits
+from screening.runs.dask_crew import Crew, Limits, Link, SchedulerLostError
 from screening.runs.dask_tasks import compute, message_of
 from screening.runs.isolate import BrokenWorkerError, said
 from screening.runs.listener import Listener, Progress
@@ -36,10 +36,6 @@ MOST_ASIDE = 50
 DISCONNECTED = (OSError, TimeoutError)
 
 Event = tuple[str, Any]
-
-
-class _SchedulerLostError(Exception):
-    """The scheduler does not answer any more."""
 
 
 @dataclass(slots=True)
@@ -66,17 +62,20 @@ class DaskRunner:
         lost_at: float | None = None
         while True:
             try:
-                with self._connected() as client:
+                with self._connected() as link:
                     lost_at = None
-                    return self._drive(client)
-            except _SchedulerLostError as error:
+                    return self._drive(link)
+            except SchedulerLostError as error:
                 now = time.monotonic()
                 lost_at = lost_at or now
                 self._forget_all()
+                if self.plan.over:
+                    self._show()
+                    return True
                 if now - lost_at > self.limits.scheduler_s:
                     raise ResourceError(
                         f"the scheduler is gone, and did not come back within {self.limits.scheduler_s:g} s "
-                        f"({error.__cause__}); what is done is kept: give the same command again"
+                        f"({error.__cause__ or 'it was lost again'}); what is done is kept: give the same command again"
                     ) from error
                 if self.listener.stopping():
                     return False
@@ -85,17 +84,18 @@ class DaskRunner:
     # --- the connection ------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _connected(self) -> Iterator[Client]:
+    def _connected(self) -> Iterator[Link]:
         try:
             client = _client(self.cluster)
         except DISCONNECTED as error:
-            raise _SchedulerLostError from error
+            raise SchedulerLostError from error
         try:
+            link = Link.of(client)
             client.subscribe_topic(self._topic, lambda event: self._events.put(("report", event[1])))
             client.subscribe_topic("all", lambda event: self._events.put(("cluster", event[1])))
             self.progress.dashboard = dashboard_of(client)
             self.listener.tell("connected", {"dashboard": self.progress.dashboard})
-            yield client
+            yield link
         finally:
             self._futures.clear()
             with contextlib.suppress(*DISCONNECTED):
@@ -110,12 +110,12 @@ class DaskRunner:
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
-    def _drive(self, client: Client) -> bool:
-        crew = Crew(client, self.job, self.plan, self.listener, self.limits, self._gone)
+    def _drive(self, link: Link) -> bool:
+        crew = Crew(link, self.job, self.plan, self.listener, self.limits, self._gone)
         look_at = show_at = 0.0
         while not self.plan.over:
             now = time.monotonic()
-            with _connection_kept(client):
+            with _connection_kept(link):
                 if now >= look_at:
                     crew.look(self._topic)
                     self.check()
@@ -123,7 +123,7 @@ class DaskRunner:
                 if self._should_end(now):
                     return self.plan.over
                 if self._ends_at is None:
-                    self._submit(client)
+                    self._submit(link.client)
                 if now >= show_at:
                     self._show()
                     show_at = now + SHOW_S
@@ -177,17 +177,17 @@ class DaskRunner:
         self.listener.tell("shard", {key: report[key] for key in ("start", "stop", "statuses", "seconds")})
 
     def _ended(self, number: int, crew: Crew) -> None:
-        future, lease = self._futures.pop(number, None), self._leases.get(number)
+        future, lease = self._futures.get(number), self._leases.get(number)
         if future is None or lease is None:
             return  # taken back meanwhile
+        del self._futures[number]
         if future.status == "finished":
             self._finish(number)
         elif future.status == "error":
             self._failed(lease, future.exception(), crew)
         else:
-            # The connection was lost and found again, and the scheduler has forgotten what this client wanted.
-            del self._leases[number]
-            self.plan.withdrawn(number)
+            # Nobody but a client that lost its scheduler, or a scheduler that lost its client, cancels a lease.
+            raise SchedulerLostError
 
     def _finish(self, number: int) -> None:
         del self._leases[number]
@@ -266,18 +266,17 @@ class DaskRunner:
 
 
 @contextlib.contextmanager
-def _connection_kept(client: Client) -> Iterator[None]:
+def _connection_kept(link: Link) -> Iterator[None]:
     """Tell a lost scheduler from everything else that goes wrong while its client is used."""
     try:
         yield
-    except ScreeningError:
+    except (ScreeningError, SchedulerLostError):
         raise
     except Exception as error:
-        if isinstance(error, DISCONNECTED) or client.status != "running":
-            raise _SchedulerLostError from error
+        if isinstance(error, DISCONNECTED) or link.is_lost:
+            raise SchedulerLostError from error
         raise
-    if client.status not in ("running", "connecting"):
-        raise _SchedulerLostError
+    link.require()
 
 
 def _client(cluster: Cluster | str) -> Client:

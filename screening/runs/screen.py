@@ -17,7 +17,7 @@ from screening.runs.config import ScreenConfig
 from screening.runs.dask_crew import Limits
 from screening.runs.dask_runner import DaskRunner
 from screening.runs.listener import Listener, Progress
-from screening.runs.local_cluster import Layout, fitting, local_cluster
+from screening.runs.local_cluster import Layout, fitting, local_cluster, quiet_logs
 from screening.runs.plan import Cut, Plan, Sizes
 from screening.runs.provenance import circumstances, note
 from screening.runs.run_folder import ModelFile, Run, made_folder, opened_run, require_inputs
@@ -173,7 +173,8 @@ class _Driver:
     def _workers(self, rows: int) -> Iterator[tuple[Cluster | str, int | None]]:
         """The cluster to use, and how many threads each of its workers predicts with; None leaves that to them."""
         if self.cluster is not None:
-            yield self.cluster, self.config.threads
+            with quiet_logs():
+                yield self.cluster, self.config.threads
             return
         layout = _layout(self.config)
         if self.config.workers is None:

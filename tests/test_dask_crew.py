@@ -1,0 +1,208 @@
+"""Which workers there are, by what a scheduler says: here a made-up one, so that every order of events can be had."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from screening.runs import dask_crew
+from screening.runs.dask_crew import Crew, Limits, Link, SchedulerLostError
+from screening.runs.dask_tasks import SIGNS
+from screening.runs.listener import Listener
+from screening.runs.plan import LONGEST_TICK_S, Loss, Plan, Sizes
+from screening.runs.worker import Job
+from screening.store.schema import Stamp
+
+TOPIC = "screening-1"
+
+
+class Trial:
+    """What Dask gives for a task: finished unless a test says otherwise."""
+
+    def __init__(self) -> None:
+        self.status = "finished"
+        self.error: BaseException | None = None
+
+    def exception(self) -> BaseException | None:
+        return self.error
+
+
+@dataclass
+class Scheduler:
+    """What a client asks of a scheduler, answered by a test."""
+
+    workers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    status: str = "running"
+    scheduler_comm: object = field(default_factory=object)
+    trials: dict[str, Trial] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    on_submit: Callable[[Trial], None] = lambda trial: None
+
+    def scheduler_info(self, n_workers: int = 5) -> dict[str, Any]:
+        shown = list(self.workers.items())[: None if n_workers == -1 else n_workers]
+        return {"workers": dict(shown)}
+
+    def submit(self, function: object, *arguments: object, workers: list[str], key: str, **options: object) -> Trial:
+        trial = Trial()
+        self.on_submit(trial)
+        self.keys.append(key)
+        self.trials[workers[0]] = trial
+        return trial
+
+    def restart_workers(self, workers: list[str], **options: object) -> None:
+        for address in workers:
+            self.workers.pop(address, None)
+
+
+@dataclass
+class Site:
+    """A crew with its plan and what it told."""
+
+    scheduler: Scheduler
+    plan: Plan
+    crew: Crew
+    told: list[tuple[str, dict[str, Any]]]
+    lost: list[tuple[str, Loss | None]]
+    now: list[float]
+
+    def there(self, *names: str) -> None:
+        """These workers are there now."""
+        known = self.scheduler.workers
+        self.scheduler.workers = {name: known.get(name, {"nthreads": 2}) for name in names}
+
+    def look(self, after: float = 0.5) -> None:
+        self.now[0] += after
+        self.crew.look(TOPIC)
+
+    def removed(self, name: str, *, expected: bool) -> None:
+        self.crew.announced({"action": "remove-worker", "worker": name, "expected": expected})
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.told]
+
+
+def job(folder: Path) -> Job:
+    return Job(folder, folder / "c.h5", folder / "m.safetensors", Stamp("0", "0", ()))
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    scheduler, plan = Scheduler(), Plan(1000, sizes=Sizes(10, 10))
+    told: list[tuple[str, dict[str, Any]]] = []
+    lost: list[tuple[str, Loss | None]] = []
+    now = [0.0]
+    monkeypatch.setattr(dask_crew, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def gone(worker: str, loss: Loss | None) -> None:
+        lost.append((worker, loss))
+        plan.gone(worker, loss)
+
+    listener = Listener(tell=lambda kind, facts: told.append((kind, facts)))
+    crew = Crew(Link.of(scheduler), job(tmp_path), plan, listener, Limits(), gone)  # type: ignore[arg-type]
+    return Site(scheduler, plan, crew, told, lost, now)
+
+
+def test_workers_join_when_they_have_tried_the_model_out(site: Site) -> None:
+    names = [f"w{k}" for k in range(9)]
+    site.there(*names)
+    site.look()
+    assert site.plan.workers == names, "however many there are"
+    assert len(set(site.scheduler.keys)) == 9
+    site.look()
+    assert len(site.scheduler.keys) == 9, "nobody is tried out twice"
+
+
+def test_keys_of_trials_differ_from_run_to_run(site: Site, tmp_path: Path) -> None:
+    other = Crew(
+        Link.of(site.scheduler),  # type: ignore[arg-type]
+        job(tmp_path),
+        Plan(10),
+        Listener(),
+        Limits(),
+        lambda worker, loss: None,
+    )
+    site.there("w")
+    site.look()
+    other.look("screening-2")
+    assert len(set(site.scheduler.keys)) == 2
+
+
+def test_a_worker_that_vanishes_died(site: Site) -> None:
+    site.there("a", "b")
+    site.look()
+    site.there("b")
+    site.look()
+    assert (site.plan.workers, site.lost) == (["a", "b"], []), "it may have said why, and the word may be on its way"
+    site.look()
+    assert (site.plan.workers, site.lost) == (["b"], [("a", Loss.KILLED)])
+    assert site.kinds[-1] == "worker_died"
+
+
+def test_a_worker_that_leaves_politely_is_not_blamed_though_its_word_comes_late(site: Site) -> None:
+    site.there("a", "b")
+    site.look()
+    site.there("b")
+    site.look()
+    site.removed("a", expected=True)
+    site.look()
+    assert site.lost == [("a", None)]
+    assert site.kinds[-1] == "worker_left"
+
+
+def test_a_worker_that_was_away_and_is_back_under_its_name_has_lost_what_it_held(site: Site) -> None:
+    site.there("a")
+    site.look()
+    site.removed("a", expected=False)
+    site.look()
+    assert site.lost == [("a", Loss.KILLED)]
+    assert site.plan.workers == ["a"]
+    assert len(site.scheduler.keys) == 2
+
+
+def test_nothing_is_concluded_from_another_scheduler(site: Site) -> None:
+    """Dask's client connects again by itself, and the new scheduler knows no worker yet."""
+    site.there("a", "b")
+    site.look()
+    site.there()
+    site.scheduler.scheduler_comm = object()
+    for _ in range(3):
+        with pytest.raises(SchedulerLostError):
+            site.look()
+    assert site.lost == []
+    site.scheduler.status = "connecting"
+    with pytest.raises(SchedulerLostError):
+        site.look()
+
+
+@pytest.mark.parametrize("status", ["cancelled", "lost"])
+def test_a_trial_that_nobody_wants_any_more_is_a_lost_scheduler(site: Site, status: str) -> None:
+    site.scheduler.on_submit = lambda trial: setattr(trial, "status", status)
+    site.there("a")
+    with pytest.raises(SchedulerLostError):
+        site.look()
+
+
+def test_a_suspended_driver_does_not_give_up_on_workers_that_load(site: Site) -> None:
+    site.scheduler.on_submit = lambda trial: setattr(trial, "status", "pending")
+    site.there("a")
+    site.look()
+    site.look(after=1e6)
+    assert site.kinds == []
+    for _ in range(int(Limits().loading_s / LONGEST_TICK_S) + 1):
+        site.look(after=LONGEST_TICK_S)
+    assert site.kinds == ["worker_unfit"]
+
+
+def test_a_worker_that_says_nothing_new_is_ended(site: Site) -> None:
+    site.there("a")
+    site.look()
+    (lease, *_) = site.plan.next_leases()
+    site.scheduler.workers["a"]["metrics"] = {SIGNS: {f"{TOPIC} {lease.number}": ["predict", "3"]}}
+    for _ in range(int(Limits().patience_s / LONGEST_TICK_S) + 3):
+        site.look(after=LONGEST_TICK_S)
+    assert site.lost == [("a", Loss.HUNG)]
+    assert site.kinds[-1] == "worker_ended"

@@ -10,7 +10,7 @@ import queue
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from screening.runs.isolate import BrokenWorkerError, said
 from screening.runs.listener import Listener, Progress
 from screening.runs.plan import Lease, Loss, Plan
 from screening.runs.worker import Job, report_of
-from screening.store.shard import shard_name
+from screening.store.schema import Status
+from screening.store.shard import read_failures, shard_name
 
 LOOK_S = 0.5
 SHOW_S = 0.2
@@ -172,9 +173,15 @@ class DaskRunner:
         self._told.add(report["lease"])
         self.progress.statuses.update(report["statuses"])
         self.progress.seconds.update(report["seconds"])
-        for failure in report["failures"]:
-            self.listener.tell("crystal_failed", failure)
+        if Status.FAILED.word in report["statuses"]:
+            self._tell_failures(self.job.shards / shard_name(report["start"], report["stop"]))
         self.listener.tell("shard", {key: report[key] for key in ("start", "stop", "statuses", "seconds")})
+
+    def _tell_failures(self, shard: Path) -> None:
+        # A shard that cannot be read is found when merging, and its rows are told when they are predicted again.
+        with contextlib.suppress(ScreeningError, OSError):
+            for id, failure in read_failures(shard):
+                self.listener.tell("crystal_failed", {"id": id, **asdict(failure)})
 
     def _ended(self, number: int, crew: Crew) -> None:
         future, lease = self._futures.get(number), self._leases.get(number)
@@ -224,11 +231,11 @@ class DaskRunner:
     def _left_behind(self, lease: Lease) -> bool:
         """See whether a worker wrote the shard of its lease before it went; then it may not have told of it."""
         shard = self.job.shards / shard_name(lease.rows.start, lease.rows.stop)
-        if not shard.exists():
-            return False
         try:
+            if not shard.exists():
+                return False
             self._report(message_of(report_of(lease.number, shard)))
-        except FileFormatError:
+        except (ScreeningError, OSError):
             return False  # the rows are computed again
         return True
 

@@ -94,14 +94,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of a lease: rows by status, seconds by stage, and which rows failed."""
+    """What came of a lease: rows by status, and seconds by stage. Which rows failed is in the shard."""
 
     lease: int
     start: int
     stop: int
     statuses: dict[str, int]
     seconds: dict[str, float]
-    failures: Sequence[tuple[str, Failure]] = ()
 
 
 class Engine:
@@ -189,20 +188,6 @@ class Engine:
 
 
 _HOST = socket.gethostname()
-_engine: Engine | None = None
-_making = threading.Lock()
-
-
-def engine_of(job: Job) -> Engine:
-    """The engine of a job in this process, made when it is first asked for."""
-    global _engine
-    with _making:
-        if _engine is None or _engine.job != job:
-            if _engine is not None:
-                _engine.close()
-                _engine = None
-            _engine = Engine(job)
-        return _engine
 
 
 def model_hash(path: Path) -> str:
@@ -268,5 +253,4 @@ def report_of(lease: int, shard: Path) -> Report:
 def _report(lease: int, rows: ShardRows, seconds: Mapping[str, float]) -> Report:
     codes, counts = np.unique(rows.status, return_counts=True)
     statuses = {Status(code).word: count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)}
-    failures = [(rows.ids[failure.row - rows.start], failure) for failure in rows.failures]
-    return Report(lease, rows.start, rows.stop, statuses, dict(seconds), failures)
+    return Report(lease, rows.start, rows.stop, statuses, dict(seconds))

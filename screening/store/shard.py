@@ -20,8 +20,10 @@ import h5py
 import numpy as np
 
 from screening.crystals.columns import FILTERS
+from screening.crystals.text import TextColumn
 from screening.crystals.version import code_version
 from screening.errors import FileFormatError, InputError, ResourceError
+from screening.store.ids import text_of
 from screening.store.rows import Failure as Failure
 from screening.store.rows import ShardRows as ShardRows
 from screening.store.rows import columns_of, hash_of, rows_of
@@ -207,6 +209,17 @@ def read_shard(path: Path) -> ShardRows:
         columns = file.columns()
         with explained(path, "read"):
             return rows_of(columns, file.stamp.targets)
+
+
+def read_failures(path: Path) -> list[tuple[str, Failure]]:
+    """Read which crystals of a shard have no prediction, by id, and why, without the other columns."""
+    with ShardFile(path) as file:
+        rows = file.column("failures/row")
+        ids = text_of(file.column("id")[rows - file.start])
+        reasons = text_of(file.column("failures/reason"))
+        messages = TextColumn(file.column("failures/message/utf8"), file.column("failures/message/offsets"))
+        failed = zip(rows.tolist(), reasons, messages, strict=True)
+        return [(id, Failure(*fields)) for id, fields in zip(ids, failed, strict=True)]
 
 
 def require_stamp(file: ShardFile, stamp: Stamp) -> None:

@@ -3,6 +3,12 @@
 A crystal that cannot be used is not an error: it is a `Rejection` (crystals/crystal.py).
 """
 
+import errno
+import re
+
+# Troubles of the machine or its network, of which a file that is being read is innocent.
+_PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
 
 class ScreeningError(Exception):
     """What went wrong with which thing, what was expected, and what to do about it."""
@@ -38,3 +44,13 @@ class UnfinishedError(ScreeningError):
     """A run was asked to stop before its end; the same command goes on with it. The code is EX_TEMPFAIL of sysexits."""
 
     exit_code = 75
+
+
+def is_passing(error: BaseException) -> bool:
+    """Tell trouble of the machine or its network from damage of the file that was read when it came.
+
+    HDF5 names the cause in its message alone, whatever h5py then raises.
+    """
+    number = getattr(error, "errno", None)
+    named = re.search(r"\berrno = (\d+)", str(error)) if number is None else None
+    return (int(named[1]) if named else number) in _PASSING

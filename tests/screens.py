@@ -3,6 +3,7 @@
 Worker processes import this module by its name; what is here must not depend on pytest.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -25,6 +26,7 @@ from made import made_batch
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Rejection
 from screening.crystals.packed_writer import PackedWriter
+from screening.errors import ResourceError
 from screening.predictions import Target
 from screening.runs.isolate import Float64
 from screening.runs.stages import Stages
@@ -203,6 +205,19 @@ def slow(job: Job) -> Predictor:
 def deadly_to_load(job: Job) -> Predictor:
     """Kill the process before there is a predictor."""
     os.kill(os.getpid(), signal.SIGKILL)
+    return arithmetic(job)
+
+
+def unwell_in_one_process(job: Job) -> Predictor:
+    """Sums; but the first process that loads this cannot write to the disk."""
+    from screening.runs import worker
+
+    def refuse(*arguments: object, **named: object) -> Path:
+        raise ResourceError("rows-0.h5: cannot be written (Stale file handle)")
+
+    with contextlib.suppress(FileExistsError):
+        (place_of(job) / "unwell").touch(exist_ok=False)
+        worker.write_shard = refuse  # type: ignore[attr-defined]
     return arithmetic(job)
 
 

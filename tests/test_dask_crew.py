@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from screening.errors import InputError, ResourceError
 from screening.runs import dask_crew
 from screening.runs.dask_crew import Crew, Limits, Link, SchedulerLostError
 from screening.runs.dask_tasks import SIGNS
@@ -96,6 +97,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     lost: list[tuple[str, Loss | None]] = []
     now = [0.0]
     monkeypatch.setattr(dask_crew, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(dask_crew, "require_job", lambda job: None)
 
     def gone(worker: str, loss: Loss | None) -> None:
         lost.append((worker, loss))
@@ -206,3 +208,90 @@ def test_a_worker_that_says_nothing_new_is_ended(site: Site) -> None:
         site.look(after=LONGEST_TICK_S)
     assert site.lost == [("a", Loss.HUNG)]
     assert site.kinds[-1] == "worker_ended"
+
+
+def failing(error: BaseException) -> Callable[[Trial], None]:
+    def fail(trial: Trial) -> None:
+        trial.status, trial.error = "error", error
+
+    return fail
+
+
+def fine(trial: Trial) -> None:
+    """Nothing is wrong with this one."""
+
+
+@pytest.mark.parametrize("error", [ResourceError("no GPU here"), InputError("stale"), RuntimeError("old driver")])
+def test_one_bad_node_costs_the_run_that_node(site: Site, error: Exception) -> None:
+    site.scheduler.on_submit = failing(error)
+    site.there("bad")
+    with pytest.raises(ResourceError, match=rf"none of 1 workers can work; of the last: .*{error}"):
+        site.look()
+    site.scheduler.on_submit = fine
+    site.there("bad", "good")
+    for _ in range(3):
+        site.look()
+    assert site.plan.workers == ["good"]
+    assert site.kinds == ["worker_unfit", "worker_joined"]
+    assert len(site.scheduler.keys) == 2, "who is unfit is not tried again"
+    site.crew.dismiss("good", error)
+    site.plan.gone("good", None)
+    with pytest.raises(ResourceError, match="none of 2 workers can work"):
+        site.look()
+
+
+def test_what_this_machine_meets_too_ends_the_run(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def require(job: Job) -> None:
+        raise ResourceError("ours: the disk is full")
+
+    monkeypatch.setattr(dask_crew, "require_job", require)
+    site.there("a", "b")
+    site.look()
+    with pytest.raises(ResourceError, match="theirs: the disk is full"):
+        site.crew.dismiss("a", ResourceError("theirs: the disk is full"))
+
+
+def test_an_unfit_worker_that_was_restarted_is_tried_again(site: Site) -> None:
+    site.there("a", "b")
+    site.look()
+    site.crew.dismiss("a", ResourceError("stale"))
+    site.plan.gone("a", None)
+    site.removed("a", expected=True)
+    site.look()
+    assert sorted(site.plan.workers) == ["a", "b"]
+
+
+def die_while_loading(site: Site, *names: str) -> None:
+    """Workers that come, and go before they have tried the model out."""
+    site.scheduler.on_submit = lambda trial: setattr(trial, "status", "pending")
+    site.there(*names)
+    site.look()
+    for name in names:
+        site.removed(name, expected=False)
+    site.there()
+    site.look()
+
+
+def test_bad_starters_before_the_first_good_one_end_nothing(site: Site) -> None:
+    for k in range(3):
+        die_while_loading(site, *(f"bad{k}{j}" for j in range(5)))
+    assert site.kinds == ["worker_unfit"] * 15
+    site.scheduler.on_submit = fine
+    site.there("good")
+    site.look()
+    for k in range(9):
+        site.scheduler.on_submit = lambda trial: setattr(trial, "status", "pending")
+        site.there("good", f"bad{k}")
+        site.look()
+        site.removed(f"bad{k}", expected=False)
+        site.there("good")
+        site.look()
+    assert site.plan.workers == ["good"]
+
+
+def test_workers_that_all_die_while_they_load_end_the_run(site: Site) -> None:
+    words = "4 workers in a row could not start to work; of the last: it died while it loaded the model"
+    for k in range(3):
+        die_while_loading(site, f"bad{k}")
+    with pytest.raises(ResourceError, match=words):
+        die_while_loading(site, "bad3")

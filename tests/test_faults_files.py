@@ -13,11 +13,13 @@ import pytest
 import screens
 from distributed import SpecCluster
 
+from screening.crystals import columns
 from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError
 from screening.runs.config import ScreenConfig, ShardSettings
 from screening.runs.listener import Listener
 from screening.runs.local_cluster import Layout, local_cluster
+from screening.runs.plan import FEWEST_REFUSED
 from screening.runs.screen import Screened, screen
 from screening.store.record import RESULTS, SHARDS
 from screening.store.shard import shard_ranges
@@ -127,6 +129,32 @@ def test_a_corrupted_block_of_the_input_costs_nothing_but_its_rows(
     done = screened(made, run, cluster, packed)
     assert done.progress.rows == len(missing)
     screens.assert_same_columns(screens.columns_of(run), screens.columns_of(made / "right"))
+
+
+def test_damaged_offsets_cost_nothing_but_their_rows(
+    tmp_path: Path, made: Path, cluster: SpecCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver reads them too, to cut shards by their atoms."""
+    monkeypatch.setattr(columns, "CHUNK_BYTES", 1 << 13)
+    packed, run = screens.packed_file(tmp_path / "c.h5", COUNT, marks={5: screens.RAISES}), tmp_path / "run"
+    with PackedCrystals(packed) as file:
+        column = file._columns["atom_offsets"]
+        assert column.id.get_num_chunks() == 6
+        block = column.id.get_chunk_info(2)
+        hit = set(range(block.chunk_offset[0] - 1, block.chunk_offset[0] + column.chunks[0]))
+    whole = packed.read_bytes()
+    damaged = bytearray(whole)
+    middle = block.byte_offset + block.size // 2
+    damaged[middle : middle + 64] = bytes(64)
+    packed.write_bytes(damaged)
+    with pytest.raises(FileFormatError, match=r"could not be predicted: rows .*c\.h5: cannot read it.* All others are"):
+        screened(made, run, cluster, packed)
+    missing = set(range(COUNT)) - {r for a, b, _ in shard_ranges(run / SHARDS) for r in range(a, b)}
+    assert hit <= missing
+    assert len(missing) < len(hit) + 2 * FEWEST_REFUSED
+    packed.write_bytes(whole)
+    assert screened(made, run, cluster, packed).progress.rows == len(missing)
+    assert_right(made, run)
 
 
 def test_an_input_of_garbage_is_refused(tmp_path: Path, made: Path, cluster: SpecCluster) -> None:

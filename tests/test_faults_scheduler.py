@@ -155,6 +155,19 @@ def test_workers_that_cannot_begin_say_why(tmp_path: Path, made: Path, cluster: 
         screen([made / "c.h5"], tmp_path / "run", settings(made), cluster=cluster, load=screens.unloadable)
 
 
+def test_a_worker_that_cannot_write_is_let_go_and_the_others_do_its_rows(tmp_path: Path, made: Path) -> None:
+    happened: list[str] = []
+    listener = Listener(tell=lambda kind, facts: happened.append(kind))
+    run, load = tmp_path / "run", screens.unwell_in_one_process
+    (tmp_path / "go").touch()
+    with local_cluster(Layout(2, 1, 2_000_000_000)) as two:
+        done = screen([made / "c.h5"], run, settings(made), cluster=two, listener=listener, load=load)
+    assert done.progress.statuses == {"ok": COUNT}
+    assert happened.count("worker_unfit") <= 1, "none, if the other was done before this one began"
+    assert not {"shard_lost", "shard_refused"} & set(happened)
+    screens.assert_same_columns(screens.columns_of(run), screens.columns_of(made / "right"))
+
+
 def test_a_worker_that_finds_another_model_is_refused(tmp_path: Path, made: Path, cluster: SpecCluster) -> None:
     model = tmp_path / "m.safetensors"
     model.write_bytes((made / "m.safetensors").read_bytes())

@@ -1,6 +1,7 @@
 """Packed files: exact round trips, one writer, the old file or none after any failure, damage told in a sentence."""
 
 import errno
+import io
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -27,7 +29,7 @@ from screening.crystals.seen import Seen
 from screening.crystals.sink import Sink
 from screening.crystals.text import TextColumn
 from screening.crystals.validate import Limits
-from screening.errors import FileFormatError, InputError, ResourceError, ScreeningError
+from screening.errors import FileFormatError, InputError, ResourceError, ScreeningError, is_passing
 
 REFUSED = [Rejection("bäd#1", "a.cif", Reason.EMPTY, "bäd#1: has no atoms"), Rejection("x", "", Reason.DISORDERED, "")]
 
@@ -418,3 +420,36 @@ def test_seen_keeps_eight_bytes_an_id_in_few_runs() -> None:
     assert sum(run.nbytes for run in seen._runs) == 160_000
     assert len(seen._runs) <= 15
     assert seen.add(["mp-0-0", "mp-199-99", "new", "new"]).tolist() == [True, True, False, True]
+
+
+class Flaky(io.FileIO):
+    """A file on a disk that is in trouble."""
+
+    trouble = 0
+
+    def readinto(self, block: Any) -> int:
+        if self.trouble:
+            raise OSError(self.trouble, os.strerror(self.trouble))
+        return super().readinto(block)
+
+
+@pytest.mark.parametrize("trouble", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT], ids=errno.errorcode.get)
+def test_a_disk_in_trouble_is_told_from_a_damaged_file(tmp_path: Path, trouble: int) -> None:
+    path = tmp_path / "c.h5"
+    with PackedWriter(path) as writer:
+        writer.append(made_batch(20))
+    with Flaky(path) as file, PackedCrystals(path, content=file) as packed:  # type: ignore[arg-type]
+        file.trouble = trouble
+        with pytest.raises(ResourceError, match=r"c\.h5: cannot be read now .*; the file itself may be well"):
+            packed.atoms(0, 20)
+        file.trouble = 0
+        assert len(packed.atoms(0, 20)) == 20
+
+
+def test_hdf5_names_the_trouble_in_its_message_alone() -> None:
+    message = "Can't synchronously read data (file read failed: errno = {}, error message = 'x', offset = 680)"
+    assert is_passing(OSError(message.format(errno.EIO)))
+    assert is_passing(KeyError(message.format(errno.ESTALE)))
+    assert not is_passing(OSError(message.format(errno.EISDIR)))
+    assert not is_passing(OSError("Can't synchronously read data (inflate() failed)"))
+    assert not is_passing(FileNotFoundError(errno.ENOENT, "no such file"))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from screening.runs.plan import LONGEST_TICK_S, LOSSES_PER_STRIKE, Aside, Lease, Loss, Plan, Rows, Sizes
+from screening.runs.plan import LONGEST_TICK_S, LOSSES_PER_STRIKE, Aside, Lease, Loss, Plan, Rows, Sizes, joined
 
 SMALL = Sizes(least=1, most=7)
 
@@ -401,3 +401,9 @@ def test_nothing_happens_twice_and_strangers_are_ignored() -> None:
     assert plan.leases_of("b") == []
     assert plan.next_leases()[0].rows == Rows(0, 10)
     assert (plan.leased, plan.over) == (1, False)
+
+
+def test_neighbouring_ranges_that_were_put_aside_are_one() -> None:
+    aside = [Aside(Rows(8, 9), "c"), Aside(Rows(0, 3), "a"), Aside(Rows(3, 5), "b")]
+    assert joined(aside) == [Aside(Rows(0, 5), "a"), Aside(Rows(8, 9), "c")]
+    assert joined([]) == []

@@ -16,14 +16,15 @@ from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason, Rejection
 from screening.crystals.packed import PackedCrystals
 from screening.crystals.packed_writer import PackedWriter
-from screening.errors import FileFormatError, InputError
+from screening.errors import FileFormatError, InputError, ResourceError
 from screening.predictions import FailureReason, Target
+from screening.runs import worker
 from screening.runs.dask_tasks import SIGNS, Sign, message_of, signs_of
 from screening.runs.isolate import BrokenWorkerError, Float64
 from screening.runs.plan import Lease, Rows, Verdict
 from screening.runs.predictor import ModelPredictor
 from screening.runs.stages import Stages
-from screening.runs.worker import Engine, Job
+from screening.runs.worker import Engine, Job, UnreadableRowsError, require_job
 from screening.store.merge import merge
 from screening.store.read import Results
 from screening.store.record import SHARDS, record_of, write_record
@@ -239,6 +240,36 @@ def test_a_damaged_input_block_is_an_error_and_leaves_no_shard(job: Job, tmp_pat
     assert list(job.shards.iterdir()) == []
     assert engine.signs() == {}
     engine.close()
+
+
+def test_troubles_of_a_file_system_that_pass_are_waited_for(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "PAUSES_S", (0.0,) * 3)
+    engine = Engine(job)
+    before, left = PackedCrystals.atoms, [3]
+
+    def flaky(packed: PackedCrystals, start: int, stop: int) -> Crystals:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise ResourceError("c.h5: cannot be read now (Stale file handle)")
+        return before(packed, start, stop)
+
+    monkeypatch.setattr(PackedCrystals, "atoms", flaky)
+    stale = engine.packed
+    assert engine.compute(Lease(1, Rows(50, 60), "w")).statuses == {"ok": 10}
+    assert engine.packed is not stale, "a stale handle stays stale"
+    left[0] = 4
+    with pytest.raises(UnreadableRowsError, match="Stale file handle"):
+        engine.compute(Lease(2, Rows(60, 70), "w"))
+    engine.close()
+
+
+def test_what_every_worker_would_meet_is_met_here_too(job: Job, tmp_path: Path) -> None:
+    require_job(job)
+    assert list(job.shards.iterdir()) == []
+    with pytest.raises(InputError, match="is not the model that the run began with"):
+        require_job(replace(job, model=screens.saved_model(tmp_path / "other.safetensors", seed=1)))
+    with pytest.raises(ResourceError, match="cannot be written"):
+        require_job(replace(job, shards=tmp_path / "none"))
 
 
 def test_atoms_alone_are_read_faster_and_are_the_same(made: tuple[Path, Path]) -> None:

@@ -29,7 +29,7 @@ from screening.crystals.crystal import Crystal, Reason, Rejection
 from screening.crystals.fingerprint import Fingerprint
 from screening.crystals.text import SURROGATES
 from screening.crystals.validate import Limits
-from screening.errors import FileFormatError, InputError, ResourceError
+from screening.errors import FileFormatError, InputError, ResourceError, is_passing
 
 FORMAT = "screening.crystals"
 SCHEMA_VERSION = 1
@@ -229,6 +229,10 @@ class PackedCrystals(Sequence[Crystal]):
             if _is_locked(error):
                 advice = "another program has it open for writing; wait for it, or set HDF5_USE_FILE_LOCKING=FALSE"
                 raise ResourceError(f"{self.path}: {advice}") from error
+            if is_passing(error):
+                raise ResourceError(
+                    f"{self.path}: cannot be read now ({error}); the file itself may be well: try again"
+                ) from error
             raise FileFormatError(
                 f"{self.path}: cannot {verb} it as packed crystals ({error}); it is damaged or of another kind: "
                 "copy it again from its origin, or make it again with `screening pack`"

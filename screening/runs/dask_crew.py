@@ -19,11 +19,11 @@ from screening.runs.dask_tasks import signs_of, try_out
 from screening.runs.isolate import said
 from screening.runs.listener import Listener
 from screening.runs.plan import LONGEST_TICK_S, Loss, Plan
-from screening.runs.worker import Job
+from screening.runs.worker import Job, require_job
 
 # A worker computes so many leases at a time, so that one can wait for its disk while the other predicts.
 AT_ONCE = 2
-# So many workers in a row that never got as far as a lease are no accident.
+# So many deaths for each worker that was there, and nobody who got as far as a lease, are no accident.
 MOST_STILLBORN = 4
 RESTART_S = 30.0
 
@@ -90,7 +90,7 @@ class Crew:
         # Who was removed, by what the scheduler told, and whether that was expected; who was missing at the last look.
         self._removed: dict[str, bool] = {}
         self._missing: set[str] = set()
-        self._stillborn = 0
+        self._most_there = self._stillborn = 0
         self._last_words = ""
         self._alone_since: float | None = None
         self._clock: float | None = None
@@ -107,6 +107,7 @@ class Crew:
         # By default, releases of Dask differ in how many workers they tell of.
         there: dict[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
         self._link.require()
+        self._most_there = max(self._most_there, len(there))
         self._pass_time(time.monotonic())
         self._note_gone(there)
         known = {*self._plan.workers, *self._trials, *self._ending, *self._unfit}
@@ -141,6 +142,20 @@ class Crew:
         self._ending &= there.keys() - removed.keys()
         self._unfit &= there.keys() - removed.keys()
 
+    def dismiss(self, address: str, error: BaseException) -> None:
+        """Give a worker nothing more to do, for the machine it is on will not do; raise if this one will not either."""
+        if isinstance(error, ScreeningError):
+            self._require_here(error)
+        self._unfit.add(address)
+        self._last_words = str(error) if isinstance(error, ScreeningError) else said(error)
+        self._listener.tell("worker_unfit", {"worker": address, "why": self._last_words})
+
+    def _require_here(self, error: ScreeningError) -> None:
+        try:
+            require_job(self._job)
+        except ScreeningError as ours:
+            raise error from ours
+
     def end(self, address: str, loss: Loss) -> None:
         """End a worker that is of no use, without waiting until its successor has come."""
         self._listener.tell("worker_ended", {"worker": address, "why": loss.value.value})
@@ -163,7 +178,7 @@ class Crew:
     def _went(self, address: str, *, left_well: bool) -> None:
         if self._trials.pop(address, None) is not None:
             if not left_well:
-                self._bury("it died while it loaded the model; is there enough memory for each worker?")
+                self._bury(address, "it died while it loaded the model; is there enough memory for each worker?")
             return
         self._listener.tell("worker_left" if left_well else "worker_died", {"worker": address})
         self._gone(address, None if left_well else Loss.KILLED)
@@ -190,22 +205,19 @@ class Crew:
             elif self._time - trial.since > self._limits.loading_s:
                 del self._trials[address]
                 self._restart(address)
-                self._bury(f"it loaded the model for more than {self._limits.loading_s:g} s")
+                self._bury(address, f"it loaded the model for more than {self._limits.loading_s:g} s")
 
     def _fail_trial(self, address: str, error: BaseException) -> None:
         if isinstance(error, KilledWorker):
             return  # the worker went, which shows when the scheduler is asked
-        if isinstance(error, ScreeningError):
-            raise error
         del self._trials[address]
-        self._unfit.add(address)
-        self._bury(said(error))
+        self.dismiss(address, error)
 
-    def _bury(self, words: str) -> None:
+    def _bury(self, address: str, words: str) -> None:
         self._stillborn += 1
         self._last_words = words
-        self._listener.tell("worker_unfit", {"why": words})
-        if self._stillborn >= MOST_STILLBORN:
+        self._listener.tell("worker_unfit", {"worker": address, "why": words})
+        if not self._plan.workers and self._stillborn >= MOST_STILLBORN * max(1, self._most_there):
             raise ResourceError(f"{self._stillborn} workers in a row could not start to work; of the last: {words}")
 
     def _require_workers(self, there: Mapping[str, Any]) -> None:
@@ -214,7 +226,7 @@ class Crew:
             self._alone_since = None
             return
         self._alone_since = self._time if self._alone_since is None else self._alone_since
-        if there and there.keys() == self._unfit:
+        if there and there.keys() <= self._unfit:
             raise ResourceError(f"none of {len(there)} workers can work; of the last: {self._last_words}")
         limit = self._limits.no_workers_s
         if limit is not None and self._time - self._alone_since > limit:

@@ -22,8 +22,8 @@ from screening.runs.dask_crew import Crew, Limits, Link, SchedulerLostError
 from screening.runs.dask_tasks import compute, message_of
 from screening.runs.isolate import BrokenWorkerError, said
 from screening.runs.listener import Listener, Progress
-from screening.runs.plan import Lease, Loss, Plan
-from screening.runs.worker import Job, report_of
+from screening.runs.plan import Lease, Loss, Plan, joined
+from screening.runs.worker import Job, UnreadableRowsError, report_of
 from screening.store.schema import Status
 from screening.store.shard import read_failures, shard_name
 
@@ -35,6 +35,8 @@ MOST_VERDICTS = 100
 MOST_ASIDE = 50
 # What the connection to a scheduler that is gone raises.
 DISCONNECTED = (OSError, TimeoutError)
+# What another worker would meet at the same rows; all other errors of ours are of the machine that a worker is on.
+OF_ROWS = (FileFormatError, UnreadableRowsError)
 
 Event = tuple[str, Any]
 
@@ -206,10 +208,11 @@ class DaskRunner:
             return  # its worker went, and the crew finds out
         if isinstance(error, BrokenWorkerError | MemoryError):
             crew.end(lease.worker, Loss.KILLED)
-        elif isinstance(error, ScreeningError) and not isinstance(error, FileFormatError):
-            raise error
+        elif isinstance(error, ScreeningError) and not isinstance(error, OF_ROWS):
+            crew.dismiss(lease.worker, error)
+            self._gone(lease.worker, None)
         else:
-            why = str(error) if isinstance(error, FileFormatError) else said(error)
+            why = str(error) if isinstance(error, OF_ROWS) else said(error)
             self.listener.tell("shard_refused", {"start": lease.rows.start, "stop": lease.rows.stop, "why": why})
             del self._leases[lease.number]
             self.plan.refused(lease.number, why)
@@ -266,10 +269,8 @@ class DaskRunner:
                 f"{self.plan.verdicts} crystals killed their worker or took too long; that is rarely their fault. See "
                 "the log, try the model on some of them with one worker, then give the same command again"
             )
-        if len(self.plan.aside) > MOST_ASIDE:
-            raise FileFormatError(
-                f"{len(self.plan.aside)} ranges of rows cannot be done; the last: {self.plan.aside[-1].why}"
-            )
+        if len(self.plan.aside) > MOST_ASIDE and (ranges := len(joined(self.plan.aside))) > MOST_ASIDE:
+            raise FileFormatError(f"{ranges} ranges of rows cannot be done; the last: {self.plan.aside[-1].why}")
 
 
 @contextlib.contextmanager

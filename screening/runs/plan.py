@@ -84,6 +84,17 @@ class Aside:
     why: str
 
 
+def joined(aside: Iterable[Aside]) -> list[Aside]:
+    """Put what was put aside in order, ranges that follow each other as one, for the reason of the first."""
+    found: list[Aside] = []
+    for one in sorted(aside, key=lambda one: one.rows):
+        if found and found[-1].rows.stop == one.rows.start:
+            found[-1] = Aside(Rows(found[-1].rows.start, one.rows.stop), found[-1].why)
+        else:
+            found.append(one)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How many crystals a lease has: between `least` and `most`, fewer towards the end."""

@@ -10,7 +10,7 @@ import numpy as np
 from distributed.deploy.cluster import Cluster
 
 from screening.crystals.packed import PackedCrystals
-from screening.errors import FileFormatError, UnfinishedError
+from screening.errors import FileFormatError, ResourceError, UnfinishedError
 from screening.predictions import Target
 from screening.runs.claim import Claim
 from screening.runs.config import ScreenConfig
@@ -18,7 +18,7 @@ from screening.runs.dask_crew import Limits
 from screening.runs.dask_runner import DaskRunner
 from screening.runs.listener import Listener, Progress
 from screening.runs.local_cluster import Layout, fitting, local_cluster, quiet_logs
-from screening.runs.plan import Cut, Plan, Sizes
+from screening.runs.plan import FEWEST_REFUSED, Cut, Plan, Sizes, joined
 from screening.runs.provenance import circumstances, note
 from screening.runs.run_folder import ModelFile, Run, made_folder, opened_run, require_inputs
 from screening.runs.worker import Job, Predictor, load_predictor
@@ -196,10 +196,17 @@ class _Driver:
 
 
 def atom_budget(crystals: PackedCrystals, most: int) -> Cut:
-    """Give a function that ends a range of rows earlier when it has more atoms than that, but not before one row."""
+    """Give a function that ends a range of rows earlier when it has more atoms than that, but not before one row.
+
+    Where the input is damaged, ranges are short, so that little else is lost.
+    """
 
     def cut(start: int, stop: int) -> int:
-        ends = crystals.atom_offsets(start, stop)
+        try:
+            ends = crystals.atom_offsets(start, stop)
+        except (FileFormatError, ResourceError):
+            # Few enough for any budget; the worker that cannot read them either says what is wrong.
+            return min(stop, start + FEWEST_REFUSED)
         return start + max(1, int(np.searchsorted(ends, ends[0] + most, side="right")) - 1)
 
     return cut
@@ -222,7 +229,7 @@ def _damaged(run: Run) -> list[Path]:
 
 
 def _put_aside(plan: Plan) -> FileFormatError:
-    aside = sorted(plan.aside, key=lambda one: one.rows)
+    aside = joined(plan.aside)
     listed = "; ".join(f"rows {a.rows.start:,} to {a.rows.stop:,}: {a.why}" for a in aside[:SHOWN])
     more = f"; and {len(aside) - SHOWN} more ranges" if len(aside) > SHOWN else ""
     rows = sum(len(a.rows) for a in aside)

@@ -5,16 +5,19 @@ predict have the other's batches, in order. A lease whose batches wait behind th
 go on before that one does. Nothing here knows who hands out leases; dask_tasks.py does.
 """
 
+import contextlib
 import os
 import socket
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -22,18 +25,29 @@ from screening import machine
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
 from screening.crystals.packed import PackedCrystals
-from screening.errors import InputError
+from screening.errors import InputError, ResourceError, ScreeningError
 from screening.predictions import Target
 from screening.runs.isolate import Float64, Outcome, Predict, isolated
-from screening.runs.plan import Lease, Verdict
+from screening.runs.plan import Lease, Rows, Verdict
 from screening.runs.stages import Stages
 from screening.store.schema import Stamp, Status
 from screening.store.shard import Failure, ShardFile, ShardRows, read_shard, write_shard
+from screening.store.whole import write_failure
 
+Found = TypeVar("Found")
+
+# Seconds to wait before what could not be read is tried again: a file server that restarts takes about a minute.
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+# As much as a shard may need.
+PROBE_BYTES = 4 << 20
 PREDICTING = "predict"
 WAITING = "wait"
 # A crystal that any model can be tried on: rock salt.
 SALT = Crystal("rock salt", np.array([11, 17], np.uint8), np.diag([0.0, 2.82, 0.0])[:2], 2.82 * (1 - np.eye(3)))
+
+
+class UnreadableRowsError(ResourceError):
+    """Rows of the input cannot be read, for longer than a passing trouble lasts, though the file may be well."""
 
 
 class Predictor(Protocol):
@@ -108,8 +122,8 @@ class Engine:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._require_model()
-        self.packed = _opened(job)
+        _require_model(job)
+        self.packed = _patiently(partial(_opened, job))
         self.predictor = job.load(job)
         if self.predictor.targets != job.stamp.targets:
             raise InputError(f"{job.model}: predicts {self.predictor.targets}, the run is of {job.stamp.targets}")
@@ -130,7 +144,7 @@ class Engine:
             with stages.timed("all"):
                 note("read")
                 with stages.timed("read"):
-                    crystals = self.packed.atoms(lease.rows.start, lease.rows.stop)
+                    crystals = self._read(lease.rows, note)
                 rows = self._rows(lease, crystals, stages, note)
                 note("write")
                 with stages.timed("write"):
@@ -151,6 +165,18 @@ class Engine:
         """Let go of model and input."""
         self.predictor.close()
         self.packed.close()
+
+    def _read(self, rows: Rows, note: Callable[[str], None]) -> Crystals:
+        def again() -> None:
+            note("read")
+            # A handle that went stale stays so. The other lease may still read through the old file, so that it stays.
+            with contextlib.suppress(ScreeningError):
+                self.packed = _opened(self.job)
+
+        try:
+            return _patiently(lambda: self.packed.atoms(rows.start, rows.stop), again)
+        except ResourceError as error:
+            raise UnreadableRowsError(str(error)) from error
 
     def _rows(self, lease: Lease, crystals: Crystals, stages: Stages, note: Callable[[str], None]) -> ShardRows:
         if lease.verdict is not None:
@@ -178,14 +204,6 @@ class Engine:
             _, steps = self._signs.get(key, ("", 0))
             self._signs[key] = (stage, steps + 1)
 
-    def _require_model(self) -> None:
-        try:
-            found = model_hash(self.job.model)
-        except OSError as error:
-            raise InputError(f"{self.job.model}: cannot be read on {_HOST} ({error.strerror or error})") from error
-        if found != self.job.stamp.model_hash:
-            raise InputError(f"{self.job.model}: is not the model that the run began with; put that one back")
-
 
 _HOST = socket.gethostname()
 
@@ -193,6 +211,39 @@ _HOST = socket.gethostname()
 def model_hash(path: Path) -> str:
     """The hash by which shards know their model: of the file."""
     return sha256(path.read_bytes()).hexdigest()
+
+
+def require_job(job: Job) -> None:
+    """Raise what every worker would meet: another model or input than the run began with, no room for its shards."""
+    _require_model(job)
+    _opened(job).close()
+    try:
+        with tempfile.TemporaryFile(dir=job.shards) as file:
+            file.write(os.urandom(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ResourceError(write_failure(job.shards, error)) from error
+
+
+def _require_model(job: Job) -> None:
+    try:
+        found = model_hash(job.model)
+    except OSError as error:
+        raise InputError(f"{job.model}: cannot be read on {_HOST} ({error.strerror or error})") from error
+    if found != job.stamp.model_hash:
+        raise InputError(f"{job.model}: is not the model that the run began with; put that one back")
+
+
+def _patiently(act: Callable[[], Found], again: Callable[[], object] = lambda: None) -> Found:
+    """Do what may fail for a while for reasons that pass."""
+    for pause in PAUSES_S:
+        try:
+            return act()
+        except ResourceError:
+            time.sleep(pause)
+            again()
+    return act()
 
 
 def _opened(job: Job) -> PackedCrystals:

@@ -7,7 +7,6 @@ part, because a worker that was given up may still be writing the same rows.
 """
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -22,7 +21,7 @@ import numpy as np
 from screening.crystals.columns import FILTERS
 from screening.crystals.text import TextColumn
 from screening.crystals.version import code_version
-from screening.errors import FileFormatError, InputError, ResourceError
+from screening.errors import FileFormatError, InputError, ResourceError, is_passing
 from screening.store.ids import text_of
 from screening.store.rows import Failure as Failure
 from screening.store.rows import ShardRows as ShardRows
@@ -48,8 +47,6 @@ PART = re.compile(rf"{NAME.pattern}\.[0-9a-f]{{8}}\.part")
 CURE = "remove it and give the same `screening screen` command again: these rows alone are predicted anew"
 # Whatever a damaged or foreign file makes h5py, or what reads from it, raise.
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, InputError)
-# Troubles of the machine or its network, of which a file is innocent.
-_PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def shard_name(start: int, stop: int) -> str:
@@ -237,7 +234,7 @@ def explained(path: Path, verb: str) -> Iterator[None]:
     except (FileNotFoundError, PermissionError) as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check that it is there") from error
     except UNREADABLE as error:
-        if getattr(error, "errno", None) in _PASSING:
+        if is_passing(error):
             raise ResourceError(
                 f"{path}: cannot be read now ({error}); the file itself may be well: try again"
             ) from error

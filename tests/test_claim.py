@@ -1,5 +1,6 @@
 """One driver at a time: refused while the holder lives, replaced when it is dead, on this machine or another."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -11,17 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import screens
 
-from screening.errors import ResourceError
+from screening.errors import ResourceError, UnfinishedError
 from screening.runs import claim as module
 from screening.runs.claim import CLAIM_FILE, Claim, lives
 
-FAST = {"beat_s": 0.05, "patience_s": 0.6}
+# Nobody shows signs of life by itself, nor waits long for any.
+FAST = {"beat_s": 1000.0, "patience_s": 0.6}
 
 
 @pytest.fixture(autouse=True)
 def _no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SETTLE_S", 0.1)
+    monkeypatch.setattr(module, "SETTLE_S", 0.0)
     monkeypatch.setattr(module, "LOOK_S", 0.02)
 
 
@@ -34,12 +37,37 @@ def test_a_claim_comes_and_goes(tmp_path: Path) -> None:
     with Claim(tmp_path, **FAST) as claim:
         assert holder(tmp_path)["pid"] == os.getpid()
         size = (tmp_path / CLAIM_FILE).stat().st_size
-        first = holder(tmp_path)["beat"]
-        time.sleep(0.3)
-        assert holder(tmp_path)["beat"] > first  # type: ignore[operator]
-        assert (tmp_path / CLAIM_FILE).stat().st_size == size
+        for beat in (2, 3):
+            assert claim._renewed()
+            assert holder(tmp_path)["beat"] == beat
+            assert (tmp_path / CLAIM_FILE).stat().st_size == size
         claim.check()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_driver_shows_by_itself_that_it_lives(tmp_path: Path) -> None:
+    with Claim(tmp_path, beat_s=0.01):
+        screens.wait_for(lambda: module._parsed((tmp_path / CLAIM_FILE).read_bytes()).get("beat", 0) > 3)
+
+
+def test_a_disk_too_full_for_a_claim_is_left_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty file would keep the next driver waiting for signs of life."""
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(ResourceError, match=r"driver\.json: cannot be written \(No space left on device\)"):
+            Claim(tmp_path, **FAST).__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_driver_that_waits_for_another_can_be_stopped(tmp_path: Path) -> None:
+    elsewhere(tmp_path).join()
+    with pytest.raises(UnfinishedError, match="stopped while waiting for another driver"):
+        Claim(tmp_path, patience_s=1000, stopping=lambda: True).__enter__()
+    assert holder(tmp_path)["token"] == "theirs"
 
 
 def test_a_second_driver_on_this_machine_is_refused_at_once(tmp_path: Path) -> None:
@@ -139,63 +167,80 @@ def test_the_clock_of_files_plays_no_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"token": 3}'])
 def test_a_damaged_claim_is_watched_like_a_stranger_s(tmp_path: Path, content: bytes) -> None:
     (tmp_path / CLAIM_FILE).write_bytes(content)
-    with Claim(tmp_path, **FAST):
+    said: list[str] = []
+    with Claim(tmp_path, **FAST, say=said.append):
         assert holder(tmp_path)["pid"] == os.getpid()
+    assert len(said) == 1, "nobody waits without a word"
 
 
 def test_who_lost_the_run_finds_out(tmp_path: Path) -> None:
     """A driver that was suspended for so long that another took over."""
     with Claim(tmp_path, **FAST) as claim:
         elsewhere(tmp_path).join()
-        time.sleep(0.3)
+        claim.check()
+        assert not claim._renewed()
         with pytest.raises(ResourceError, match="another driver has taken this run over"):
             claim.check()
     assert holder(tmp_path)["token"] == "theirs", "and it leaves the other's claim alone"
 
 
+def test_who_was_suspended_asks_before_it_does_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Claim(tmp_path, **FAST) as claim:
+        now = module._now() + 1e6
+        monkeypatch.setattr(module, "_now", lambda: now)
+        claim.check()
+        elsewhere(tmp_path).join()
+        with pytest.raises(ResourceError, match="another driver has taken this run over"):
+            claim.check()
+
+
 def test_a_claim_that_was_removed_is_lost(tmp_path: Path) -> None:
     with Claim(tmp_path, **FAST) as claim:
         (tmp_path / CLAIM_FILE).unlink()
-        time.sleep(0.3)
+        assert not claim._renewed()
         with pytest.raises(ResourceError, match="or the claim was removed"):
             claim.check()
 
 
-def test_of_many_at_once_one_gets_a_dead_run(dead: Path) -> None:
+def at_once(count: int, folder: Path, **options: float) -> tuple[list[Claim], list[ResourceError]]:
+    """So many drivers in one folder: who got it, and what the others were told."""
     won: list[Claim] = []
     refused: list[ResourceError] = []
 
     def attempt() -> None:
         try:
-            won.append(Claim(dead, **FAST).__enter__())
+            won.append(Claim(folder, **options).__enter__())
         except ResourceError as error:
             refused.append(error)
 
-    threads = [threading.Thread(target=attempt) for _ in range(8)]
+    threads = [threading.Thread(target=attempt) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return won, refused
+
+
+def test_of_many_at_once_one_gets_a_dead_run(dead: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All find the holder dead before any takes over, which is the worst that can happen."""
+    together, write = threading.Barrier(8), Claim._write
+
+    def write_together(claim: Claim) -> None:
+        together.wait(timeout=60)
+        write(claim)
+        together.wait(timeout=60)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Claim, "_write", write_together)
+        won, refused = at_once(8, dead, **FAST)
     assert (len(won), len(refused)) == (1, 7)
     won[0].check()
     won[0].__exit__()
 
 
 def test_of_many_at_once_one_gets_a_new_run(tmp_path: Path) -> None:
-    won: list[Claim] = []
-
-    def attempt() -> None:
-        try:
-            won.append(Claim(tmp_path, **FAST).__enter__())
-        except ResourceError:
-            return
-
-    threads = [threading.Thread(target=attempt) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(won) == 1
+    won, refused = at_once(8, tmp_path, beat_s=1000.0, patience_s=1000.0)
+    assert (len(won), len(refused)) == (1, 7)
     won[0].__exit__()
 
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from screening.errors import ResourceError
+from screening.errors import ResourceError, UnfinishedError
 
 CLAIM_FILE = "driver.json"
 BEAT_S = 5.0
@@ -40,17 +40,22 @@ class Claim:
         beat_s: float = BEAT_S,
         patience_s: float = PATIENCE_S,
         say: Callable[[str], object] = lambda text: None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self.path = folder / CLAIM_FILE
-        self._beat_s, self._patience_s, self._say = beat_s, patience_s, say
+        self._beat_s, self._patience_s, self._say, self._stopping = beat_s, patience_s, say, stopping
         self._token = uuid.uuid4().hex
         self._beats = 0
+        self._written_at = 0.0
         self._lost = ""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="claim", daemon=True)
 
     def check(self) -> None:
-        """Raise when the run is another driver's by now."""
+        """Raise when the run is another driver's by now, even if this one was suspended until a moment ago."""
+        if not self._lost and _now() - self._written_at > 2 * self._beat_s:
+            with contextlib.suppress(OSError):
+                self._notice()
         if self._lost:
             raise ResourceError(f"{self.path.parent}: {self._lost}; this one ends, and what it has done is kept")
 
@@ -77,10 +82,17 @@ class Claim:
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             return False
-        with os.fdopen(handle, "wb") as file:
-            file.write(self._content())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(self._content())
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            # A claim that says nothing would keep the next driver waiting.
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+            raise
+        self._written_at = _now()
         return True
 
     def _take_over(self) -> bool:
@@ -101,10 +113,13 @@ class Claim:
         """What a dead holder wrote last; None if the file is gone. Raises while the holder lives."""
         before = self._read()
         alive = lives(_parsed(before))
-        if alive is None and _parsed(before):
-            self._say(f"{self.path.parent} has a driver on another machine; waiting to see whether it lives")
+        if alive is None and before is not None:
+            whose = "has a driver on another machine" if _parsed(before) else "may have a driver, which is not named"
+            self._say(f"{self.path.parent} {whose}; waiting up to {self._patience_s:g} s to see whether it lives")
         waited = time.monotonic()
         while alive is None and before is not None and time.monotonic() - waited < self._patience_s:
+            if self._stopping():
+                raise UnfinishedError(f"stopped while waiting for another driver of {self.path.parent}")
             time.sleep(LOOK_S)
             found = self._read()
             if found is None:
@@ -122,10 +137,8 @@ class Claim:
         missed = 0.0
         while not self._ended.wait(self._beat_s):
             try:
-                if not self._is_ours():
-                    self._lost = "another driver has taken this run over, or the claim was removed"
+                if not self._renewed():
                     return
-                self._write()
                 missed = 0.0
             except OSError as error:
                 missed += self._beat_s
@@ -133,10 +146,24 @@ class Claim:
                     self._lost = f"{self.path.name} cannot be written any more ({error.strerror or error})"
                     return
 
+    def _renewed(self) -> bool:
+        """Show once more that this driver lives; False if the run is not its own any more."""
+        if self._notice():
+            return False
+        self._write()
+        return True
+
+    def _notice(self) -> bool:
+        """See whether the run was lost."""
+        if not self._is_ours():
+            self._lost = "another driver has taken this run over, or the claim was removed"
+        return bool(self._lost)
+
     def _write(self) -> None:
         with self.path.open("r+b", buffering=0) as file:
             file.write(self._content())
             os.fsync(file.fileno())
+        self._written_at = _now()
 
     def _content(self) -> bytes:
         self._beats += 1
@@ -164,6 +191,11 @@ def _myself() -> dict[str, Any]:
     since = datetime.now(UTC).isoformat(timespec="seconds")
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "machine": _machine(), "since": since}
+
+
+def _now() -> float:
+    """Seconds since boot, those while the machine slept included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _machine() -> str:

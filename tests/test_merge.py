@@ -19,6 +19,7 @@ from shards import STAMP, TARGETS, predicted, write_run, write_shards
 
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason, Rejection
+from screening.crystals.sink import sweep_parts_of
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.store.merge import merge
 from screening.store.read import Results
@@ -280,6 +281,39 @@ def test_two_merges_at_once_do_no_harm(tmp_path: Path) -> None:
     with whole_hdf5(run / RESULTS), pytest.raises(ResourceError, match="another process is writing this file"):
         merge(run)
     assert h5py.is_hdf5(merge(run))
+
+
+def test_without_locks_two_merges_at_once_do_no_harm_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HDF5_USE_FILE_LOCKING", "FALSE")
+    run = write_run(tmp_path / "run", made_batch(3000), (1000, 2000))
+    with whole_hdf5(run / RESULTS) as (file, _):
+        file["begun"] = 1
+        merge(run)
+        file["finished"] = 2
+    with h5py.File(run / RESULTS) as file:
+        assert sorted(file) == ["begun", "finished"], "who ends last has written a whole file"
+    (run / f"{RESULTS}.01234567.part").write_bytes(b"half")
+    (run / f"{RESULTS}.txt").write_text("not ours")
+    assert sweep_parts_of(run / RESULTS) == 1
+    assert not list(run.glob("*.part"))
+
+
+def test_a_merge_can_be_stopped_before_its_first_row(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", made_batch(3000), (1000, 2000))
+
+    def stop(rows: int, total: int) -> None:
+        seen.append((rows, total))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    seen: list[tuple[int, int]] = []
+    with pytest.raises(KeyboardInterrupt):
+        merge(run, progress=stop)
+    assert seen == [(0, 3000), (0, 3000)]
+    seen = [(0, 0)] * 2
+    merge(run, progress=stop)
+    assert seen[2:6] == [(0, 3000)] * 4
+    assert seen[-1] == (3000, 3000)
 
 
 def test_shards_written_meanwhile_by_another_driver_change_nothing(tmp_path: Path) -> None:

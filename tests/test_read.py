@@ -165,6 +165,7 @@ def test_what_is_named_must_be_readable(tmp_path: Path) -> None:
 def test_outputs_of_the_same_run_are_no_inputs(tmp_path: Path) -> None:
     (tmp_path / "a.cif").write_text(cif("a"))
     (tmp_path / "out.h5.part").write_text("half")
+    (tmp_path / "out.h5.0123abcd.part").write_text("half")
     (tmp_path / "out.h5").write_text("old")
     (tmp_path / "cifs").mkdir()
     (tmp_path / "cifs" / "b.cif").write_text(cif("b"))

@@ -18,7 +18,7 @@ from screening.crystals.formats import format_of
 from screening.crystals.formats.format import Document
 from screening.crystals.packed_writer import PackedWriter
 from screening.crystals.read import ReadBatch, read_batches
-from screening.crystals.sink import Sink
+from screening.crystals.sink import Sink, part_of
 from screening.crystals.validate import Limits
 from screening.crystals.write import write
 from screening.errors import InputError, ResourceError
@@ -183,7 +183,7 @@ class _RejectionList:
             return
         if not path.absolute().parent.is_dir():
             raise InputError(f"{path}: there is no folder {path.parent}; make it first")
-        self._part = path.with_name(path.name + ".part")
+        self._part = part_of(path)
         self._sink = Sink(self._part)
         self._write(["id", "source", "reason", "message"])
 

@@ -19,7 +19,7 @@ from screening.crystals.crystal import Rejection
 from screening.crystals.fingerprint import Fingerprint
 from screening.crystals.labels import unit_of
 from screening.crystals.packed import FORMAT, REJECTION_FIELDS, SCHEMA_VERSION, stored_name
-from screening.crystals.sink import Sink
+from screening.crystals.sink import Sink, part_of
 from screening.crystals.validate import Limits
 from screening.crystals.version import code_version
 from screening.errors import InputError, ResourceError
@@ -36,7 +36,7 @@ class PackedWriter:
 
     def __init__(self, path: Path | str, *, limits: Limits | None = None, inputs: Sequence[str] = ()) -> None:
         self._path = Path(path)
-        self._part = self._path.with_name(self._path.name + ".part")
+        self._part = part_of(self._path)
         self._attributes = {"limits": json.dumps(asdict(limits or Limits()), sort_keys=True)}
         self._accepted = self._rejected = 0
         self._fingerprint = Fingerprint()

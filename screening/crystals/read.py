@@ -233,7 +233,14 @@ def _within(document: Document | Unreadable, paths: tuple[str, ...]) -> bool:
     if not paths:
         return False
     place = os.path.normpath(Path(document.name.partition("::")[0]).absolute())
-    return any(place in (path, f"{path}.part") or place.startswith((f"{path}/", f"{path}.part/")) for path in paths)
+    return any(_is_of(place, path) for path in paths)
+
+
+def _is_of(place: str, path: str) -> bool:
+    """Tell whether a place is a file or folder, lies in it, or is what it grows from."""
+    if place == path or place.startswith((f"{path}/", f"{path}.part/")):
+        return True
+    return place.startswith(f"{path}.") and place.endswith(".part")
 
 
 def _batches(

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import io
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,44 @@ class Sink(io.RawIOBase):
         super().close()
 
 
+def part_of(path: Path) -> Path:
+    """Name what a file is to grow under: its own name with `.part`, so that the next writer replaces what was left.
+
+    Where nothing locks that name against a second writer, it carries a random part besides.
+    """
+    own = "" if _can_lock(path.absolute().parent) else f".{os.urandom(4).hex()}"
+    return path.with_name(f"{path.name}{own}.part")
+
+
+def sweep_parts_of(path: Path) -> int:
+    """Remove what dead writers of a file left under random names, and tell how many files; nobody may be writing it."""
+    part = re.compile(re.escape(path.name) + r"\.[0-9a-f]{8}\.part")
+    left = [other for other in path.absolute().parent.iterdir() if part.fullmatch(other.name)]
+    for other in left:
+        other.unlink(missing_ok=True)
+    return len(left)
+
+
+def _can_lock(folder: Path) -> bool:
+    if _locks_are_off():
+        return False
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return True  # what is wrong shows when the file is opened
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    finally:
+        os.close(handle)
+    return True
+
+
+def _locks_are_off() -> bool:
+    return os.environ.get("HDF5_USE_FILE_LOCKING", "").upper() in ("FALSE", "0")
+
+
 def _opened_alone(path: Path) -> int:
     """Open a file for writing, made if need be, that no other writer has open."""
     while True:
@@ -117,7 +156,7 @@ def _opened_alone(path: Path) -> int:
 
 
 def _lock(handle: int, path: Path) -> None:
-    if os.environ.get("HDF5_USE_FILE_LOCKING", "").upper() in ("FALSE", "0"):
+    if _locks_are_off():
         return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,7 +19,7 @@ from screening.crystals.convert import require_volume
 from screening.crystals.crystal import Crystal
 from screening.crystals.formats.json_writer import json_line
 from screening.crystals.formats.xyz_writer import extxyz_frame
-from screening.crystals.sink import Sink
+from screening.crystals.sink import Sink, part_of
 from screening.errors import InputError, ResourceError
 
 BLOCK_BYTES = 1 << 20
@@ -58,7 +58,7 @@ def write(crystals: Iterable[Crystal], path: str | os.PathLike[str], *, format: 
 def _write_file(crystals: Iterable[Crystal], path: Path, entry: Callable[[Crystal], bytes]) -> int:
     if path.is_dir():
         raise InputError(f"{path}: a folder, expected the name of a file to write")
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     sink = Sink(part)
     try:
         count = _pour(map(entry, crystals), sink, compressed=path.name.lower().endswith(".gz"))

@@ -34,14 +34,19 @@ def merge(
     """Write `results.h5` in a run folder from its shards, and tell where it is; an older one is replaced.
 
     `packed` is the packed input, if it does not lie where `run.json` says. `progress` is called with rows so far and
-    all rows. Refuses shards that do not hold all rows, are damaged, or belong to another model or input.
+    all rows, and for each shard before the first row is written; what it raises ends the merge. Refuses shards that do
+    not hold all rows, are damaged, or belong to another model or input.
     """
     record = read_record(run)
     target = output or run / RESULTS
     with record.open_input(packed) as crystals:
         pieces = _complete(record, crystals)
-        widths = _widths(pieces, record.stamp).joined(_text_widths(crystals))
         total = len(crystals) + crystals.rejected
+
+        def alive() -> None:
+            progress(0, total)
+
+        widths = _widths(pieces, record.stamp, alive).joined(_text_widths(crystals, alive))
         with whole_hdf5(target) as (file, sink):
             writer = ResultsWriter(file, sink, record.stamp, widths)
             notes = []
@@ -75,11 +80,12 @@ def _complete(record: RunRecord, crystals: PackedCrystals) -> list[Piece]:
     return pieces
 
 
-def _widths(pieces: list[Piece], stamp: Stamp) -> Widths:
+def _widths(pieces: list[Piece], stamp: Stamp, alive: Callable[[], object]) -> Widths:
     """The widths that all shards need; refuses those of another run."""
     widths = Widths()
     first: tuple[Path, int] | None = None
     for piece in pieces:
+        alive()
         with ShardFile(piece.path) as file:
             require_stamp(file, stamp)
             embedding = file.embedding_width
@@ -96,12 +102,14 @@ def _widths(pieces: list[Piece], stamp: Stamp) -> Widths:
     return widths
 
 
-def _text_widths(crystals: PackedCrystals) -> Widths:
+def _text_widths(crystals: PackedCrystals, alive: Callable[[], object]) -> Widths:
     """The widths that ids and rejections need."""
     widths = Widths()
     for start in range(0, len(crystals), BLOCK):
+        alive()
         widths = widths.joined(Widths(id_column(crystals.ids(start, start + BLOCK)).itemsize))
     for start in range(0, crystals.rejected, BLOCK):
+        alive()
         refused = crystals.rejections(start, start + BLOCK)
         ids = max(len(stored_id(one.id)) for one in refused)
         widths = widths.joined(Widths(ids, reason=max(len(one.reason) for one in refused)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import h5py
 
-from screening.crystals.sink import Sink
+from screening.crystals.sink import Sink, part_of
 from screening.errors import ResourceError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -43,7 +43,7 @@ def whole_hdf5(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
 
     Left by an exception, it leaves the older file or none.
     """
-    part = path.with_name(f"{path.name}.part")
+    part = part_of(path)
     try:
         sink = Sink(part)
     except OSError as error:

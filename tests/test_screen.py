@@ -16,6 +16,7 @@ from screening.crystals.packed import PackedCrystals
 from screening.crystals.write import write
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.predictions import Target
+from screening.runs.claim import Claim
 from screening.runs.config import BatchSettings, InputSettings, ScreenConfig, ShardSettings
 from screening.runs.listener import Listener, Progress
 from screening.runs.local_cluster import Layout, local_cluster
@@ -171,6 +172,49 @@ def test_the_folder_says_what_ran(tmp_path: Path, made: Path, cluster: SpecClust
     assert start["config"]["shards"] == {"least": 20, "most": 90, "atoms": 1_000_000}
 
 
+def ends(run: Path) -> list[dict[str, Any]]:
+    lines = map(json.loads, (run / "provenance.jsonl").read_text().splitlines())
+    return [line for line in lines if line["event"] == "end"]
+
+
+@pytest.mark.parametrize("error", [ResourceError("the disk is full"), SystemExit(143)], ids=["error", "second signal"])
+def test_an_end_is_noted_whatever_it_is(tmp_path: Path, made: Path, cluster: SpecCluster, error: BaseException) -> None:
+    def fail(progress: Progress) -> None:
+        if progress.workers:
+            raise error
+
+    told: list[dict[str, Any]] = []
+    listening = {"show": fail, "tell": lambda kind, facts: told.append(facts) if kind == "ended" else None}
+    with pytest.raises(type(error)):
+        screened(made, tmp_path / "run", cluster, listening=listening)
+    why = "the disk is full" if isinstance(error, ResourceError) else "SystemExit"
+    assert [(end["finished"], end["why"]) for end in ends(tmp_path / "run")] == [(False, why)]
+    assert [(end["finished"], end["why"]) for end in told] == [(False, why)]
+
+
+def test_what_killed_drivers_left_is_swept(tmp_path: Path, made: Path, cluster: SpecCluster) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (RUN_FILE, RESULTS, "input.h5"):
+        (run / f"{name}.0123abcd.part").write_text("half")
+    screened(made, run, cluster)
+    assert list(run.rglob("*.part")) == []
+
+
+def test_a_driver_that_lost_its_claim_neither_packs_nor_begins(
+    tmp_path: Path, made: Path, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(claim: Claim) -> None:
+        raise ResourceError("another driver has taken this run over")
+
+    monkeypatch.setattr(Claim, "check", lost)
+    config = ScreenConfig(model=str(made / "m.safetensors"))
+    for inputs in ([files], [made / "c.h5"]):
+        with pytest.raises(ResourceError, match="another driver"):
+            screen(inputs, tmp_path / "run", config)
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["shards"]
+
+
 # --- inputs that are no packed file ------------------------------------------------------------------------------
 
 
@@ -237,6 +281,8 @@ def test_another_model_device_or_input_is_refused_with_the_difference(
     with pytest.raises(InputError, match=r"input: there /.*/c.h5, now /.*/c.h5, /.*/other.h5"):
         screened(made, run, cluster, [made / "c.h5", packed])
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    with pytest.raises(InputError, match=r"input: there with .*'max_atoms': None.*, now .*'max_atoms': 5"):
+        screened(made, run, cluster, input=InputSettings(max_atoms=5))
     moved = tmp_path / "moved.h5"
     moved.write_bytes((made / "c.h5").read_bytes())
     assert screened(made, run, cluster, [moved]).progress.rows == 0, "where the crystals lie does not matter"

@@ -6,7 +6,7 @@ input.h5          the packed input, unless one was given     shards/       what 
 results.h5        everything in one file, once all is done
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from screening.crystals.crystal import Reason
 from screening.crystals.pack import HDF5_SIGNATURE, Tally, known_bytes, pack
 from screening.crystals.packed import PackedCrystals
+from screening.crystals.sink import sweep_parts_of
 from screening.errors import InputError, ResourceError, ScreeningError, UnfinishedError
 from screening.machine import processors
 from screening.models.header import Card, read_card
@@ -24,7 +25,7 @@ from screening.runs.config import ScreenConfig
 from screening.runs.listener import Listener
 from screening.runs.provenance import commit, now
 from screening.runs.worker import model_hash
-from screening.store.record import INPUT, RUN_FILE, SHARDS, RunRecord, read_record, record_of, write_record
+from screening.store.record import INPUT, RESULTS, RUN_FILE, SHARDS, RunRecord, read_record, record_of, write_record
 from screening.store.schema import Stamp
 
 MOST_READERS = 8
@@ -96,14 +97,18 @@ def opened_run(
     listener: Listener,
     *,
     ignore: Sequence[Path] = (),
+    check: Callable[[], object] = lambda: None,
 ) -> Run:
     """Begin a run in a folder, or go on with the one there, if it is of the same model and input.
 
-    What is to `ignore`, and the folder itself, are no inputs, though they may lie in a folder that is.
+    What is to `ignore`, and the folder itself, are no inputs, though they may lie in a folder that is. `check` raises
+    when the folder is not this driver's any more.
     """
     ours = [folder, *ignore]
+    for name in (RUN_FILE, INPUT, RESULTS):
+        sweep_parts_of(folder / name)
     if not (folder / RUN_FILE).exists():
-        return _begun(folder, inputs, model, config, listener, ours)
+        return _begun(folder, inputs, model, config, listener, ours, check)
     record = read_record(folder)
     _require_same(folder, record.content, model, config)
     return Run(record, _same_input(record, inputs, config, ours), model)
@@ -116,13 +121,14 @@ def _begun(
     config: ScreenConfig,
     listener: Listener,
     ours: Sequence[Path],
+    check: Callable[[], object],
 ) -> Run:
     origin = None
     packed = _given_packed(inputs, config)
     if packed is None:
         origin = sources.described(inputs, without=ours)
         packed = folder / INPUT
-        _pack(inputs, packed, config, listener, ours)
+        _pack(inputs, packed, config, listener, ours, check)
     with PackedCrystals(packed) as crystals:
         stamp = Stamp(model.hash, crystals.fingerprint, model.targets)
         limits = asdict(crystals.limits)
@@ -139,24 +145,46 @@ def _begun(
         "config": config.model_dump(mode="json"),
     }
     record = record_of(folder, stamp, packed, rows, **facts)
+    listener.packed(Tally())
+    check()
     write_record(record)
     return Run(record, packed, model)
 
 
 def _given_packed(inputs: Sequence[Path], config: ScreenConfig) -> Path | None:
     """The input, if it is one packed file that was packed with the limits that are asked for."""
-    if len(inputs) != 1 or not inputs[0].is_file():
+    if not _is_packed(inputs):
         return None
-    with inputs[0].open("rb") as file:
-        if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
-            return None
     with PackedCrystals(inputs[0]) as crystals:
         fits = config.input.limits(crystals.limits) == crystals.limits
     return inputs[0].resolve() if fits else None
 
 
-def _pack(inputs: Sequence[Path], packed: Path, config: ScreenConfig, listener: Listener, ours: Sequence[Path]) -> None:
+def _asked_limits(inputs: Sequence[Path], config: ScreenConfig) -> dict[str, Any]:
+    """The limits that crystals are asked to keep: those of a packed file, where nothing else is said."""
+    if not _is_packed(inputs):
+        return asdict(config.input.limits())
+    with PackedCrystals(inputs[0]) as crystals:
+        return asdict(config.input.limits(crystals.limits))
+
+
+def _is_packed(inputs: Sequence[Path]) -> bool:
+    if len(inputs) != 1 or not inputs[0].is_file():
+        return False
+    with inputs[0].open("rb") as file:
+        return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
+
+
+def _pack(
+    inputs: Sequence[Path],
+    packed: Path,
+    config: ScreenConfig,
+    listener: Listener,
+    ours: Sequence[Path],
+    check: Callable[[], object],
+) -> None:
     def watch(tally: Tally) -> None:
+        check()
         if listener.stopping():
             raise UnfinishedError(f"stopped after {tally.read:,} crystals were read; the same command reads them again")
         listener.packed(tally)
@@ -194,12 +222,12 @@ def _same_input(record: RunRecord, inputs: Sequence[Path], config: ScreenConfig,
     """The packed input of a run, if it is made of these inputs."""
     packed = _given_packed(inputs, config)
     if packed is None:
+        limits, asked = record.content.get("crystal_limits"), _asked_limits(inputs, config)
+        if limits != asked:
+            raise _another_run(record.folder, f"input: there with {limits}, now {asked}")
         before = record.content.get("sources")
         if before is None:
             raise _another_run(record.folder, f"input: there {record.packed}, now {', '.join(map(str, inputs))}")
-        limits = asdict(config.input.limits())
-        if limits != record.content.get("crystal_limits"):
-            raise _another_run(record.folder, f"input: there with {record.content.get('crystal_limits')}, now {limits}")
         different = sources.difference(before, sources.described(inputs, without=ours))
         if different:
             cure = f"or name {record.packed} as the input, to go on with what was packed"

@@ -10,7 +10,7 @@ import numpy as np
 from distributed.deploy.cluster import Cluster
 
 from screening.crystals.packed import PackedCrystals
-from screening.errors import FileFormatError, ResourceError, UnfinishedError
+from screening.errors import FileFormatError, ResourceError, ScreeningError, UnfinishedError
 from screening.predictions import Target
 from screening.runs.claim import Claim
 from screening.runs.config import ScreenConfig
@@ -69,8 +69,9 @@ def screen(
     if cluster is None:
         _layout(config)
     folder = made_folder(Path(out))
-    with Claim(folder, say=listener.say) as claim:
-        run = opened_run(folder, paths, model, config, listener, ignore=[Path(path) for path in ignore])
+    with Claim(folder, say=listener.say, stopping=listener.stopping) as claim:
+        others = [Path(path) for path in ignore]
+        run = opened_run(folder, paths, model, config, listener, ignore=others, check=claim.check)
         progress = Progress(run.record.rows)
         if not (folder / RESULTS).exists():
             note(folder, "start", **circumstances(), config=config.model_dump(mode="json"))
@@ -104,8 +105,7 @@ class _Driver:
             facts = {"folder": str(self.run.record.folder), "rows": plan.total, "done": plan.rows_done}
             self.listener.tell("started", facts)
             self.listener.show(self.progress)
-            finished = plan.over or self._drive(plan)
-        self._note_end(finished)
+            finished = self._noted(lambda: plan.over or self._drive(plan))
         if not finished:
             raise UnfinishedError(
                 f"stopped after {self.progress.done:,} of {plan.total:,} crystals; what is done is kept, and the same "
@@ -188,11 +188,23 @@ class _Driver:
         self.claim.check()
         self.listener.merged(rows, total)
 
-    def _note_end(self, finished: bool) -> None:
+    def _noted(self, work: Callable[[], bool]) -> bool:
+        """Do work, and note its end, whatever that is."""
+        try:
+            finished = work()
+        except BaseException as error:
+            # A disk that is full keeps no note either, and that is not what to say.
+            with contextlib.suppress(ScreeningError):
+                self._note_end(False, str(error) if isinstance(error, ScreeningError) else type(error).__name__)
+            raise
+        self._note_end(finished, "" if finished else "asked to stop")
+        return finished
+
+    def _note_end(self, finished: bool, why: str) -> None:
         progress = self.progress
-        facts = {"rows": progress.rows, "statuses": dict(progress.statuses), "seconds": progress.elapsed}
-        note(self.run.record.folder, "end", finished=finished, **facts)
+        facts = {"rows": progress.rows, "statuses": dict(progress.statuses), "seconds": progress.elapsed, "why": why}
         self.listener.tell("ended", facts | {"finished": finished, "done": progress.done})
+        note(self.run.record.folder, "end", finished=finished, **facts)
 
 
 def atom_budget(crystals: PackedCrystals, most: int) -> Cut:

@@ -20,6 +20,7 @@ from screening.runs.screen import screen
 from screening.store.schema import Status
 
 COUNT = 300
+pytestmark = pytest.mark.timeout(900)
 # This crystal waits, so that there is something to do until the test has seen enough.
 WAITING = 250
 

@@ -85,7 +85,8 @@ def visible() -> str:
     return os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
 
-def test_a_cluster_listens_here_only_and_leaves_nothing_behind() -> None:
+def test_a_cluster_listens_here_only_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DASHBOARD_PORT", 0)
     before, level = threading.active_count(), logging.getLogger("distributed").level
     children = {child.pid for child in psutil.Process().children()}
     with local_cluster(Layout(2, 1, 2 * GB, ("7", "9"))) as cluster:

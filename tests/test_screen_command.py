@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,9 @@ def test_a_screen_from_files_to_results(tmp_path: Path, made: Path) -> None:
     arguments = ["screen", made / "a.extxyz", "--out", out, "-m", made / "m.safetensors", "--config", config]
     arguments += ["--set", "batches.max_atoms=50", "--workers", 1, "--log", log]
     ran = run(*arguments)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    # On a slow machine, how far it is, every half minute.
+    said = [line for line in ran.stderr.splitlines() if not re.match(r"\d+ (of \d+, |crystals)", line)]
+    assert (ran.returncode, said) == (0, [])
     lines = ran.stdout.splitlines()
     assert lines[0].startswith("predicted 40 crystals in ")
     assert [line.split() for line in lines[1:6]] == [

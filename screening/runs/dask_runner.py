@@ -138,6 +138,8 @@ class DaskRunner:
 
     def _submit(self, client: Client) -> None:
         for lease in self.plan.next_leases():
+            # Rates are of the time since somebody could work.
+            self._began = time.monotonic() if self._began is None else self._began
             future = client.submit(
                 compute,
                 self.job,
@@ -256,9 +258,6 @@ class DaskRunner:
     def _show(self) -> None:
         now = time.monotonic()
         self.progress.workers = len(self.plan.workers)
-        # Rates are of the time since somebody could work.
-        if self._began is None and self.plan.workers:
-            self._began = now
         self.progress.elapsed = now - self._began if self._began is not None else 0.0
         self.listener.show(self.progress)
 

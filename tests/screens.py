@@ -127,6 +127,9 @@ class Harmful:
         values[first == OVERFLOWS, 1] = 1e300
         return values
 
+    def shrink(self, atoms: int) -> None:
+        self.inner.shrink(atoms)
+
     def _may_go(self, id: str) -> bool:
         return (self.place / "go").exists() or (self.place / f"go-{id}").exists()
 
@@ -173,6 +176,9 @@ class Arithmetic:
             charge = np.add.reduceat(crystals.numbers.astype(float), starts)
             spread = np.add.reduceat(np.abs(crystals.positions).sum(axis=1), starts)
             return np.stack([np.sin(charge + k) * spread for k in range(len(self.targets))], axis=1)
+
+    def shrink(self, atoms: int) -> None:
+        self.max_atoms = min(self.max_atoms, atoms)
 
     def close(self) -> None:
         self.pool.shutdown(wait=False, cancel_futures=True)

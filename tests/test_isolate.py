@@ -97,3 +97,28 @@ def test_values_of_another_shape_are_nobodys_prediction() -> None:
 def test_long_messages_are_cut() -> None:
     assert said(ValueError()) == "ValueError"
     assert len(said(ValueError("x" * 5000))) == 1000
+
+
+@given(room=st.integers(23, len(CRYSTALS.numbers) - 1))
+def test_a_batch_that_was_too_large_shrinks_the_next_to_what_fits(room: int) -> None:
+    def predict(crystals: Crystals) -> Float64:
+        if len(crystals.numbers) > room:
+            raise torch.OutOfMemoryError("the GPU is full")
+        return values_of(crystals)
+
+    told: list[int] = []
+    assert isolated(predict, CRYSTALS, TARGETS, shrink=told.append).troubles == []
+    assert room / 2 <= min(told) <= room
+
+
+@pytest.mark.parametrize("giant", [0, 7, 22])
+def test_one_crystal_that_is_too_large_alone_shrinks_nothing(giant: int) -> None:
+    def predict(crystals: Crystals) -> Float64:
+        if giant in [ROW[id] for id in crystals.ids]:
+            raise ResourceError("out of memory in the native core")
+        return values_of(crystals)
+
+    told: list[int] = []
+    found = isolated(predict, CRYSTALS, TARGETS, shrink=told.append)
+    assert [(t.place, t.reason) for t in found.troubles] == [(giant, FailureReason.OUT_OF_MEMORY)]
+    assert told == []

@@ -1,5 +1,6 @@
 """A lease in one process: the right shard, whatever the batches, with bad crystals as rows."""
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -12,13 +13,16 @@ import screens
 import torch
 from made import made_batch
 
+from screening import inference
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason, Rejection
 from screening.crystals.packed import PackedCrystals
 from screening.crystals.packed_writer import PackedWriter
 from screening.errors import FileFormatError, InputError, ResourceError
-from screening.predictions import FailureReason, Target
-from screening.runs import worker
+from screening.graphs import Graphs, Neighbors, pack_graphs
+from screening.models import checkpoint
+from screening.predictions import FailureReason, Predictions, Target
+from screening.runs import predictor, worker
 from screening.runs.dask_tasks import SIGNS, Sign, message_of, signs_of
 from screening.runs.isolate import BrokenWorkerError, Float64
 from screening.runs.plan import Lease, Rows, Verdict
@@ -282,22 +286,89 @@ def test_atoms_alone_are_read_faster_and_are_the_same(made: tuple[Path, Path]) -
         np.testing.assert_array_equal(packed.atom_offsets(20, 60) - packed.atom_offsets(20, 20)[0], full.atom_offsets)
 
 
+class Stream:
+    """A CUDA stream, where there is none."""
+
+    def __init__(self, device: object) -> None:
+        self.waited = 0
+
+    def synchronize(self) -> None:
+        self.waited += 1
+
+
 @pytest.fixture
 def on_gpu(job: Job, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelPredictor]:
     """A predictor that believes to be on a GPU, which does whatever it is asked."""
-    predictor = ModelPredictor.load(job.model, device="cpu", threads=1, max_atoms=1000, max_edges=10**6)
-    predictor.device = torch.device("cuda")
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    yield predictor
-    predictor.close()
+    for name, made_up in {
+        "synchronize": lambda device: None,
+        "empty_cache": lambda: None,
+        "Stream": Stream,
+        "stream": lambda stream: contextlib.nullcontext(),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, made_up)
+    model, _ = checkpoint.load(job.model)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, *place, **options: module)
+    monkeypatch.setattr(predictor, "usable_device", torch.device)
+    found = ModelPredictor(model, device="cuda", max_atoms=1000, max_edges=10**6)
+    yield found
+    found.close()
 
 
-def test_a_gpu_that_was_full_gets_smaller_batches(on_gpu: ModelPredictor) -> None:
-    on_gpu._recover(torch.OutOfMemoryError("full"), made_batch(20))
-    assert on_gpu.max_atoms == len(made_batch(20).numbers) // 2
-    on_gpu._recover(RuntimeError("of another kind"), made_batch(3))
-    assert on_gpu.max_atoms == len(made_batch(20).numbers) // 2
+def graphs_on_cpu(crystals: Crystals, neighbors: Neighbors, *, device: str) -> Graphs:
+    assert device == "cuda"
+    return pack_graphs(crystals, neighbors)
+
+
+def test_graphs_are_made_while_the_model_is_at_other_crystals(
+    on_gpu: ModelPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs_of_second, at_model, most = threading.Event(), [], []
+
+    def make(crystals: Crystals, neighbors: Neighbors, *, device: str) -> Graphs:
+        if len(crystals) == 2:
+            graphs_of_second.set()
+        return graphs_on_cpu(crystals, neighbors, device=device)
+
+    def predict(model: object, graphs: Graphs, *, embed: bool) -> Predictions:
+        at_model.append(len(graphs))
+        most.append(len(at_model))
+        if len(graphs) == 1:
+            assert graphs_of_second.wait(60), "it is at the model until the others' graphs are begun"
+        found = inference.predict_graphs(on_gpu.model, graphs, embed=embed)
+        at_model.pop()
+        return found
+
+    monkeypatch.setattr(predictor, "pack_graphs", make)
+    monkeypatch.setattr(predictor, "predict_graphs", predict)
+    batch = made_batch(3)
+    waiting = [on_gpu.pool.submit(on_gpu, part, Stages()) for part in (batch[:1], batch[1:])]
+    assert [len(future.result()) for future in waiting] == [1, 2]
+    assert most == [1, 1], "but the model is at one batch at a time"
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), ResourceError("out of memory in the native core")])
+def test_a_gpu_that_was_full_is_emptied(
+    on_gpu: ModelPredictor, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    emptied: list[int] = []
+
+    def fail(crystals: Crystals, neighbors: Neighbors, *, device: str) -> Graphs:
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+    monkeypatch.setattr(predictor, "pack_graphs", fail)
+    with pytest.raises(type(error)):
+        on_gpu(made_batch(3), Stages())
+    assert emptied == [1]
+    on_gpu._recover(RuntimeError("of another kind"))
+    assert emptied == [1]
+    assert on_gpu.max_atoms == 1000
+
+
+def test_batches_get_smaller_and_never_larger(on_gpu: ModelPredictor) -> None:
+    for atoms, expected in ((300, 300), (500, 300), (0, 1)):
+        on_gpu.shrink(atoms)
+        assert on_gpu.max_atoms == expected
 
 
 def test_a_device_that_works_no_more_ends_the_worker_not_the_crystals(
@@ -308,4 +379,4 @@ def test_a_device_that_works_no_more_ends_the_worker_not_the_crystals(
 
     monkeypatch.setattr(torch.cuda, "synchronize", broken)
     with pytest.raises(BrokenWorkerError, match="the device cuda works no more: an illegal memory access"):
-        on_gpu._recover(RuntimeError("in a kernel"), made_batch(3))
+        on_gpu._recover(RuntimeError("in a kernel"))

@@ -43,17 +43,33 @@ class Outcome:
     troubles: list[Trouble]
 
 
-def isolated(predict: Predict, crystals: Crystals, columns: Sequence[str]) -> Outcome:
-    """Predict a batch so that a crystal which raises an error or gives no number costs its own row only."""
+def isolated(
+    predict: Predict,
+    crystals: Crystals,
+    columns: Sequence[str],
+    *,
+    shrink: Callable[[int], object] = lambda atoms: None,
+) -> Outcome:
+    """Predict a batch so that a crystal which raises an error or gives no number costs its own row only.
+
+    `shrink` is told of so many atoms that fit where twice as many did not; not when one crystal alone is too large.
+    """
     values = np.full((len(crystals), len(columns)), np.nan, np.float32)
     troubles: list[Trouble] = []
-    _fill(predict, crystals, 0, values, troubles)
+    _fill(predict, crystals, 0, values, troubles, shrink)
     _take_out(values, troubles, columns)
     return Outcome(values, sorted(troubles, key=lambda trouble: trouble.place))
 
 
-def _fill(predict: Predict, crystals: Crystals, start: int, values: Float32, troubles: list[Trouble]) -> None:
-    """Predict into `values` from place `start` on; halve what fails."""
+def _fill(
+    predict: Predict,
+    crystals: Crystals,
+    start: int,
+    values: Float32,
+    troubles: list[Trouble],
+    shrink: Callable[[int], object],
+) -> bool:
+    """Predict into `values` from place `start` on; halve what fails. Tell whether every part fitted the memory."""
     try:
         found = predict(crystals)
         if found.shape != (len(crystals), values.shape[1]):
@@ -61,15 +77,22 @@ def _fill(predict: Predict, crystals: Crystals, start: int, values: Float32, tro
         # What float32 cannot hold becomes infinite, and is told as that.
         with np.errstate(over="ignore"):
             values[start : start + len(crystals)] = found
+        return True
     except FATAL:
         raise
     except Exception as error:
+        full = is_out_of_memory(error)
         if len(crystals) == 1:
             troubles.append(Trouble(start, _reason(error), said(error)))
-            return
-        half = len(crystals) // 2
-        _fill(predict, crystals[:half], start, values, troubles)
-        _fill(predict, crystals[half:], start + half, values, troubles)
+            return not full
+    # Not while the error is handled: it holds on to what the batch had in memory.
+    half = len(crystals) // 2
+    first = _fill(predict, crystals[:half], start, values, troubles, shrink)
+    second = _fill(predict, crystals[half:], start + half, values, troubles, shrink)
+    if full and first and second:
+        atoms = int(crystals.atom_offsets[half] - crystals.atom_offsets[0])
+        shrink(max(atoms, len(crystals.numbers) - atoms))
+    return first and second
 
 
 def _take_out(values: Float32, troubles: list[Trouble], columns: Sequence[str]) -> None:

@@ -1,14 +1,17 @@
 """The model in a worker process: crystals in, a column per target out. Loads torch; workers alone import it."""
 
+import threading
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from screening.crystals.batch import Crystals
+from screening.errors import ResourceError
 from screening.graphs import Graphs, graph_batches, pack_graphs
 from screening.inference import predict_graphs, usable_device, work_alone
 from screening.models.checkpoint import load
@@ -18,12 +21,15 @@ from screening.predictions import Target
 from screening.runs.isolate import BrokenWorkerError, Float64, is_out_of_memory
 from screening.runs.stages import Stages
 
+# One batch is at the model, the graphs of the next are made meanwhile.
+GPU_THREADS = 2
+
 
 class ModelPredictor:
     """A model on a device, called with crystals from any thread of its `pool`; they may be more than fit one batch.
 
-    On the CPU each of `threads` threads takes whole batches, which changes no bit. A GPU is driven by one thread, and
-    the graphs are made there.
+    On the CPU each of `threads` threads takes whole batches, which changes no bit. A GPU is driven by two, each on a
+    stream of its own: one makes graphs there while the model is at the other's. The model is at one batch at a time.
     """
 
     def __init__(
@@ -41,7 +47,13 @@ class ModelPredictor:
         self.targets: tuple[Target, ...] = model.targets
         self.embedding = model.width if embed else 0
         self.max_atoms, self.max_edges = max_atoms, max_edges
-        count = core.thread_count(threads) if self.device.type == "cpu" else 1
+        on_cpu = self.device.type == "cpu"
+        self._turn: AbstractContextManager[object] = nullcontext() if on_cpu else threading.Lock()
+        self._here = threading.local()
+        if not on_cpu:
+            # Other streams do not wait for the one that brings the weights.
+            torch.cuda.synchronize(self.device)
+        count = core.thread_count(threads) if on_cpu else GPU_THREADS
         self.pool = ThreadPoolExecutor(count, thread_name_prefix="predict", initializer=work_alone)
 
     @classmethod
@@ -55,15 +67,34 @@ class ModelPredictor:
     def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
         """Predict, (crystals, targets and embedding)."""
         try:
-            parts = [self._columns(graphs, stages) for graphs in self._graphs(crystals, stages)]
-        except RuntimeError as error:
-            self._recover(error, crystals)
+            with self._streamed():
+                parts = [self._columns(graphs, stages) for graphs in self._graphs(crystals, stages)]
+        except (RuntimeError, ResourceError) as error:
+            self._recover(error)
             raise
         return np.concatenate(parts)
 
+    def shrink(self, atoms: int) -> None:
+        """Be given at most so many atoms at once from now on: what did not fit is not tried with every batch."""
+        self.max_atoms = max(1, min(self.max_atoms, atoms))
+
     def close(self) -> None:
-        """Let the threads go, without waiting for any of them."""
+        """Let the threads go, without waiting for any of them, and the memory of a GPU."""
         self.pool.shutdown(wait=False, cancel_futures=True)
+        if self.device.type != "cpu":
+            self.model.to("cpu")
+            torch.cuda.empty_cache()
+
+    @contextmanager
+    def _streamed(self) -> Iterator[None]:
+        """On a GPU, give this thread a stream of its own."""
+        if self.device.type == "cpu":
+            yield
+            return
+        if not hasattr(self._here, "stream"):
+            self._here.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(self._here.stream):
+            yield
 
     def _graphs(self, crystals: Crystals, stages: Stages) -> Iterator[Graphs]:
         if self.device.type != "cpu":
@@ -82,7 +113,7 @@ class ModelPredictor:
             yield found
 
     def _columns(self, graphs: Graphs, stages: Stages) -> Float64:
-        with self._timed(stages, "model"):
+        with self._turn, self._timed(stages, "model"):
             found = predict_graphs(self.model, graphs, embed=self.embedding > 0)
         columns = np.stack([found.values[target.name] for target in self.targets], axis=1)
         return columns if found.embedding is None else np.concatenate([columns, found.embedding], axis=1)
@@ -92,17 +123,16 @@ class ModelPredictor:
         with stages.timed(stage):
             yield
             if self.device.type != "cpu":
-                torch.cuda.synchronize(self.device)
+                self._here.stream.synchronize()
 
-    def _recover(self, error: RuntimeError, crystals: Crystals) -> None:
+    def _recover(self, error: Exception) -> None:
         """Make room on a GPU that was full; tell a device that works no more from a crystal it cannot predict."""
         if self.device.type == "cpu":
             return
         try:
             torch.cuda.synchronize(self.device)
             if is_out_of_memory(error):
+                traceback.clear_frames(error.__traceback__)
                 torch.cuda.empty_cache()
-                # What did not fit once is not tried again with the next crystals.
-                self.max_atoms = max(1, min(self.max_atoms, len(crystals.numbers) // 2))
         except RuntimeError as broken:
             raise BrokenWorkerError(f"the device {self.device} works no more: {broken}") from error

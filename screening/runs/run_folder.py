@@ -204,7 +204,7 @@ def _readers(inputs: Sequence[Path]) -> int:
 
 
 def _require_same(folder: Path, content: Mapping[str, Any], model: ModelFile, config: ScreenConfig) -> None:
-    different = ""
+    different, batches = "", content.get("config", {}).get("batches")
     if content["model_hash"] != model.hash:
         known = content.get("model", {})
         title = known.get("card", {}).get("title") or known.get("architecture", "unknown")
@@ -214,6 +214,8 @@ def _require_same(folder: Path, content: Mapping[str, Any], model: ModelFile, co
     elif content.get("embeddings") != config.embeddings:
         there, now = ("with" if wanted else "without" for wanted in (content.get("embeddings"), config.embeddings))
         different = f"embeddings: there {there} them, now {now}"
+    elif config.device == "cuda" and batches != config.batches.model_dump():
+        different = f"batches, on which last bits depend on a GPU: there {batches}, now {config.batches.model_dump()}"
     if different:
         raise _another_run(folder, different)
 

@@ -72,6 +72,9 @@ class Predictor(Protocol):
     def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
         """Predict, (crystals, targets and embedding)."""
 
+    def shrink(self, atoms: int) -> None:
+        """Be given at most so many atoms at once from now on."""
+
     def close(self) -> None:
         """Give up its threads."""
 
@@ -128,7 +131,7 @@ class Engine:
         if self.predictor.targets != job.stamp.targets:
             raise InputError(f"{job.model}: predicts {self.predictor.targets}, the run is of {job.stamp.targets}")
         self._signs: dict[str, tuple[str, int]] = {}
-        self._noting = threading.Lock()
+        self._noting, self._queueing = threading.Lock(), threading.Lock()
 
     def try_out(self) -> None:
         """Predict a crystal that every model can take, so that what is wrong with all of them shows before a lease."""
@@ -186,10 +189,12 @@ class Engine:
         names = [target.name for target in self.predictor.targets]
         columns = [*names, *(f"number {k} of the embedding" for k in range(self.predictor.embedding))]
         predict = partial(self.predictor, stages=stages)
-        waiting = [
-            self.predictor.pool.submit(_predicted, predict, piece, columns, note)
-            for piece in crystals.cut(self.predictor.max_atoms)
-        ]
+        with self._queueing:
+            # All of a lease at once, so that its batches wait for no other's once they have begun.
+            waiting = [
+                self.predictor.pool.submit(self._predicted, predict, piece, columns, note)
+                for piece in crystals.cut(self.predictor.max_atoms)
+            ]
         try:
             # While the pool predicts.
             with stages.timed("describe"):
@@ -198,6 +203,13 @@ class Engine:
         finally:
             for future in waiting:
                 future.cancel()
+
+    def _predicted(
+        self, predict: Predict, crystals: Crystals, columns: Sequence[str], note: Callable[[str], None]
+    ) -> Outcome:
+        """Predict a batch when its turn has come, which is a sign of life."""
+        note(PREDICTING)
+        return isolated(predict, crystals, columns, shrink=self.predictor.shrink)
 
     def _note(self, key: str, stage: str) -> None:
         with self._noting:
@@ -253,12 +265,6 @@ def _opened(job: Job) -> PackedCrystals:
         packed.close()
         raise InputError(f"{job.packed}: holds other crystals than when the run began; put that file back")
     return packed
-
-
-def _predicted(predict: Predict, crystals: Crystals, columns: Sequence[str], note: Callable[[str], None]) -> Outcome:
-    """Predict a batch when its turn has come, which is a sign of life."""
-    note(PREDICTING)
-    return isolated(predict, crystals, columns)
 
 
 def _collected(waiting: Sequence[Future[Outcome]], note: Callable[[str], None]) -> list[Outcome]:

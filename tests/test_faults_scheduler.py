@@ -178,11 +178,8 @@ def test_a_worker_that_finds_another_model_is_refused(tmp_path: Path, made: Path
         screen([made / "c.h5"], tmp_path / "run", config, cluster=cluster, listener=listener, load=screens.arithmetic)
 
 
-def test_too_many_deaths_are_no_accident(
-    tmp_path: Path, made: Path, cluster: SpecCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dask_runner, "MOST_VERDICTS", 1)
+def test_too_many_deaths_are_no_accident(tmp_path: Path, made: Path, cluster: SpecCluster) -> None:
     packed = screens.packed_file(tmp_path / "c.h5", 6, marks=dict.fromkeys(range(4), screens.SEGFAULTS))
-    config = settings(made).model_copy(update={"shards": ShardSettings(least=1, most=1)})
+    config = settings(made, verdicts=1).model_copy(update={"shards": ShardSettings(least=1, most=1)})
     with pytest.raises(ScreeningError, match="2 crystals killed their worker or took too long; that is rarely their"):
         screen([packed], tmp_path / "run", config, cluster=cluster, load=screens.arithmetic)

@@ -172,6 +172,31 @@ def test_the_folder_says_what_ran(tmp_path: Path, made: Path, cluster: SpecClust
     assert start["config"]["shards"] == {"least": 20, "most": 90, "atoms": 1_000_000}
 
 
+def test_another_version_that_goes_on_says_so(tmp_path: Path, made: Path, cluster: SpecCluster) -> None:
+    run = tmp_path / "run"
+    said: list[str] = []
+    screened(made, run, cluster)
+    (run / RESULTS).unlink()
+    screened(made, run, cluster, listening={"say": said.append})
+    assert said == []
+    content = json.loads((run / RUN_FILE).read_text())
+    (run / RUN_FILE).write_text(json.dumps(content | {"code_version": "0.0.1", "commit": "0123456789ab"}))
+    (run / RESULTS).unlink()
+    told: list[str] = []
+    screened(made, run, cluster, listening={"say": said.append, "tell": lambda kind, facts: told.append(kind)})
+    assert "begun with version 0.0.1 0123456789ab, and goes on with" in said[0]
+    assert told[0] == "other_version"
+
+
+def test_on_a_gpu_a_run_goes_on_with_the_same_batches(tmp_path: Path, made: Path, cluster: SpecCluster) -> None:
+    run = tmp_path / "run"
+    screened(made, run, cluster)
+    content = json.loads((run / RUN_FILE).read_text())
+    (run / RUN_FILE).write_text(json.dumps(content | {"device": "cuda"}))
+    with pytest.raises(InputError, match=r"batches, on which last bits depend on a GPU: there .*10000.*, now .*30"):
+        screened(made, run, cluster, device="cuda", batches=BatchSettings(max_atoms=30))
+
+
 def ends(run: Path) -> list[dict[str, Any]]:
     lines = map(json.loads, (run / "provenance.jsonl").read_text().splitlines())
     return [line for line in lines if line["event"] == "end"]

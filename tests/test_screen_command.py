@@ -125,13 +125,14 @@ def test_a_driver_loads_no_torch() -> None:
 
 
 def test_progress_in_words() -> None:
-    progress = Progress(1000, before=100)
-    assert _described(progress) == "workers are starting"
+    progress = Progress(1000, before=100, refused=7)
+    assert _described(progress) == "workers are starting, 100 done before, 7 refused by packing"
     progress.workers, progress.rows, progress.elapsed, progress.lost_workers = 2, 300, 3.0, 1
     progress.statuses.update(ok=290, failed=10)
     progress.dashboard = "http://127.0.0.1:8787/status"
     assert _described(progress) == (
-        "100 crystals/s, 2 workers, 10 failed, 1 worker lost, 0:00:06 left, http://127.0.0.1:8787/status"
+        "100 crystals/s, 2 workers, 100 done before, 290 ok, 10 failed, 7 refused by packing, 1 worker lost, "
+        "0:00:06 left, http://127.0.0.1:8787/status"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from screening.runs import claim, dask_runner
+from screening.runs import claim
 from screening.runs.config import ScreenConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,4 +55,3 @@ def test_the_table_of_events_is_what_is_told(page: str) -> None:
 
 def test_numbers_on_the_page_are_those_of_the_code(page: str) -> None:
     assert f"after {claim.PATIENCE_S:g} seconds without a sign" in page
-    assert f"more than {dask_runner.MOST_VERDICTS} crystals kill workers" in page

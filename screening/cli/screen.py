@@ -130,6 +130,8 @@ def _tell_progress(events: EventLog, progress: "Progress") -> None:
     facts: dict[str, Any] = {
         "done": progress.done,
         "total": progress.total,
+        "before": progress.before,
+        "refused": progress.refused,
         "statuses": dict(progress.statuses),
         "rate": round(progress.rate, 1),
         "workers": progress.workers,

@@ -107,7 +107,11 @@ def _described(progress: "Progress") -> str:
         parts = ["workers are starting"]
     else:
         parts = [f"{progress.rate:,.0f} crystals/s", _counted(progress.workers, "worker")]
-    parts += [f"{count:,} {status}" for status, count in sorted(progress.statuses.items()) if status != "ok"]
+    if progress.before:
+        parts.append(f"{progress.before:,} done before")
+    parts += [f"{count:,} {status}" for status, count in sorted(progress.statuses.items(), reverse=True)]
+    if progress.refused:
+        parts.append(f"{progress.refused:,} refused by packing")
     if progress.lost_workers:
         parts.append(f"{_counted(progress.lost_workers, 'worker')} lost")
     if progress.seconds_left is not None:

@@ -52,13 +52,14 @@ class BatchSettings(Settings):
 class LimitSettings(Settings):
     """Seconds to wait: without progress until a worker counts as hung, for the model to load, for the end when stopped.
 
-    `scheduler` is for one that is gone to come back.
+    `scheduler` is for one that is gone to come back. `verdicts` is no time, but how many crystals may end their worker.
     """
 
     patience: PositiveFloat = 120.0
     loading: PositiveFloat = 600.0
     grace: PositiveFloat = 60.0
     scheduler: PositiveFloat = 60.0
+    verdicts: PositiveInt = 100
 
 
 class ScreenConfig(Settings):

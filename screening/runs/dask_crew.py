@@ -34,7 +34,7 @@ Gone = Callable[[str, Loss | None], None]
 class Limits:
     """How long to wait: for a sign of life, for a worker to load the model, for any worker, for the scheduler.
 
-    `grace_s` is what leases at work have to end in when a run is stopped.
+    `grace_s` is what leases at work have to end in when a run is stopped, `verdicts` how many crystals may end workers.
     """
 
     patience_s: float = 120.0
@@ -42,6 +42,7 @@ class Limits:
     no_workers_s: float | None = None
     scheduler_s: float = 60.0
     grace_s: float = 60.0
+    verdicts: int = 100
 
 
 class SchedulerLostError(Exception):

@@ -30,8 +30,7 @@ from screening.store.shard import read_failures, shard_name
 LOOK_S = 0.5
 SHOW_S = 0.2
 CONNECT_S = 10.0
-# So many crystals that kill workers, or ranges that cannot be read, are no accident.
-MOST_VERDICTS = 100
+# So many ranges that cannot be read are no accident.
 MOST_ASIDE = 50
 # What the connection to a scheduler that is gone raises.
 DISCONNECTED = (OSError, TimeoutError)
@@ -263,10 +262,11 @@ class DaskRunner:
 
     def _require_sanity(self) -> None:
         """Stop when so much goes wrong that it cannot be the crystals."""
-        if self.plan.verdicts > MOST_VERDICTS:
+        if self.plan.verdicts > self.limits.verdicts:
             raise ScreeningError(
                 f"{self.plan.verdicts} crystals killed their worker or took too long; that is rarely their fault. See "
-                "the log, try the model on some of them with one worker, then give the same command again"
+                "the log, and try the model on some of them with one worker. If it is their fault, go on with a larger "
+                "limits.verdicts"
             )
         if len(self.plan.aside) > MOST_ASIDE and (ranges := len(joined(self.plan.aside))) > MOST_ASIDE:
             raise FileFormatError(f"{ranges} ranges of rows cannot be done; the last: {self.plan.aside[-1].why}")

@@ -12,11 +12,13 @@ from screening.crystals.pack import Tally
 class Progress:
     """How far a run is. `done` rows were there before; `rows` are all that this run adds to them so far.
 
-    `statuses` counts what this run added, `seconds` adds up the stages of its shards over all threads.
+    `statuses` counts what this run added, `seconds` adds up the stages of its shards over all threads. Packing
+    `refused` crystals which are no part of the total.
     """
 
     total: int
     before: int = 0
+    refused: int = 0
     rows: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)

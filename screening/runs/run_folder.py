@@ -15,6 +15,7 @@ from screening.crystals.crystal import Reason
 from screening.crystals.pack import HDF5_SIGNATURE, Tally, known_bytes, pack
 from screening.crystals.packed import PackedCrystals
 from screening.crystals.sink import sweep_parts_of
+from screening.crystals.version import code_version
 from screening.errors import InputError, ResourceError, ScreeningError, UnfinishedError
 from screening.machine import processors
 from screening.models.header import Card, read_card
@@ -111,6 +112,7 @@ def opened_run(
         return _begun(folder, inputs, model, config, listener, ours, check)
     record = read_record(folder)
     _require_same(folder, record.content, model, config)
+    _tell_version(record, listener)
     return Run(record, _same_input(record, inputs, config, ours), model)
 
 
@@ -135,6 +137,7 @@ def _begun(
         rows = len(crystals)
     facts: dict[str, Any] = {
         "created": now(),
+        "code_version": code_version(),
         "commit": commit(),
         "device": config.device,
         "embeddings": config.embeddings,
@@ -218,6 +221,17 @@ def _require_same(folder: Path, content: Mapping[str, Any], model: ModelFile, co
         different = f"batches, on which last bits depend on a GPU: there {batches}, now {config.batches.model_dump()}"
     if different:
         raise _another_run(folder, different)
+
+
+def _tell_version(record: RunRecord, listener: Listener) -> None:
+    """Say when another version goes on than began; each shard has the one that made it."""
+    before = {name: record.content.get(name) for name in ("code_version", "commit")}
+    ours = {"code_version": code_version(), "commit": commit()}
+    if before == ours or (record.folder / RESULTS).exists():
+        return
+    there, here = (" ".join(str(part) for part in one.values() if part) for one in (before, ours))
+    listener.tell("other_version", {"before": before, "now": ours})
+    listener.say(f"{record.folder} was begun with version {there}, and goes on with {here}: shards of both are mixed")
 
 
 def _same_input(record: RunRecord, inputs: Sequence[Path], config: ScreenConfig, ours: Sequence[Path]) -> Path:

@@ -102,6 +102,7 @@ class _Driver:
         with PackedCrystals(self.run.packed) as crystals:
             plan = self._plan(crystals)
             self.progress.before, self.progress.rows = plan.rows_done, 0
+            self.progress.refused = crystals.rejected
             facts = {"folder": str(self.run.record.folder), "rows": plan.total, "done": plan.rows_done}
             self.listener.tell("started", facts)
             self.listener.show(self.progress)
@@ -148,6 +149,7 @@ class _Driver:
             loading_s=limits.loading,
             grace_s=limits.grace,
             scheduler_s=limits.scheduler,
+            verdicts=limits.verdicts,
             no_workers_s=LOCAL_WORKERS_S if self.cluster is None else None,
         )
         with self._workers(plan.total - plan.rows_done) as (workers, threads):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from shards import STAMP, TARGETS, predicted, write_run, write_shards
 
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason, Rejection
+from screening.crystals.packed import PackedCrystals
 from screening.crystals.sink import sweep_parts_of
 from screening.errors import FileFormatError, InputError, ResourceError
+from screening.store import parts
 from screening.store.merge import merge
 from screening.store.read import Results
 from screening.store.record import INPUT, RESULTS, SHARDS
@@ -339,3 +342,30 @@ def test_how_rows_came_about_is_kept(tmp_path: Path) -> None:
         (35, 60, "here"),
     ]
     assert all(abs(note.written - time.time()) < 60 and note.timing == {"predict": 0.5} for note in after)
+
+
+def test_of_refused_crystals_only_what_is_asked_for_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons = [Reason.EMPTY, Reason.DUPLICATE_ID, Reason.DISORDERED]
+    refused = [Rejection(f"r{k}", f"r{k}.cif", reasons[k % 3], f"r{k}: Ü{'x' * k}") for k in range(20)]
+    run = write_run(tmp_path / "run", made_batch(10), (), rejections=refused)
+    monkeypatch.setattr(parts, "REFUSED_BLOCK", 4)
+    monkeypatch.setattr(PackedCrystals, "rejections", None)
+    read: list[tuple[str, int, int]] = []
+    before = PackedCrystals.rejection_text
+
+    def noted(crystals: PackedCrystals, field: str, start: int, stop: int) -> Sequence[str]:
+        read.append((field, start, stop))
+        return before(crystals, field, start, stop)
+
+    monkeypatch.setattr(PackedCrystals, "rejection_text", noted)
+    with Results(run) as results:
+        places = np.array([3, 12, 13, 29])
+        assert results.take("id", places).tolist()[1:] == [b"r2", b"r3", b"r19"]
+        assert read == [("ids", 0, 4), ("ids", 16, 20)]
+        assert results.take("status", places[1:]).tolist() == [1, 1, 2]
+        assert results.take("nsites", places[1:]).tolist() == [0, 0, 0]
+        assert {field for field, _, _ in read} == {"ids", "reasons"}
+        found = results.reasons()
+        assert found.places.tolist() == list(range(10, 30))
+        assert list(found.messages) == [one.message for one in refused]
+        assert found.reasons.tolist() == [one.reason.encode() for one in refused]

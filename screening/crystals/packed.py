@@ -108,6 +108,12 @@ class PackedCrystals(Sequence[Crystal]):
             fields = [self._rejections[name].read(start, max(start, stop)) for name in REJECTION_FIELDS]
             return [Rejection(i, s, Reason(r), m) for i, s, r, m in zip(*fields, strict=True)]
 
+    def rejection_text(self, field: str, start: int = 0, stop: int | None = None) -> Sequence[str]:
+        """One of the `REJECTION_FIELDS` of the refused crystals, or of a range; decoded when it is looked at."""
+        with self._explained("read"):
+            start, stop, _ = slice(start, stop).indices(self.rejected)
+            return self._rejections[field].read(start, max(start, stop))
+
     def batches(self, size: int = 8192) -> Iterator[Crystals]:
         """All crystals in order, `size` at a time."""
         if size < 1:

@@ -56,9 +56,9 @@ def merge(
                 notes.append(note)
                 progress(piece.stop, total)
             for start in range(0, crystals.rejected, BLOCK):
-                refused = crystals.rejections(start, start + BLOCK)
-                writer.append(rejected_columns(refused, start, record.stamp, widths.embedding))
-                progress(len(crystals) + start + len(refused), total)
+                stop = min(start + BLOCK, crystals.rejected)
+                writer.append(rejected_columns(crystals, start, stop, record.stamp, widths.embedding))
+                progress(len(crystals) + stop, total)
             _require_totals(crystals, writer)
             writer.finish({"run": record.text, "merged": time.time(), "code_version": code_version()}, notes)
     return target

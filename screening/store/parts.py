@@ -19,6 +19,7 @@ from screening.store.record import RunRecord
 from screening.store.rejected import rejected_columns
 from screening.store.schema import (
     EMBEDDING,
+    FAILURE_COLUMNS,
     NOTE_COLUMNS,
     RESULTS_FORMAT,
     SCHEMA_VERSION,
@@ -30,6 +31,8 @@ from screening.store.schema import (
 from screening.store.shard import UNREADABLE, ShardFile, require_stamp
 
 Int64 = npt.NDArray[np.int64]
+# So many refused crystals are read for the sake of one.
+REFUSED_BLOCK = 1 << 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,17 +179,22 @@ class Refused:
 
     def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, Array]:
         """Work columns out for places [start, stop)."""
-        refused = self._crystals.rejections(start, stop)
-        columns = rejected_columns(refused, start, self._stamp, self._embedding)
-        return {name: columns[name] for name in names}
+        return rejected_columns(self._crystals, start, stop, self._stamp, self._embedding, names)
 
     def take(self, name: str, places: Int64) -> Array:
-        """Work a column out at some places."""
-        return np.asarray(self.read([name], 0, len(self))[name][places])
+        """Work a column out at some places, block by block of those that hold any of them."""
+        blocks, firsts = np.unique(places // REFUSED_BLOCK, return_index=True)
+        found = []
+        for block, chosen in zip(blocks.tolist(), np.split(places, firsts[1:]), strict=True):
+            start = block * REFUSED_BLOCK
+            stop = min(start + REFUSED_BLOCK, len(self))
+            found.append(self.read([name], start, stop)[name][chosen - start])
+        return np.concatenate(found) if found else self.read([name], 0, 0)[name]
 
     def reasons(self) -> Reasons:
         """Read why rows are not ok."""
-        columns = rejected_columns(self._crystals.rejections(), 0, self._stamp)
+        names = [column.name for column in FAILURE_COLUMNS]
+        columns = rejected_columns(self._crystals, 0, len(self), self._stamp, names=names)
         messages = TextColumn(columns["failures/message/utf8"], columns["failures/message/offsets"])
         return Reasons(np.arange(len(self)), columns["failures/reason"], messages)
 

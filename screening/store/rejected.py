@@ -1,35 +1,56 @@
 """Crystals that packing refused, as rows of results: every one that was read has a row."""
 
+from collections.abc import Callable, Iterable
+from functools import partial
+
 import numpy as np
 
-from screening.crystals.crystal import Reason, Rejection
+from screening.crystals.crystal import Reason
+from screening.crystals.packed import PackedCrystals
 from screening.crystals.text import TextColumn
 from screening.store.ids import bytes_column, id_column
-from screening.store.schema import COLUMNS, EMBEDDING, Array, Stamp, Status, target_column
+from screening.store.schema import COLUMNS, EMBEDDING, Array, Column, Stamp, Status, target_column
 
 
-def rejected_columns(rejections: list[Rejection], first: int, stamp: Stamp, embedding: int = 0) -> dict[str, Array]:
-    """Columns for rejections of the packed input from number `first` on: what is not known of them is 0 or NaN."""
-    count = len(rejections)
-    columns: dict[str, Array] = {
-        column.name: np.zeros((count, *column.shape), "S1" if column.dtype == "S" else column.dtype)
-        for column in COLUMNS
-    }
-    messages = TextColumn.of([refused.message for refused in rejections])
-    duplicate = np.array([refused.reason == Reason.DUPLICATE_ID for refused in rejections], bool)
-    nothing = np.full(count, np.nan, np.float32)
-    columns |= {
-        "row": -1 - np.arange(first, first + count, dtype=np.int64),
-        "status": np.where(duplicate, np.uint8(Status.DUPLICATE), np.uint8(Status.REJECTED)),
-        "id": id_column([refused.id for refused in rejections]),
+def rejected_columns(
+    crystals: PackedCrystals,
+    start: int,
+    stop: int,
+    stamp: Stamp,
+    embedding: int = 0,
+    names: Iterable[str] | None = None,
+) -> dict[str, Array]:
+    """Columns, or those asked for, of rejections [start, stop) of the packed input; what is not known is 0 or NaN.
+
+    Only the texts that they need are read.
+    """
+    count = stop - start
+    text = partial(_text, crystals, start, stop)
+    nothing = partial(np.full, count, np.nan, np.float32)
+    makers: dict[str, Callable[[], Array]] = {column.name: partial(_zeros, column, count) for column in COLUMNS}
+    makers |= {target_column(target.name): nothing for target in stamp.targets}
+    makers |= {EMBEDDING: partial(np.full, (count, embedding), np.nan, np.float32)} if embedding else {}
+    makers |= {
+        "row": lambda: -1 - np.arange(start, stop, dtype=np.int64),
+        "status": lambda: _statuses(text("reasons")),
+        "id": lambda: id_column(text("ids")),
         "volume_per_atom": nothing,
+        "failures/row": lambda: makers["row"](),
+        "failures/reason": lambda: bytes_column([reason.encode() for reason in text("reasons")]),
+        "failures/message/utf8": lambda: text("messages").data,
+        "failures/message/offsets": lambda: text("messages").offsets,
     }
-    columns |= {target_column(target.name): nothing for target in stamp.targets}
-    columns |= {EMBEDDING: np.full((count, embedding), np.nan, np.float32)} if embedding else {}
-    columns |= {
-        "failures/row": columns["row"],
-        "failures/reason": bytes_column([refused.reason.encode() for refused in rejections]),
-        "failures/message/utf8": messages.data,
-        "failures/message/offsets": messages.offsets,
-    }
-    return columns
+    return {name: makers[name]() for name in (makers if names is None else names)}
+
+
+def _text(crystals: PackedCrystals, start: int, stop: int, field: str) -> TextColumn:
+    return TextColumn.of(crystals.rejection_text(field, start, stop))
+
+
+def _zeros(column: Column, count: int) -> Array:
+    return np.zeros((count, *column.shape), "S1" if column.dtype == "S" else column.dtype)
+
+
+def _statuses(reasons: TextColumn) -> Array:
+    duplicate = np.fromiter((reason == Reason.DUPLICATE_ID for reason in reasons), bool, len(reasons))
+    return np.where(duplicate, np.uint8(Status.DUPLICATE), np.uint8(Status.REJECTED))

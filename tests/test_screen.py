@@ -1,9 +1,12 @@
 """A whole screen with a real model: the same bytes however it is cut and run, refused to others, whole totals."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, tzinfo
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from screening.crystals.packed import PackedCrystals
 from screening.crystals.write import write
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.predictions import Target
+from screening.runs import dask_crew, provenance
 from screening.runs.claim import Claim
 from screening.runs.config import BatchSettings, InputSettings, ScreenConfig, ShardSettings
 from screening.runs.listener import Listener, Progress
@@ -170,6 +174,35 @@ def test_the_folder_says_what_ran(tmp_path: Path, made: Path, cluster: SpecClust
     assert start["packages"]["torch"]
     assert start["commit"]
     assert start["config"]["shards"] == {"least": 20, "most": 90, "atoms": 1_000_000}
+
+
+def test_clocks_that_jump_change_nothing(
+    tmp_path: Path, made: Path, cluster: SpecCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver's, by a million seconds at each look, forth and back: it was suspended, or the clock was set."""
+    jumps = itertools.count()
+
+    def jumping() -> float:
+        return 1e6 * (next(jumps) % 7) * (-1) ** next(jumps)
+
+    monkeypatch.setattr(dask_crew, "time", SimpleNamespace(monotonic=jumping))
+    monkeypatch.setattr(provenance, "datetime", JumpingDates)
+    events: list[str] = []
+    done = screened(made, tmp_path / "run", cluster, listening={"tell": lambda kind, facts: events.append(kind)})
+    assert done.progress.statuses == {"ok": COUNT - 3, "failed": 3}
+    assert done.progress.lost_workers == 0
+    assert not {"worker_died", "worker_ended", "worker_unfit", "shard_lost"} & set(events)
+    assert_right(made, tmp_path / "run")
+
+
+class JumpingDates(datetime):
+    """Dates before and after the year in turn."""
+
+    turns = itertools.count()
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "JumpingDates":
+        return cls(1990 + 50 * (next(cls.turns) % 2), 1, 1, tzinfo=tz)
 
 
 def test_another_version_that_goes_on_says_so(tmp_path: Path, made: Path, cluster: SpecCluster) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import socket
 import threading
 from pathlib import Path
 
@@ -73,6 +74,16 @@ def test_little_work_needs_few_workers() -> None:
     assert layout.at_most(2) == Layout(2, 1, GB, ("0", "1"))
     assert layout.at_most(0).workers == 1
     assert layout.at_most(9) == layout
+
+
+# The socket that tornado could not bind is left to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_port_that_is_taken_meanwhile_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look and the start, another program may take it; warnings are errors here."""
+    with socket.create_server((module.LOCALHOST, 0)) as taken:
+        monkeypatch.setattr(module, "_free_port", lambda wanted: taken.getsockname()[1])
+        with local_cluster(Layout(1, 1, 2 * GB)) as cluster, Client(cluster, set_as_default=False) as client:
+            assert client.scheduler_info(n_workers=0)["services"]["dashboard"] != taken.getsockname()[1]
 
 
 def blocked_signals() -> set[signal.Signals]:

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -121,7 +122,10 @@ def _started(layout: Layout) -> SpecCluster:
     resource_tracker.ensure_running()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
-        return SpecCluster(scheduler={"cls": Scheduler, "options": scheduler}, workers=nannies, silence_logs=SILENT)
+        with warnings.catch_warnings():
+            # Another program may take the port at this moment; Dask warns and takes the next.
+            warnings.filterwarnings("ignore", r"\s*Port \d+ is already in use")
+            return SpecCluster(scheduler={"cls": Scheduler, "options": scheduler}, workers=nannies, silence_logs=SILENT)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 

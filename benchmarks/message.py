@@ -88,7 +88,10 @@ def _convolution(name: str, basis: RadialBasis, degree: int, adds: float, rounds
 
     edges, window = len(distance), radial.weight.shape[1]
     found = []
-    ways = {"forward": (partial(forward, terms), FORWARD, 1), "backward": (backward, BACKWARD, 2)}
+    ways: dict[str, tuple[Callable[[], object], int, int]] = {
+        "forward": (partial(forward, terms), FORWARD, 1),
+        "backward": (backward, BACKWARD, 2),
+    }
     for what, (call, fixed, tables) in ways.items():
         nanoseconds = 1e9 * _seconds(call, rounds) / edges
         operations = CHANNELS * (fixed + 2 * window * tables + scale.shape[1])

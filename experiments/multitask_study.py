@@ -15,15 +15,15 @@ One training gives both validations: a tenth of the training file, of formulas t
 beside the file of random validation crystals. Training once for each would cost twice as much. So 100 % are the other
 nine tenths, some 23,800 crystals. The random validation chooses the epoch; the held-out formulas choose nothing.
 
-How long it takes on two cores with 40 epochs on the whole training set:
+How long it takes on two cores with 30 epochs on the whole training set:
 
     a seed    9 whole runs, and 3 each of 50, 25 and 10 %, whose epochs grow as 1 / sqrt(part), so that each is
               0.71, 0.50 and 0.32 of a whole one: 13.6 whole runs, and the epochs of 28.7
-    training  3 seeds x 13.6 runs x 40 epochs x 23,800 crystals / 1,600 crystals/s     = 24,300 s
-    choosing  3 seeds x 28.7 runs x 40 epochs x 2,938 crystals / 6,500 crystals/s      =  1,600 s
+    training  3 seeds x 13.6 runs x 30 epochs x 23,800 crystals / 1,600 crystals/s     = 18,200 s
+    choosing  3 seeds x 28.7 runs x 30 epochs x 2,938 crystals / 6,500 crystals/s      =  1,200 s
     the rest  54 runs x 5 s to read the model back, measure and draw                    =    300 s
 
-26,200 s, 7.3 hours. Heads are a small part of a step: several targets cost about as much as one.
+19,700 s, 5.5 hours. Heads are a small part of a step: several targets cost about as much as one.
 """
 
 import argparse

@@ -25,6 +25,7 @@ DISTRIBUTION = "crystal-screening"
 PYTHON_NEEDED = (3, 11)
 SLURM_COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel", "sacct")
 SLURM_NEEDED = SLURM_COMMANDS[:-1]
+SLURM_FOLDERS = (Path("/etc/slurm"), Path("/etc/slurm-llnl"), Path("/run/slurm/conf"))
 COMMAND_LIMIT_S = 5.0
 GIB = 2**30
 MEMORY_NEEDED = 1 * GIB
@@ -250,11 +251,18 @@ def slurm() -> Check:
         detail = f"found {', '.join(found)}, but not {', '.join(missing)}"
         return Check("slurm", Status.BROKEN, detail, "load the site's Slurm module, or install the missing commands")
     version = _output(["sbatch", "--version"])
+    if version is None and not _slurm_is_configured():
+        detail = "Slurm's commands are here, but no slurm.conf is; runs stay on this machine"
+        return Check("slurm", Status.NOTE, detail, "set SLURM_CONF, or go to a node of the cluster, to use Slurm")
     if version is None:
         cure = "is slurm.conf readable here, or the controller reachable? try 'sbatch --version' by hand"
         return Check("slurm", Status.BROKEN, "sbatch is here but does not answer", cure)
     accounting = "" if "sacct" in found else "; no sacct, which is needed for nothing but accounts"
     return Check("slurm", Status.OK, f"{version.strip()}: {', '.join(found)}{accounting}")
+
+
+def _slurm_is_configured() -> bool:
+    return "SLURM_CONF" in os.environ or any(folder.joinpath("slurm.conf").exists() for folder in SLURM_FOLDERS)
 
 
 def memory() -> Check:

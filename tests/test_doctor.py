@@ -103,12 +103,24 @@ def test_slurm_commands_are_counted(
 
 
 @pytest.mark.parametrize("answer", ["exit 1", "exec /bin/sleep 60"])
-def test_a_slurm_that_does_not_answer_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+@pytest.mark.parametrize("told", ["by the environment", "by a file", "not at all"])
+def test_a_slurm_that_does_not_answer_is_broken_if_it_is_set_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, told: str
+) -> None:
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    monkeypatch.setattr(doctor, "SLURM_FOLDERS", (tmp_path / "etc",))
+    (tmp_path / "etc").mkdir()
+    if told == "by the environment":
+        monkeypatch.setenv("SLURM_CONF", "/nowhere/slurm.conf")
+    elif told == "by a file":
+        (tmp_path / "etc/slurm.conf").touch()
     monkeypatch.setattr(doctor, "COMMAND_LIMIT_S", 0.2)
     put_on_path(tmp_path, monkeypatch, **dict.fromkeys(doctor.SLURM_COMMANDS, answer))
     check = doctor.slurm()
-    assert check.status is Status.BROKEN
-    assert "sbatch --version" in check.cure
+    if told == "not at all":
+        assert (check.status, "no slurm.conf" in check.detail) == (Status.NOTE, True)
+    else:
+        assert (check.status, "sbatch --version" in check.cure) == (Status.BROKEN, True)
 
 
 def test_the_cuda_compiler_is_asked_for_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

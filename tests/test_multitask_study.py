@@ -60,7 +60,7 @@ def test_runs_of_a_seed_differ_in_targets_part_and_epochs_only() -> None:
     study = config.load(TrainingConfig, multitask_study.STUDY)
     whole, part = (config_of(Run(PAIR, percent, 2), study) for percent in (WHOLE, 25))
     single = config_of(Run((GAP,), WHOLE, 2), study)
-    assert (whole.training.epochs, part.training.epochs) == (40, 80)
+    assert (whole.training.epochs, part.training.epochs) == (30, 60)
     assert (part.data.fraction, part.data.split, part.training.seed) == (0.25, whole.data.split, 2)
     assert (single.data, single.training, single.model) == (whole.data, whole.training, whole.model)
     assert list(whole.targets) == list(PAIR)

@@ -13,12 +13,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
 from made import PERIODIC_KINDS, made_crystals
 from typer.testing import CliRunner, Result
 
 import screening
 from screening.cli import app
 from screening.crystals.batch import Crystals
+from screening.crystals.convert import crystal_from_ase
 from screening.crystals.write import write
 from screening.errors import FileFormatError, InputError
 from screening.models.checkpoint import Card, read_card, save
@@ -184,7 +186,8 @@ def test_a_damaged_file_does_not_hide_the_others(names: Path) -> None:
 def test_what_is_really_shipped_is_whole() -> None:
     """Every file beside the code has a card that says what is needed to trust it, and `default` is there."""
     found = shipped.shipped_models()
-    assert not found or shipped.DEFAULT in found
+    assert shipped.DEFAULT in found
+    assert sum(path.stat().st_size for path in found.values()) < 5_000_000
     for name, path in found.items():
         _, targets, card = read_card(path)
         screening.load_model(name)
@@ -195,6 +198,26 @@ def test_what_is_really_shipped_is_whole() -> None:
         assert card.fingerprint
         assert all(target.unit for target in targets)
         assert all(any(target.name in metrics for metrics in card.metrics.values()) for target in targets)
+
+
+SALTS = {"NaCl": 5.69, "MgO": 4.25, "LiF": 4.08}
+METALS = {"Cu": ("fcc", 3.62), "Al": ("fcc", 4.04), "W": ("bcc", 3.17), "Na": ("bcc", 4.2)}
+# Formation energies as PBE has them, eV/atom.
+BINDING = {"NaCl": -2.1, "MgO": -3.0, "LiF": -3.1} | dict.fromkeys(METALS, 0.0)
+
+
+def test_the_default_knows_what_chemists_know() -> None:
+    model, _ = screening.load_model()
+    bulks = {name: bulk(name, "rocksalt", a=a) for name, a in SALTS.items()}
+    bulks |= {name: bulk(name, lattice, a=a) for name, (lattice, a) in METALS.items()}
+    crystals = Crystals.of([crystal_from_ase(atoms, id=name) for name, atoms in bulks.items()])
+    (part,) = screening.predict(model, [crystals])
+    for k, name in enumerate(part.ids):
+        found = {target: values[k] for target, values in part.values.items()}
+        assert abs(found["formation_energy_per_atom"] - BINDING[name]) < 0.4, name
+        assert (found["is_metal"] > 0.8) == (name in METALS), name
+        assert abs(found["band_gap"]) < 0.3 if name in METALS else found["band_gap"] > 2.5, name
+        assert found["bulk_modulus"] > found["shear_modulus"] > 0, name
 
 
 @pytest.fixture(scope="module")

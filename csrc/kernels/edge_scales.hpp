@@ -61,6 +61,39 @@ class EdgeScales {
   std::int64_t count_, channels_;
 };
 
+// result[k, c] += sum over edges e in [begin, end) of scale[e, k] * messages[e - begin, c], edge after edge.
+template <class T, int Scales>
+void add_scaled(const T* messages, std::int64_t channels, const View<const T>& scale, std::int64_t begin,
+                std::int64_t end, T* result) {
+  for_each_pack<T>(channels, [&](auto pack, std::int64_t c) {
+    using V = decltype(pack);
+    if constexpr (Scales != 0) {
+      V sums[Scales];
+      for (int k = 0; k < Scales; ++k) {
+        sums[k] = load_pack<V>(result + k * channels + c);
+      }
+      for (std::int64_t e = begin; e < end; ++e) {
+        const V message = load_pack<V>(messages + (e - begin) * channels + c);
+        const T* factors = row_of(scale, e);
+        for (int k = 0; k < Scales; ++k) {
+          sums[k] += factors[k] * message;
+        }
+      }
+      for (int k = 0; k < Scales; ++k) {
+        store_pack<V>(result + k * channels + c, sums[k]);
+      }
+    } else {
+      for (std::int64_t k = 0; k < scale.shape[1]; ++k) {
+        V sum = load_pack<V>(result + k * channels + c);
+        for (std::int64_t e = begin; e < end; ++e) {
+          sum += row_of(scale, e)[k] * load_pack<V>(messages + (e - begin) * channels + c);
+        }
+        store_pack<V>(result + k * channels + c, sum);
+      }
+    }
+  });
+}
+
 // For each scale of an edge, the sum over channels of row[k, c] * value[c].
 template <class T, int Scales>
 class ScaleSums {

@@ -4,6 +4,9 @@
 // Layout: a tile of up to kRows rows by kPacks packs of columns stays in registers while k runs.
 // Bound: arithmetic; one load of the matrix serves kRows rows.
 
+#include <array>
+#include <vector>
+
 #include "kernels/edge_terms.hpp"
 #include "runtime/threads.hpp"
 
@@ -44,34 +47,69 @@ void tile(const T* rows, const T* weight, const T* bias, std::int64_t inner, std
   }
 }
 
+// The last columns, too few for a pack, with zeros behind them: one pack then does them all, in the same order.
+template <class T>
+class LastColumns {
+ public:
+  LastColumns(View<const T> weight, const T* bias)
+      : count_(static_cast<int>(weight.shape[1] % kWidth)), column_(weight.shape[1] - count_) {
+    if (count_ == 0) {
+      return;
+    }
+    weight_.resize(weight.rows() * kWidth);
+    for (std::int64_t k = 0; k < weight.rows(); ++k) {
+      std::copy_n(row_of(weight, k) + column_, count_, weight_.data() + k * kWidth);
+    }
+    std::copy_n(bias + column_, count_, bias_.data());
+  }
+
+  template <int Rows>
+  void multiply(const T* rows, std::int64_t inner, std::int64_t columns, T* result) const {
+    if (count_ == 0) {
+      return;
+    }
+    T sums[Rows * kWidth];
+    tile<Pack<T, kWidth>, Rows, 1>(rows, weight_.data(), bias_.data(), inner, kWidth, 0, sums);
+    for (int r = 0; r < Rows; ++r) {
+      std::copy_n(sums + r * kWidth, count_, result + r * columns + column_);
+    }
+  }
+
+ private:
+  static constexpr int kWidth = kPackWidth<T>;
+  int count_;
+  std::int64_t column_;
+  std::vector<T> weight_;
+  std::array<T, kWidth> bias_{};
+};
+
 template <int Rows, class T>
-void strip(const T* rows, const T* weight, const T* bias, std::int64_t inner, std::int64_t columns, T* result) {
+void strip(const T* rows, View<const T> weight, const T* bias, const LastColumns<T>& last, T* result) {
   constexpr int kWidth = kPackWidth<T>;
+  const std::int64_t inner = weight.rows(), columns = weight.shape[1];
   std::int64_t column = 0;
   for (; column + kPacks * kWidth <= columns; column += kPacks * kWidth) {
-    tile<Pack<T, kWidth>, Rows, kPacks>(rows, weight, bias, inner, columns, column, result);
+    tile<Pack<T, kWidth>, Rows, kPacks>(rows, weight.data, bias, inner, columns, column, result);
   }
   for (; column + kWidth <= columns; column += kWidth) {
-    tile<Pack<T, kWidth>, Rows, 1>(rows, weight, bias, inner, columns, column, result);
+    tile<Pack<T, kWidth>, Rows, 1>(rows, weight.data, bias, inner, columns, column, result);
   }
-  for (; column < columns; ++column) {
-    tile<Pack<T, 1>, Rows, 1>(rows, weight, bias, inner, columns, column, result);
-  }
+  last.template multiply<Rows>(rows, inner, columns, result);
 }
 
 }  // namespace
 
 template <class T>
 void linear(View<const T> rows, View<const T> weight, View<const T> bias, View<T> result, int threads) {
-  const std::int64_t inner = weight.rows(), columns = weight.shape[1];
+  const LastColumns<T> last(weight, bias.data);
   for_each_task((rows.rows() + kRowBlock - 1) / kRowBlock, threads, [&](std::int64_t block, int) {
     std::int64_t row = block * kRowBlock;
     const std::int64_t end = std::min(rows.rows(), row + kRowBlock);
     for (; row + kRows <= end; row += kRows) {
-      strip<kRows>(row_of(rows, row), weight.data, bias.data, inner, columns, row_of(result, row));
+      strip<kRows>(row_of(rows, row), weight, bias.data, last, row_of(result, row));
     }
     for (; row < end; ++row) {
-      strip<1>(row_of(rows, row), weight.data, bias.data, inner, columns, row_of(result, row));
+      strip<1>(row_of(rows, row), weight, bias.data, last, row_of(result, row));
     }
   });
 }

@@ -11,13 +11,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from distributed import Client, Future, KilledWorker
 from distributed.deploy.cluster import Cluster
 
 from screening.errors import FileFormatError, ResourceError, ScreeningError
+from screening.runs.clusters import CONNECT_S, client_of
 from screening.runs.dask_crew import Crew, Limits
 from screening.runs.dask_tasks import compute, message_of
 from screening.runs.isolate import BrokenWorkerError, said
@@ -28,7 +28,6 @@ from screening.store.shard import shard_name
 
 LOOK_S = 0.5
 SHOW_S = 0.2
-CONNECT_S = 10.0
 # So many crystals that kill workers, or ranges that cannot be read, are no accident.
 MOST_VERDICTS = 100
 MOST_ASIDE = 50
@@ -87,7 +86,7 @@ class DaskRunner:
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Client]:
         try:
-            client = _client(self.cluster)
+            client = client_of(self.cluster)
         except DISCONNECTED as error:
             raise _SchedulerLostError from error
         try:
@@ -278,13 +277,6 @@ def _connection_kept(client: Client) -> Iterator[None]:
         raise
     if client.status not in ("running", "connecting"):
         raise _SchedulerLostError
-
-
-def _client(cluster: Cluster | str) -> Client:
-    where: dict[str, Any] = {"address": cluster}
-    if isinstance(cluster, str) and "://" not in cluster and Path(cluster).suffix == ".json":
-        where = {"scheduler_file": cluster}
-    return Client(**where, set_as_default=False, timeout=CONNECT_S, name="screening")
 
 
 def dashboard_of(client: Client) -> str:

@@ -259,6 +259,8 @@ class Fitting:
         return sum(loss.weight * total / max(count, 1) for loss, total, count in terms) / weight
 
     def _tell(self, rate: float) -> None:
+        if not self._ranks.is_first:
+            return
         at = self._at
         self._watch(
             Progress(

@@ -54,11 +54,10 @@ class RankJob:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What became of a rank: the error's kind and words, or the metrics; `told` counts what it said before."""
+    """What became of a rank: the error's kind and words, or the metrics."""
 
     rank: int
     end: End
     words: str = ""
     error: str = ""
     result: Mapping[str, Any] | None = None
-    told: int = 0

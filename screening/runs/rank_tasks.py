@@ -31,28 +31,31 @@ _one_rank = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a worker is, and the GPUs that it may use, as CUDA_VISIBLE_DEVICES names them."""
+    """A worker's machine, the GPUs that it may use, as CUDA_VISIBLE_DEVICES names them, and where ranks could meet."""
 
-    host: str
+    machine: str
     gpus: tuple[str, ...] = ()
+    host: str = ""
+    port: int = 0
 
 
-def described(device: str) -> Place:
-    """Say where this worker is."""
-    return Place(socket.gethostname(), visible_gpus() if device == "cuda" else ())
+def enrol(token: str, device: str, topic: str) -> None:
+    """Tell where this worker is, having opened a socket at which the ranks of an attempt could meet.
 
-
-def listening(token: str) -> tuple[str, int]:
-    """Open the socket where the ranks of an attempt will meet, at the address at which this worker listens."""
-    host = get_address_host(get_worker().address)
-    for old in list(_sockets):
-        _sockets.pop(old).close()
+    What tasks have to tell goes by events: to fetch a result, Dask connects to the worker anew, and takes a slow one
+    for dead.
+    """
+    worker = get_worker()
+    host = get_address_host(worker.address)
+    _close_sockets()
     _sockets[token] = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    return host, int(_sockets[token].getsockname()[1])
+    gpus = visible_gpus() if device == "cuda" else ()
+    place = Place(socket.gethostname(), gpus, host, int(_sockets[token].getsockname()[1]))
+    _tell(worker, topic, token, "place", asdict(place) | {"worker": worker.address})
 
 
-def run_rank(job: RankJob, topic: str) -> dict[str, Any]:
-    """Start the process of a rank, pass on what it tells, and give what became of it; end it when it is called off."""
+def run_rank(job: RankJob, topic: str) -> None:
+    """Start the process of a rank, and tell how it goes and what became of it; end it when it is called off."""
     worker = get_worker()
     key = worker.get_current_task()
 
@@ -62,9 +65,9 @@ def run_rank(job: RankJob, topic: str) -> dict[str, Any]:
 
     # The process of an earlier attempt may still be on its way out, with the memory of the GPU.
     with _one_rank:
-        if not is_wanted():
-            return asdict(Ended(job.rank, End.CALLED_OFF))
-        return asdict(_Process(job, worker, topic).watched(is_wanted))
+        if is_wanted():
+            ended = _Process(job, worker, topic).watched(is_wanted)
+            _tell(worker, topic, job.token, "end", asdict(ended))
 
 
 class _Process:
@@ -72,13 +75,13 @@ class _Process:
 
     def __init__(self, job: RankJob, worker: DaskWorker, topic: str) -> None:
         self._job, self._worker, self._topic = job, worker, topic
-        self._told = 0
         self._end: dict[str, Any] = {}
         self._last: deque[str] = deque(maxlen=LAST_LINES)
 
     def watched(self, is_wanted: Callable[[], bool]) -> Ended:
         """Run to the end."""
         meeting = _sockets.pop(self._job.token, None) if self._job.rank == 0 else None
+        _close_sockets()
         handles = () if meeting is None else (meeting.fileno(),)
         with subprocess.Popen(
             [sys.executable, "-c", RANK.format(path=sys.path)],
@@ -117,10 +120,8 @@ class _Process:
             if kind == "end":
                 self._end = content
                 continue
-            self._told += 1
-            message = {"token": self._job.token, "kind": kind, "content": content}
             with contextlib.suppress(Exception):  # the worker itself ends
-                self._worker.log_event(self._topic, message)
+                _tell(self._worker, self._topic, self._job.token, kind, content)
 
     def _note(self, pipe: IO[bytes]) -> None:
         for line in pipe:
@@ -129,7 +130,7 @@ class _Process:
     def _ended(self, code: int) -> Ended:
         if self._end:
             end = self._end | {"end": End(self._end["end"])}
-            return Ended(self._job.rank, told=self._told, **end)
+            return Ended(self._job.rank, **end)
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         last = f"; its last words: {self._last[-1]}" if self._last else ""
         return Ended(self._job.rank, End.DIED, how + last)
@@ -142,6 +143,15 @@ class _Process:
             if network and name not in os.environ:
                 chosen[name] = network
         return os.environ | chosen
+
+
+def _tell(worker: DaskWorker, topic: str, token: str, kind: str, content: Any) -> None:
+    worker.log_event(topic, {"token": token, "kind": kind, "content": content})
+
+
+def _close_sockets() -> None:
+    while _sockets:
+        _sockets.popitem()[1].close()
 
 
 def _waited(process: "subprocess.Popen[bytes]", is_wanted: Callable[[], bool]) -> bool:

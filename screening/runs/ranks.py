@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distributed import Client, Future
+from distributed import Client, Future, KilledWorker
 
 from screening import errors
 from screening.errors import InputError, ResourceError, ScreeningError
@@ -25,7 +25,7 @@ from screening.runs.clusters import ClusterChoice, Workers, client_of, opened
 from screening.runs.dask_runner import DISCONNECTED
 from screening.runs.isolate import said
 from screening.runs.rank_job import End, Ended, RankJob
-from screening.runs.rank_tasks import Place, described, listening, run_rank
+from screening.runs.rank_tasks import Place, enrol, run_rank
 from screening.training.config import TrainingConfig
 from screening.training.loop import Progress
 from screening.training.recipe import Listener, claim, prepare_files
@@ -37,7 +37,6 @@ LOOK_S = 0.5
 MOST_IN_VAIN = 4
 # A worker on which so many ranks died is left out, while there are others.
 MOST_DEATHS = 2
-ANSWER_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +95,28 @@ class _Attempt:
 
     token: str
     workers: Sequence[str] = ()
-    futures: list[Future[dict[str, Any]]] = field(default_factory=list)
+    futures: list[Future[None]] = field(default_factory=list)
+    places: dict[str, Place] = field(default_factory=dict)
     began: Progress | None = None
-    heard: int = 0
-    _ended: dict[int, Ended] = field(default_factory=dict)
+    ended: dict[int, Ended] = field(default_factory=dict)
+    _silent_since: dict[int, float] = field(default_factory=dict)
 
-    def ended(self, there: Sequence[str]) -> dict[int, Ended]:
-        """What became of the ranks that ended, by their number; of those too whose worker is not there any more."""
+    def look(self, there: Sequence[str], patience_s: float) -> None:
+        """Note which ranks ended without a word, because their workers did."""
+        now = time.monotonic()
         for rank, (future, worker) in enumerate(zip(self.futures, self.workers, strict=True)):
-            if rank in self._ended:
+            if rank in self.ended or (future.status == "pending" and worker in there):
                 continue
-            if future.status == "finished":
-                with contextlib.suppress(Exception):  # its worker is lost with what it said, which shows next time
-                    found = future.result(timeout=ANSWER_S)
-                    self._ended[rank] = Ended(**found | {"end": End(found["end"])})
-            elif future.status == "error":
-                self._ended[rank] = Ended(rank, End.DIED, said(future.exception()))
-            elif future.status != "pending" or worker not in there:
-                self._ended[rank] = Ended(rank, End.DIED, "its worker is gone")
-        return self._ended
+            why = said(future.exception()) if future.status == "error" else "its worker is gone"
+            # Its last words are on their way.
+            if future.status == "finished" and now - self._silent_since.setdefault(rank, now) < patience_s:
+                continue
+            self.ended[rank] = Ended(rank, End.DIED, why)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all ranks have ended."""
+        return len(self.ended) == len(self.futures)
 
 
 @dataclass(slots=True)
@@ -222,12 +224,10 @@ class _Driver:
     def _start(self, client: Client, workers: Sequence[str], attempt: _Attempt) -> None:
         """Submit a rank to each worker, when all have said where they are, and one where they shall meet."""
         device = self.config.training.device
-        asked = {address: _on(client, address, described, device) for address in workers}
-        places: dict[str, Place] = {address: self._answer(future, address) for address, future in asked.items()}
+        places = self._enrolled(client, workers, attempt)
         # Those on one machine are neighbours.
-        attempt.workers = sorted(workers, key=lambda address: (places[address].host, address))
-        first = attempt.workers[0]
-        host, port = self._answer(_on(client, first, listening, attempt.token), first)
+        attempt.workers = sorted(workers, key=lambda address: (places[address].machine, address))
+        first = places[attempt.workers[0]]
         gpus = assigned([places[a] for a in attempt.workers]) if device == "cuda" else [""] * len(workers)
         fence = Fence.raised(self.folder / FENCE_FILE, attempt.token)
         for rank, address in enumerate(attempt.workers):
@@ -240,42 +240,57 @@ class _Driver:
                 token=attempt.token,
                 rank=rank,
                 size=len(workers),
-                host=host,
-                port=port,
+                host=first.host,
+                port=first.port,
                 silent_s=self.limits.silent_s,
                 threads=self.workers.threads,
                 gpu=gpus[rank],
             )
             attempt.futures.append(_on(client, address, run_rank, job, self._topic))
 
-    def _answer(self, future: Future[Any], address: str) -> Any:
-        try:
-            return future.result(timeout=self.limits.answer_s)
-        except (ModuleNotFoundError, AttributeError) as error:
-            raise InputError(f"{address}: has another version of this program ({error}); give all the same") from error
-        except Exception as error:
-            self._deaths[address] = MOST_DEATHS
-            raise _LostError(f"worker {address} does not answer ({said(error)})") from error
+    def _enrolled(self, client: Client, workers: Sequence[str], attempt: _Attempt) -> dict[str, Place]:
+        device = self.config.training.device
+        asked = {address: _on(client, address, enrol, attempt.token, device, self._topic) for address in workers}
+        until = time.monotonic() + self.limits.answer_s
+        while missing := [address for address in workers if address not in attempt.places]:
+            self._check()
+            self._listen(attempt, LOOK_S)
+            for address in missing:
+                self._require_sound(asked[address], address)
+            silent = time.monotonic() > until
+            gone = [address for address in missing if silent or address not in _there(client)]
+            if gone:
+                self._deaths[gone[0]] = MOST_DEATHS
+                raise _LostError(f"worker {gone[0]} {'does not answer' if silent else 'is gone'}")
+        return attempt.places
+
+    def _require_sound(self, future: Future[None], address: str) -> None:
+        """Raise what a worker raised that was asked where it is: it has no such function, or no address."""
+        if future.status != "error":
+            return
+        error = future.exception()
+        if not isinstance(error, KilledWorker):
+            raise InputError(f"{address}: cannot be a rank ({said(error)}); has it the same version of this program?")
 
     def _followed(self, client: Client, attempt: _Attempt) -> dict[str, Any]:
         """Watch ranks until all have finished; the metrics of the first."""
         while True:
             self._check()
             self._listen(attempt, LOOK_S)
-            ended = attempt.ended(_there(client))
-            if any(end.end != End.FINISHED for end in ended.values()):
+            attempt.look(_there(client), self.limits.grace_s)
+            if any(end.end != End.FINISHED for end in attempt.ended.values()):
                 self._judge(client, attempt)
-            if len(ended) == len(attempt.futures):
-                self._hear_out(attempt, ended[0])
-                return dict(ended[0].result or {})
+            if attempt.is_over:
+                return dict(attempt.ended[0].result or {})
 
     def _judge(self, client: Client, attempt: _Attempt) -> None:
         """Raise what ended an attempt: an error that would come again, or the loss of a rank."""
         until = time.monotonic() + self.limits.grace_s
-        while len(ended := attempt.ended(_there(client))) < len(attempt.futures) and time.monotonic() < until:
+        while not attempt.is_over and time.monotonic() < until:
             self._check()
             self._listen(attempt, LOOK_S)
-        by_kind = {kind: [end for end in ended.values() if end.end == kind] for kind in End}
+            attempt.look(_there(client), self.limits.grace_s)
+        by_kind = {kind: [end for end in attempt.ended.values() if end.end == kind] for kind in End}
         for end in by_kind[End.REFUSED]:
             raise _error_of(end)
         for end in by_kind[End.CRASHED]:
@@ -287,26 +302,27 @@ class _Driver:
         raise _LostError("a rank was called off by another driver")
 
     def _listen(self, attempt: _Attempt, seconds: float) -> None:
-        """Pass on what ranks tell, for as long as that."""
+        """Take in what workers and ranks tell, and pass it on, for as long as that."""
         until = time.monotonic() + seconds
         with contextlib.suppress(queue.Empty):
             while (left := until - time.monotonic()) > 0:
                 event = self._events.get(timeout=left)
-                if event["token"] != attempt.token:
-                    continue
-                attempt.heard += 1
-                if event["kind"] == "say":
-                    self.listener.say(event["content"])
-                else:
-                    progress = Progress(**event["content"])
-                    attempt.began = attempt.began or progress
-                    self.listener.watch(progress)
+                if event["token"] == attempt.token:
+                    self._hear(attempt, event["kind"], event["content"])
 
-    def _hear_out(self, attempt: _Attempt, first: Ended) -> None:
-        """Wait for what the first rank told before it ended, which may come later than its end."""
-        until = time.monotonic() + self.limits.grace_s
-        while attempt.heard < first.told and time.monotonic() < until:
-            self._listen(attempt, 0.05)
+    def _hear(self, attempt: _Attempt, kind: str, content: Any) -> None:
+        match kind:
+            case "place":
+                worker = content.pop("worker")
+                attempt.places[worker] = Place(**content | {"gpus": tuple(content["gpus"])})
+            case "end":
+                attempt.ended[content["rank"]] = Ended(**content | {"end": End(content["end"])})
+            case "say":
+                self.listener.say(content)
+            case "progress":
+                progress = Progress(**content)
+                attempt.began = attempt.began or progress
+                self.listener.watch(progress)
 
     def _require_progress(self, words: str) -> None:
         if self._in_vain >= MOST_IN_VAIN:
@@ -325,13 +341,14 @@ def assigned(places: Sequence[Place]) -> list[str]:
     taken: set[tuple[str, str]] = set()
     found = []
     for place in places:
-        free = [gpu for gpu in place.gpus if (place.host, gpu) not in taken]
+        free = [gpu for gpu in place.gpus if (place.machine, gpu) not in taken]
         if not free:
+            sharing = sum(p.machine == place.machine for p in places)
             raise ResourceError(
-                f"{place.host}: {sum(p.host == place.host for p in places)} workers share {len(place.gpus)} GPUs; a "
-                "rank needs one of its own: start a worker for each GPU, or ask for fewer with --ranks"
+                f"{place.machine}: {sharing} workers share {len(place.gpus)} GPUs; a rank needs one of its own: start a "
+                "worker for each GPU, or ask for fewer with --ranks"
             )
-        taken.add((place.host, free[0]))
+        taken.add((place.machine, free[0]))
         found.append(free[0])
     return found
 

@@ -1,18 +1,16 @@
-"""`--cluster`: whose workers a run uses. The one place that knows what the option may say, and how to connect."""
+"""`--cluster`: whose workers a run uses. The one place that knows what the option may say."""
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from distributed import Client
 from distributed.deploy.cluster import Cluster
 
 from screening.errors import InputError
 from screening.runs.local_cluster import fitting, local_cluster
 
-CONNECT_S = 10.0
 SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
 FORMS = "local, local:N, tcp://host:port (or tls://), or a scheduler file that ends in .json"
 
@@ -67,11 +65,3 @@ def opened(choice: ClusterChoice, *, threads: int | None = None, device: str = "
     layout = fitting(workers=choice.workers, threads=threads, device=device)
     with local_cluster(layout) as cluster:
         yield Workers(cluster, layout.threads, layout.workers)
-
-
-def client_of(cluster: Cluster | str) -> Client:
-    """Connect to a cluster object, the address of a scheduler, or the path of its scheduler file."""
-    where: dict[str, Any] = {"address": cluster}
-    if isinstance(cluster, str) and "://" not in cluster and Path(cluster).suffix == ".json":
-        where = {"scheduler_file": cluster}
-    return Client(**where, set_as_default=False, timeout=CONNECT_S, name="screening")

@@ -13,6 +13,7 @@ from typing import Any
 from distributed import Client, Future, KilledWorker
 
 from screening.errors import ResourceError, ScreeningError
+from screening.runs.dask_client import workers_of
 from screening.runs.dask_tasks import signs_of, try_out
 from screening.runs.isolate import said
 from screening.runs.listener import Listener
@@ -71,7 +72,7 @@ class Crew:
 
     def look(self, topic: str) -> None:
         """See who came and who went, listen to those at work, and end those that are silent."""
-        there: dict[str, Any] = self._client.scheduler_info()["workers"]
+        there = workers_of(self._client)
         for address in [*self._plan.workers, *self._trials]:
             if address not in there:
                 self._went(address)

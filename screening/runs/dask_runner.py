@@ -17,7 +17,7 @@ from distributed import Client, Future, KilledWorker
 from distributed.deploy.cluster import Cluster
 
 from screening.errors import FileFormatError, ResourceError, ScreeningError
-from screening.runs.clusters import CONNECT_S, client_of
+from screening.runs.dask_client import CONNECT_S, DISCONNECTED, client_of
 from screening.runs.dask_crew import Crew, Limits
 from screening.runs.dask_tasks import compute, message_of
 from screening.runs.isolate import BrokenWorkerError, said
@@ -31,8 +31,6 @@ SHOW_S = 0.2
 # So many crystals that kill workers, or ranges that cannot be read, are no accident.
 MOST_VERDICTS = 100
 MOST_ASIDE = 50
-# What the connection to a scheduler that is gone raises.
-DISCONNECTED = (OSError, TimeoutError)
 
 Event = tuple[str, Any]
 

@@ -21,8 +21,8 @@ from distributed import Client, Future, KilledWorker
 from screening import errors
 from screening.errors import InputError, ResourceError, ScreeningError
 from screening.runs.claim import Claim
-from screening.runs.clusters import ClusterChoice, Workers, client_of, opened
-from screening.runs.dask_runner import DISCONNECTED
+from screening.runs.clusters import ClusterChoice, Workers, opened
+from screening.runs.dask_client import DISCONNECTED, client_of, workers_of
 from screening.runs.isolate import said
 from screening.runs.rank_job import End, Ended, RankJob
 from screening.runs.rank_tasks import Place, enrol, run_rank
@@ -107,7 +107,9 @@ class _Attempt:
         for rank, (future, worker) in enumerate(zip(self.futures, self.workers, strict=True)):
             if rank in self.ended or (future.status == "pending" and worker in there):
                 continue
-            why = said(future.exception()) if future.status == "error" else "its worker is gone"
+            why = "its worker is gone" if worker not in there else f"its task is {future.status}"
+            if future.status == "error":
+                why = said(future.exception())
             # Its last words are on their way.
             if future.status == "finished" and now - self._silent_since.setdefault(rank, now) < patience_s:
                 continue
@@ -345,8 +347,8 @@ def assigned(places: Sequence[Place]) -> list[str]:
         if not free:
             sharing = sum(p.machine == place.machine for p in places)
             raise ResourceError(
-                f"{place.machine}: {sharing} workers share {len(place.gpus)} GPUs; a rank needs one of its own: start a "
-                "worker for each GPU, or ask for fewer with --ranks"
+                f"{place.machine}: {sharing} workers share {len(place.gpus)} GPUs; a rank needs one of its own: start "
+                "a worker for each GPU, or ask for fewer with --ranks"
             )
         taken.add((place.machine, free[0]))
         found.append(free[0])
@@ -356,7 +358,7 @@ def assigned(places: Sequence[Place]) -> list[str]:
 def _there(client: Client) -> list[str]:
     """The addresses of the workers of a cluster."""
     try:
-        return sorted(client.scheduler_info(n_workers=-1)["workers"])
+        return sorted(workers_of(client))
     except DISCONNECTED as error:
         raise ResourceError(f"the scheduler is gone ({error}); the same command goes on with this run") from error
 

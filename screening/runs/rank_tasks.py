@@ -67,7 +67,7 @@ def run_rank(job: RankJob, topic: str) -> None:
     with _one_rank:
         if is_wanted():
             ended = _Process(job, worker, topic).watched(is_wanted)
-            _tell(worker, topic, job.token, "end", asdict(ended))
+            _tell(worker, topic, job.token, "end", asdict(ended) | {"end": ended.end.value})
 
 
 class _Process:

@@ -108,8 +108,9 @@ class _Attempt:
             if rank in self.ended or (future.status == "pending" and worker in there):
                 continue
             why = "its worker is gone" if worker not in there else f"its task is {future.status}"
-            if future.status == "error":
-                why = said(future.exception())
+            if future.status == "error" and not isinstance(error := future.exception(), KilledWorker):
+                self.ended[rank] = Ended(rank, End.CRASHED, said(error))
+                continue
             # Its last words are on their way.
             if future.status == "finished" and now - self._silent_since.setdefault(rank, now) < patience_s:
                 continue

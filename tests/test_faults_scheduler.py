@@ -12,7 +12,7 @@ import screens
 from distributed import SpecCluster
 
 from screening.errors import InputError, ResourceError, ScreeningError
-from screening.runs import dask_runner
+from screening.runs import dask_client, dask_runner
 from screening.runs.config import LimitSettings, ScreenConfig, ShardSettings
 from screening.runs.listener import Listener, Progress
 from screening.runs.local_cluster import Layout, local_cluster
@@ -86,6 +86,7 @@ def settings(made: Path, **limits: float) -> ScreenConfig:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_client, "CONNECT_S", 1.0)
     monkeypatch.setattr(dask_runner, "CONNECT_S", 1.0)
 
 

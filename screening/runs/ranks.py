@@ -163,7 +163,6 @@ class _Driver:
             where = self.workers.cluster if isinstance(self.workers.cluster, str) else "this machine"
             raise ResourceError(f"no scheduler answers at {where} ({error}); start one, or mend --cluster") from error
         try:
-            client.subscribe_topic(self._topic, lambda event: self._events.put(event[1]))
             yield client
         finally:
             with contextlib.suppress(*DISCONNECTED):
@@ -214,6 +213,8 @@ class _Driver:
 
     def _attempted(self, client: Client, workers: Sequence[str]) -> dict[str, Any]:
         attempt = _Attempt(uuid.uuid4().hex)
+        # Each time, for a scheduler that has been started anew knows nothing of an earlier subscription.
+        client.subscribe_topic(self._topic, lambda event: self._events.put(event[1]))
         try:
             self._start(client, workers, attempt)
             return self._followed(client, attempt)

@@ -288,6 +288,10 @@ class Fragile(CrystalModel):
     def neighbors(self) -> Neighbors:
         return TASK.graphs.neighbors
 
+    @property
+    def width(self) -> int:
+        return 4
+
     def encode(self, graph: GraphTensors) -> torch.Tensor:
         return self.norm(self.table(graph.numbers[:, None] / 50.0))
 

@@ -3,13 +3,19 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from screening.cli.app import app
 from screening.cli.progress import Watch, training_progress
 from screening.cli.tables import metrics_table
+from screening.errors import InputError
+
+if TYPE_CHECKING:
+    from screening.runs.clusters import ClusterChoice
+    from screening.training.config import TrainingConfig
+    from screening.training.recipe import Listener
 
 
 @app.command()
@@ -26,27 +32,40 @@ def train(
         Path | None,
         typer.Option("--out", "-o", help="The folder of the run; by default runs/ and the name of the configuration."),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local:N|ADDRESS|FILE.json",
+            help="Train by a rank on each worker: of this machine, or of a scheduler.",
+        ),
+    ] = None,
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="With --cluster: wait for so many workers, and use no more.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless it fails.")] = False,
 ) -> None:
     """Train a model, one head per target, on crystals with labels; labels may be missing.
 
     The folder gets the resolved configuration, a line of metrics per epoch, the best model so far, and at the end
-    metrics and pictures. The same command continues a run that was stopped, bit for bit.
+    metrics and pictures. The same command continues a run that was stopped, bit for bit. Several processes or GPUs
+    share each batch with `--cluster`, and learn what one would.
 
     - `screening train examples/cgcnn.toml --set training.epochs=5 --out runs/first`
+
+    - `screening train large.toml --cluster local:8 --set training.device=cuda`
     """
     from screening import config
     from screening.training.config import TrainingConfig
 
     settings = config.load(TrainingConfig, file, overrides=overrides or ())
-    # After the configuration is known to be right: torch takes seconds to load.
-    from screening.training.recipe import Listener
-    from screening.training.recipe import train as trained
-
+    choice = _chosen(cluster, ranks)
     folder = out or Path("runs") / file.stem
     with training_progress(quiet=quiet) as show:
-        say = _silent if quiet else _say
-        found = trained(settings, folder, Listener(say, _checking(context, show)))
+        # After the configuration is known to be right: torch takes seconds to load.
+        from screening.training.recipe import Listener
+
+        listener = Listener(_silent if quiet else _say, _checking(context, show), context.obj.check)
+        found = _trained(settings, folder, listener, choice, ranks)
     if not quiet:
         units = {target.name: target.unit for target in settings.heads}
         print("\n".join([*_results(found, units), f"{folder}"]))
@@ -87,6 +106,28 @@ def evaluate(
     if as_json is not None:
         as_json.write_text(json.dumps({"targets": found}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     print(metrics_table(found, {target.name: target.unit for target in loaded.targets}))
+
+
+def _chosen(cluster: str | None, ranks: int | None) -> "ClusterChoice | None":
+    if cluster is None:
+        if ranks is not None:
+            raise InputError("--ranks says how many workers of a cluster to use; name one with --cluster")
+        return None
+    from screening.runs.clusters import chosen
+
+    return chosen(cluster)
+
+
+def _trained(
+    settings: "TrainingConfig", folder: Path, listener: "Listener", choice: "ClusterChoice | None", ranks: int | None
+) -> dict[str, Any]:
+    if choice is None:
+        from screening.training.recipe import train as train_here
+
+        return train_here(settings, folder, listener)
+    from screening.runs.ranks import train as train_on
+
+    return train_on(settings, folder, listener, choice, ranks=ranks)
 
 
 def _checking(context: typer.Context, show: Watch) -> Watch:

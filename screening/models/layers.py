@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from screening.models import across
 from screening.models.radial import RadialTerms
 from screening.ops import message, steady
 from screening.ops.message_graph import EdgeGraph
@@ -17,6 +18,7 @@ class Moments(nn.Module):
 
     In training the moments are the batch's, and running ones follow them; in evaluation they are the running ones. A
     batch of fewer than two rows has no spread, so it uses the running moments in training too, and does not move them.
+    The moments of a batch that several ranks share are those of the whole.
     """
 
     running_mean: Tensor
@@ -31,8 +33,8 @@ class Moments(nn.Module):
         self.register_buffer("running_var", torch.ones(columns))
 
     def uses_batch(self, count: int) -> bool:
-        """Tell whether the moments of a batch of so many rows are wanted."""
-        return self.training and count > 1
+        """Tell whether the moments of a batch, of which so many rows are here, are wanted."""
+        return self.training and (count > 1 or across.is_shared())
 
     def running(self) -> tuple[Tensor, Tensor]:
         """Give the factor and the shift (columns,) each that normalise by the running moments."""
@@ -40,6 +42,8 @@ class Moments(nn.Module):
 
     def of_batch(self, mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Give the factor and the shift for a batch of `count` rows with this mean and biased variance."""
+        if across.is_shared():
+            return self._map(*self._pooled(mean, variance, count))
         with torch.no_grad():
             self.running_mean.lerp_(mean.detach(), self.momentum)
             self.running_var.lerp_(variance.detach() * (count / (count - 1)), self.momentum)
@@ -48,9 +52,31 @@ class Moments(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Normalise the columns of rows."""
         batch = self.uses_batch(len(rows))
+        if batch and across.is_shared():
+            return self._normalised(rows)
         return nn.functional.batch_norm(
             rows, self.running_mean, self.running_var, self.weight, self.bias, batch, self.momentum, self.epsilon
         )
+
+    def _normalised(self, rows: Tensor) -> Tensor:
+        wide = rows.to(self.weight.dtype)
+        own = wide.sum(0) / max(len(rows), 1)
+        mean, variance = self._pooled(own, (wide - own).square().sum(0) / max(len(rows), 1), len(rows))
+        normal = (wide - mean) * torch.rsqrt(variance + self.epsilon)
+        return (normal * self.weight + self.bias).to(rows.dtype)
+
+    def _pooled(self, mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The moments of a shared batch, or the running ones where it has too few rows, decided without waiting."""
+        mean, variance, rows = across.pooled_moments(mean, variance, count)
+        enough = rows > 1
+        mean = torch.where(enough, mean, self.running_mean)
+        with torch.no_grad():
+            unbiased = variance.detach() * (rows / (rows - 1).clamp(min=1)).to(variance.dtype)
+            moved = torch.where(enough, unbiased, self.running_var)
+            variance_before = self.running_var.clone()
+            self.running_mean.lerp_(mean.detach(), self.momentum)
+            self.running_var.lerp_(moved, self.momentum)
+        return mean, torch.where(enough, variance, variance_before)
 
     def _map(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         factor = self.weight * torch.rsqrt(variance + self.epsilon)
@@ -152,7 +178,7 @@ class Heads(nn.Module):
         for number, layer in enumerate(self.hidden):
             hidden = steady.softplus(layer(hidden))
             if number == 0 and self.drops and self.training:
-                kept = torch.rand_like(hidden) >= self.dropout
+                kept = across.uniform_like(hidden, dim=1) >= self.dropout
                 hidden = hidden * kept / (1 - self.dropout)
         output: Tensor = self.output(hidden)
         return output.squeeze(2).T

@@ -15,6 +15,7 @@ from typing import Any
 from distributed import Client, Future, KilledWorker
 
 from screening.errors import ResourceError, ScreeningError
+from screening.runs.dask_client import workers_of
 from screening.runs.dask_tasks import signs_of, try_out
 from screening.runs.isolate import said
 from screening.runs.listener import Listener
@@ -105,8 +106,7 @@ class Crew:
 
     def look(self, topic: str) -> None:
         """See who came and who went, listen to those at work, and end those that are silent."""
-        # By default, releases of Dask differ in how many workers they tell of.
-        there: dict[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
+        there = workers_of(self._client)
         self._link.require()
         self._most_there = max(self._most_there, len(there))
         self._pass_time(time.monotonic())

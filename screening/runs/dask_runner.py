@@ -18,6 +18,7 @@ from distributed import Client, Future, KilledWorker
 from distributed.deploy.cluster import Cluster
 
 from screening.errors import FileFormatError, ResourceError, ScreeningError
+from screening.runs.dask_client import CONNECT_S, DISCONNECTED, client_of
 from screening.runs.dask_crew import Crew, Limits, Link, SchedulerLostError
 from screening.runs.dask_tasks import compute, message_of
 from screening.runs.isolate import BrokenWorkerError, said
@@ -29,11 +30,8 @@ from screening.store.shard import read_failures, shard_name
 
 LOOK_S = 0.5
 SHOW_S = 0.2
-CONNECT_S = 10.0
 # So many ranges that cannot be read are no accident.
 MOST_ASIDE = 50
-# What the connection to a scheduler that is gone raises.
-DISCONNECTED = (OSError, TimeoutError)
 # What another worker would meet at the same rows; all other errors of ours are of the machine that a worker is on.
 OF_ROWS = (FileFormatError, UnreadableRowsError)
 
@@ -88,7 +86,7 @@ class DaskRunner:
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Link]:
         try:
-            client = _client(self.cluster)
+            client = client_of(self.cluster)
         except DISCONNECTED as error:
             raise SchedulerLostError from error
         try:
@@ -284,13 +282,6 @@ def _connection_kept(link: Link) -> Iterator[None]:
             raise SchedulerLostError from error
         raise
     link.require()
-
-
-def _client(cluster: Cluster | str) -> Client:
-    where: dict[str, Any] = {"address": cluster}
-    if isinstance(cluster, str) and "://" not in cluster and Path(cluster).suffix == ".json":
-        where = {"scheduler_file": cluster}
-    return Client(**where, set_as_default=False, timeout=CONNECT_S, name="screening")
 
 
 def dashboard_of(client: Client) -> str:

@@ -1,5 +1,6 @@
 """What a model gives for labelled crystals, and how good it is: the loss it is trained with, and metrics in units."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from screening.training.labelled import LabelledGraphs
 from screening.training.losses import TargetLoss, masked_loss
 from screening.training.metrics import UPWARDS, Metrics, all_metrics, finite_or_none
 from screening.training.normalise import Normaliser
+from screening.training.ranks import ALONE, Ranks
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -40,23 +42,36 @@ class Assessment:
         value = self.metrics[name][metric]
         return -value if metric in UPWARDS else value
 
+    def of_first(self, ranks: Ranks) -> "Assessment":
+        """What the first rank measured, so that no rank's rounding decides otherwise; NaN stays what it is."""
+        if ranks.size == 1:
+            return self
+        told = ranks.told(json.dumps([self.loss, dict(self.losses), dict(self.metrics)]).encode())
+        return Assessment(*json.loads(told))
+
     def as_json(self) -> dict[str, Any]:
         """As journals and result files hold it."""
         return {"loss": self.loss, "losses": dict(self.losses), "targets": finite_or_none(self.metrics)}
 
 
 @torch.no_grad()
-def normalised_outputs(model: CrystalModel, graphs: LabelledGraphs, rows: Int64, settings: LoopSettings) -> Float64:
-    """Run a model in its evaluation mode over crystals, (crystals, targets) on the scale that it learns."""
+def normalised_outputs(
+    model: CrystalModel, graphs: LabelledGraphs, rows: Int64, settings: LoopSettings, ranks: Ranks = ALONE
+) -> Float64:
+    """Run a model in its evaluation mode over crystals, (crystals, targets) on the scale that it learns.
+
+    Ranks take batches in turn, and all get all outputs.
+    """
     model.eval()
     batches = ordered_batches(
         graphs, rows, batch_size=settings.batch_size, max_atoms=settings.max_atoms, max_edges=settings.max_edges
     )
-    found = [
-        model(graph).double().cpu().numpy()
-        for _, (graph, _) in prefetched(batches, lambda part: graphs.take(part, device=settings.device))
-    ]
-    outputs: Float64 = np.concatenate([np.empty((0, len(graphs.targets))), *found])
+    ends = np.cumsum([len(batch) for batch in batches], dtype=np.int64)[ranks.rank :: ranks.size].tolist()
+    outputs: Float64 = np.zeros((len(rows), len(graphs.targets)))
+    made = prefetched(batches[ranks.rank :: ranks.size], lambda part: graphs.take(part, device=settings.device))
+    for end, (part, (graph, _)) in zip(ends, made, strict=True):
+        outputs[end - len(part) : end] = model(graph).double().cpu().numpy()
+    outputs = ranks.total(torch.from_numpy(outputs)).numpy()
     wrong = np.flatnonzero(~np.isfinite(outputs).all(axis=1))
     if len(wrong):
         advice = "check these crystals" if len(wrong) < len(rows) else "its weights have diverged, train it more slowly"
@@ -72,16 +87,18 @@ def assess(
     normaliser: Normaliser,
     losses: Sequence[TargetLoss],
     settings: LoopSettings,
+    ranks: Ranks = ALONE,
 ) -> Assessment:
     """Measure a model on crystals with labels."""
-    outputs = normalised_outputs(model, graphs, rows, settings)
+    outputs = normalised_outputs(model, graphs, rows, settings, ranks)
     labels = graphs.labels[rows]
     parts = masked_loss(torch.from_numpy(outputs), torch.from_numpy(normaliser.normalise(labels)), losses)
-    return Assessment(
+    found = Assessment(
         loss=float(parts.total),
         losses=mean_losses(normaliser, parts.sums, parts.counts),
         metrics=all_metrics(in_units(model, outputs), labels, graphs.targets),
     )
+    return found.of_first(ranks)
 
 
 def in_units(model: CrystalModel, outputs: Float64) -> dict[str, Float64]:

@@ -15,6 +15,7 @@ from screening.training.config import LoopSettings
 from screening.training.curves import draw_parity
 from screening.training.labelled import LabelledGraphs
 from screening.training.metrics import all_metrics, finite_or_none
+from screening.training.ranks import ALONE, Ranks
 
 Int64 = npt.NDArray[np.int64]
 Found = dict[str, dict[str, float | None]]
@@ -32,10 +33,16 @@ def read_crystals(paths: Sequence[Path], *, workers: int, name: str, say: Callab
 
 
 def judge(
-    model: CrystalModel, graphs: LabelledGraphs, rows: Int64, settings: LoopSettings, *, plot: Path | None = None
+    model: CrystalModel,
+    graphs: LabelledGraphs,
+    rows: Int64,
+    settings: LoopSettings,
+    *,
+    plot: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> Found:
     """Predict crystals and compare with their labels; draw both into a PNG if asked."""
-    predicted = in_units(model, normalised_outputs(model, graphs, rows, settings))
+    predicted = in_units(model, normalised_outputs(model, graphs, rows, settings, ranks))
     labels = graphs.labels[rows]
     if plot is not None:
         draw_parity(predicted, labels, graphs.targets, plot)

@@ -6,7 +6,7 @@ that of their edges.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -56,8 +56,20 @@ class LabelledGraphs:
         threads: int | None = None,
     ) -> "LabelledGraphs":
         """List the neighbours of all crystals and look up their labels."""
+        return cls.joined(list(cls.parts(stream, targets, neighbors, threads=threads)), targets, neighbors)
+
+    @classmethod
+    def parts(
+        cls,
+        stream: Iterable[Crystals],
+        targets: tuple[Target, ...],
+        neighbors: Neighbors,
+        *,
+        threads: int | None = None,
+    ) -> Iterator["LabelledGraphs"]:
+        """Do the same a batch of crystals at a time."""
         batches = graph_batches(stream, neighbors, max_edges=BUILD_EDGES, max_atoms=BUILD_ATOMS, threads=threads)
-        return cls.joined([_of_batch(batch, targets) for batch in batches], targets, neighbors)
+        return (_of_batch(batch, targets) for batch in batches)
 
     @classmethod
     def joined(

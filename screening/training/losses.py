@@ -25,6 +25,23 @@ class TargetLoss:
     delta: float = 1.0
 
 
+class LossSums(NamedTuple):
+    """Per term of a loss, (terms,), the sum over what it is a mean of, and how many that are.
+
+    Sums and counts of the parts of a batch add up to those of the batch, as means do not.
+    """
+
+    sums: Tensor
+    counts: Tensor
+
+    def mean(self, weights: Sequence[float], counts: Tensor | None = None) -> Tensor:
+        """The scalar to minimise; with the counts of a whole batch, what this part of it adds to the scalar."""
+        factors = self.sums.new_tensor(weights)
+        of = self.counts if counts is None else counts
+        found: Tensor = (factors * self.sums / of.clamp(min=1)).sum() / factors.sum()
+        return found
+
+
 class LossParts(NamedTuple):
     """The scalar to minimise, and per target the sum of its losses and how many labels they are of."""
 
@@ -35,11 +52,14 @@ class LossParts(NamedTuple):
 
 def masked_loss(outputs: Tensor, labels: Tensor, losses: Sequence[TargetLoss]) -> LossParts:
     """Compare outputs with labels, both normalised, (crystals, targets)."""
+    found = masked_sums(outputs, labels, losses)
+    return LossParts(found.mean([loss.weight for loss in losses]), found.sums.detach(), found.counts)
+
+
+def masked_sums(outputs: Tensor, labels: Tensor, losses: Sequence[TargetLoss]) -> LossSums:
+    """Add up the losses of each target over the labels that are there."""
     each, present = crystal_losses(outputs, labels, losses)
-    sums, counts = each.sum(0), present.sum(0)
-    weights = each.new_tensor([loss.weight for loss in losses])
-    total = (weights * sums / counts.clamp(min=1)).sum() / weights.sum()
-    return LossParts(total, sums.detach(), counts)
+    return LossSums(each.sum(0), present.sum(0))
 
 
 def crystal_losses(outputs: Tensor, labels: Tensor, losses: Sequence[TargetLoss]) -> tuple[Tensor, Tensor]:

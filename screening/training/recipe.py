@@ -6,7 +6,7 @@
     curves.png, parity-validation.png, parity-test.png
 
 With folds, each is such a folder, `fold-0` and so on, and `folds.json` joins their metrics. Running a configuration
-again in its folder continues it.
+again in its folder continues it. Several ranks run the same recipe in step; the first one alone reads and writes there.
 """
 
 import hashlib
@@ -20,9 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 
 from screening import config as toml
 from screening.errors import InputError
+from screening.graphs import Neighbors
 from screening.models import checkpoint, registry
 from screening.models.model import CrystalModel
 from screening.ops import core
@@ -30,12 +33,14 @@ from screening.training.assess import Assessment
 from screening.training.config import SplitSettings, TrainingConfig
 from screening.training.curves import draw_curves
 from screening.training.folds import summary_of
+from screening.training.graph_files import GraphWriter, mapped_graphs
 from screening.training.journal import read_journal
 from screening.training.judge import judge, read_crystals
 from screening.training.labelled import LabelledGraphs
-from screening.training.loop import JOURNAL_FILE, STATE_FILE, Fitting, Task, Watch
+from screening.training.loop import JOURNAL_FILE, STATE_FILE, Fitting, Keep, Task, Watch
 from screening.training.losses import TargetLoss
 from screening.training.normalise import Normaliser
+from screening.training.ranks import ALONE, Ranks
 from screening.training.resume import write_whole
 from screening.training.splits import Split, split_in_folds, split_once
 
@@ -46,10 +51,11 @@ CONFIG_FILE, MODEL_FILE, METRICS_FILE, FOLDS_FILE = "config.toml", "model.safete
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who is told how a run goes: `say` a sentence now and then, `watch` every step."""
+    """Who is told how a run goes: `say` a sentence now and then, `watch` every step. `check` may raise, to end it."""
 
     say: Callable[[str], None]
     watch: Watch
+    check: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,40 +77,52 @@ class Material:
 
 
 def train(
-    config: TrainingConfig, folder: Path, listener: Listener, *, material: Material | None = None
+    config: TrainingConfig,
+    folder: Path,
+    listener: Listener,
+    *,
+    material: Material | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Run a configuration in a folder, or go on with it there; give its final metrics.
 
     Runs on the same files share what `prepare` makes of them, with the targets of all of them; alone, a run prepares
-    its own.
+    its own. Of several ranks, each of which is called with the same, the first one alone tells its listener anything,
+    and gets the metrics.
 
     >>> train(load(TrainingConfig, "train.toml"), Path("run"), Listener(print, lambda progress: None))
     """
-    _claim(folder, config)
+    if ranks.writes():
+        claim(folder, config)
     with _using_threads(config.training.threads):
-        return _train(config, folder, listener, material)
+        return _train(config, folder, listener, material, ranks)
 
 
-def _train(config: TrainingConfig, folder: Path, listener: Listener, material: Material | None) -> dict[str, Any]:
+def _train(
+    config: TrainingConfig, folder: Path, listener: Listener, material: Material | None, ranks: Ranks
+) -> dict[str, Any]:
     own = prepare(config, listener) if material is None else material.fitted(config)
     graphs, splits = own.graphs, splits_of(config, own)
     if not config.data.split.in_folds:
-        return _run(config, graphs, splits[0], folder, listener)
+        return _run(config, graphs, splits[0], folder, listener, ranks)
     chosen = config.data.split.fold
     if chosen is not None and chosen >= len(splits):
         raise InputError(f"data.split.fold is {chosen}, but there are folds 0 to {len(splits) - 1}")
     found = []
     for fold in range(len(splits)) if chosen is None else [chosen]:
-        listener.say(f"fold {fold} of {len(splits)}")
         place = folder / f"fold-{fold}"
-        place.mkdir(exist_ok=True)
-        found.append(_run(config, graphs, splits[fold], place, listener)["test"]["targets"])
-    summary = summary_of(found)
+        if ranks.writes():
+            listener.say(f"fold {fold} of {len(splits)}")
+            place.mkdir(exist_ok=True)
+        found.append(_run(config, graphs, splits[fold], place, listener, ranks))
+    if not ranks.writes():
+        return {}
+    summary = summary_of([each["test"]["targets"] for each in found])
     _write_json(folder / FOLDS_FILE, summary)
     return summary
 
 
-def _claim(folder: Path, config: TrainingConfig) -> None:
+def claim(folder: Path, config: TrainingConfig) -> None:
     """Write the resolved configuration, or see that the folder's own is the same."""
     folder.mkdir(parents=True, exist_ok=True)
     path, text = folder / CONFIG_FILE, toml.to_toml(config)
@@ -138,23 +156,45 @@ def _model(config: TrainingConfig) -> CrystalModel:
 
 def prepare(config: TrainingConfig, listener: Listener) -> Material:
     """Read a configuration's files, and list the neighbours of their crystals as its model needs them."""
-    parts, sizes, seen = [], [], set[str]()
+    parts: list[LabelledGraphs] = []
     neighbors = _model(config).neighbors
+    sizes = _read(config, neighbors, listener, parts.append)
+    return Material(LabelledGraphs.joined(parts, config.heads, neighbors), _files(config), sizes)
+
+
+def prepare_files(config: TrainingConfig, folder: Path, listener: Listener) -> tuple[int, ...]:
+    """Do the same into files in a folder, for processes that share them; give the number of crystals of each part."""
+    neighbors = _model(config).neighbors
+    with GraphWriter(folder, config.heads, neighbors) as writer:
+        return _read(config, neighbors, listener, writer.append)
+
+
+def prepared(config: TrainingConfig, folder: Path, sizes: tuple[int, ...]) -> Material:
+    """Take what `prepare_files` left in a folder."""
+    return Material(mapped_graphs(folder), _files(config), sizes)
+
+
+def _read(
+    config: TrainingConfig, neighbors: Neighbors, listener: Listener, take: Callable[[LabelledGraphs], None]
+) -> tuple[int, ...]:
+    sizes, seen = [], set[str]()
     for what, paths in zip(("train", "validation", "test"), _files(config), strict=True):
-        if not paths:
-            sizes.append(0)
-            continue
-        stream = read_crystals(paths, workers=config.data.workers, name=what, say=listener.say)
-        part = LabelledGraphs.of(stream, config.heads, neighbors)
-        repeated = seen.intersection(part.ids)
+        own, size = set[str](), 0
+        if paths:
+            stream = read_crystals(paths, workers=config.data.workers, name=what, say=listener.say)
+            for part in LabelledGraphs.parts(stream, config.heads, neighbors):
+                listener.check()
+                take(part)
+                own.update(part.ids)
+                size += len(part)
+        repeated = seen & own
         if repeated:
             listener.say(
                 f"{what}: {len(repeated):,} ids are in an earlier part too, such as {min(repeated)}: does it leak?"
             )
-        seen.update(part.ids)
-        parts.append(part)
-        sizes.append(len(part))
-    return Material(LabelledGraphs.joined(parts, config.heads, neighbors), _files(config), tuple(sizes))
+        seen |= own
+        sizes.append(size)
+    return tuple(sizes)
 
 
 def _files(config: TrainingConfig) -> tuple[tuple[Path, ...], ...]:
@@ -184,55 +224,91 @@ def _split_of_files(settings: SplitSettings, material: Material) -> Split:
 
 
 def _run(
-    config: TrainingConfig, graphs: LabelledGraphs, split: Split, folder: Path, listener: Listener
+    config: TrainingConfig, graphs: LabelledGraphs, split: Split, folder: Path, listener: Listener, ranks: Ranks
 ) -> dict[str, Any]:
     done = folder / METRICS_FILE
-    if done.exists():
-        listener.say(f"{folder} is finished")
-        found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+    finished = ranks.told(done.read_bytes() if ranks.is_first and done.exists() else b"")
+    if finished:
+        if ranks.is_first:
+            listener.say(f"{folder} is finished")
+        found: dict[str, Any] = json.loads(finished)
         return found
-    normaliser = Normaliser.fit(graphs.labels[split.train], graphs.targets)
-    listener.say(_described(graphs, split))
+    normaliser = _normaliser(graphs, split, ranks)
     model = _model(config)
     model.set_scaling(normaliser.mean.tolist(), normaliser.std.tolist())
-    learned = normaliser.normalise(graphs.labels[split.train])
-    model.start_from(torch.from_numpy(graphs.fractions(split.train)), torch.from_numpy(learned))
-    fingerprint = graphs.fingerprint(split.train)
-    card = checkpoint.Card(
+    losses = [TargetLoss(t.resolved_loss, t.weight, t.delta) for t in config.targets.values()]
+    task = Task(graphs, split, normaliser, losses)
+    stamp = ""
+    keep: Keep = _kept_by_others
+    if ranks.is_first:
+        listener.say(_described(graphs, split))
+        learned = normaliser.normalise(graphs.labels[split.train])
+        model.start_from(torch.from_numpy(graphs.fractions(split.train)), torch.from_numpy(learned))
+        card = _card(config, graphs, split)
+        stamp = _stamp(config, card.fingerprint, graphs.fingerprint(split.validation))
+        keep = _keeping(folder / MODEL_FILE, card)
+    fitting = Fitting(model, task, config.training, folder, stamp=stamp, keep=keep, watch=listener.watch, ranks=ranks)
+    at = fitting.run()
+    outcome = {"epochs": at.epoch, "best_epoch": at.best_epoch} | _judged(config, graphs, split, folder, ranks)
+    if ranks.writes():
+        draw_curves(read_journal(folder / JOURNAL_FILE), graphs.targets, folder / "curves.png")
+        _write_json(done, outcome)
+        (folder / STATE_FILE).unlink(missing_ok=True)
+    return outcome
+
+
+def _normaliser(graphs: LabelledGraphs, split: Split, ranks: Ranks) -> Normaliser:
+    """Measure the labels; ranks take the first one's numbers."""
+    found = Normaliser.fit(graphs.labels[split.train], graphs.targets)
+    if ranks.size == 1:
+        return found
+    mean, std = json.loads(ranks.told(json.dumps([found.mean.tolist(), found.std.tolist()]).encode()))
+    return Normaliser(found.targets, np.array(mean), np.array(std))
+
+
+def _card(config: TrainingConfig, graphs: LabelledGraphs, split: Split) -> checkpoint.Card:
+    return checkpoint.Card(
         title=config.card.title or f"{config.model.architecture} for {', '.join(t.name for t in graphs.targets)}",
         description=config.card.description,
         licence=config.card.licence,
         limits=config.card.limits,
         elements=tuple(graphs.elements(split.train)),
-        fingerprint=fingerprint,
+        fingerprint=graphs.fingerprint(split.train),
     )
 
+
+def _keeping(path: Path, card: checkpoint.Card) -> Keep:
     def keep(best: CrystalModel, epoch: int, found: Assessment | None) -> None:
         metrics = {} if found is None else {"validation": found.metrics}
-        checkpoint.save(best, folder / MODEL_FILE, card.model_copy(update={"metrics": metrics}))
+        checkpoint.save(best, path, card.model_copy(update={"metrics": metrics}))
 
-    losses = [TargetLoss(t.resolved_loss, t.weight, t.delta) for t in config.targets.values()]
-    task = Task(graphs, split, normaliser, losses)
-    stamp = _stamp(config, fingerprint, graphs.fingerprint(split.validation))
-    fitting = Fitting(model, task, config.training, folder, stamp=stamp, keep=keep, watch=listener.watch)
-    at = fitting.run()
-    outcome = {"epochs": at.epoch, "best_epoch": at.best_epoch} | _judged(config, graphs, split, folder)
-    journal = read_journal(folder / JOURNAL_FILE)
-    draw_curves(journal, graphs.targets, folder / "curves.png")
-    _write_json(done, outcome)
-    (folder / STATE_FILE).unlink(missing_ok=True)
-    return outcome
+    return keep
 
 
-def _judged(config: TrainingConfig, graphs: LabelledGraphs, split: Split, folder: Path) -> dict[str, Any]:
+def _kept_by_others(best: CrystalModel, epoch: int, found: Assessment | None) -> None:
+    raise AssertionError("only the first rank writes")
+
+
+def _judged(config: TrainingConfig, graphs: LabelledGraphs, split: Split, folder: Path, ranks: Ranks) -> dict[str, Any]:
     """Metrics of the checkpoint as it lies on disk."""
-    model, _ = checkpoint.load(folder / MODEL_FILE, device=config.training.device)
+    model = _loaded(config, folder, ranks)
     found = {}
     for name, rows in (("validation", split.validation), ("test", split.test)):
         if len(rows):
-            plot = folder / f"parity-{name}.png"
-            found[name] = {"targets": judge(model, graphs, rows, config.training, plot=plot)}
+            plot = folder / f"parity-{name}.png" if ranks.writes() else None
+            found[name] = {"targets": judge(model, graphs, rows, config.training, plot=plot, ranks=ranks)}
     return found
+
+
+def _loaded(config: TrainingConfig, folder: Path, ranks: Ranks) -> CrystalModel:
+    """The checkpoint, from the first rank's disk to the others."""
+    if ranks.is_first:
+        model, _ = checkpoint.load(folder / MODEL_FILE, device=config.training.device)
+        ranks.told(save_tensors(model.state_dict()) if ranks.size > 1 else b"")
+        return model
+    model = _model(config)
+    model.load_state_dict(load_tensors(ranks.told(b"")))
+    return model.to(config.training.device).eval()
 
 
 def _described(graphs: LabelledGraphs, split: Split) -> str:

@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from screening.errors import FileFormatError, InputError
 from screening.training.optimise import MovingAverage
+from screening.training.ranks import Ranks
 
 FORMAT = "screening.training_state"
 VERSION = 1
@@ -105,15 +106,8 @@ def repeatable(device: str) -> Iterator[None]:
 
 def save_state(path: Path, learner: Learner, position: Position, *, stamp: str) -> None:
     """Write the state; `stamp` says which run it belongs to."""
-    facts = {
-        "format": FORMAT,
-        "version": VERSION,
-        "stamp": stamp,
-        "position": asdict(position),
-        "scaler": learner.scaler.state_dict(),
-    }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in learner.tensors().items()}
-    write_whole(path, save(tensors, {"state": json.dumps(facts)}))
+    facts = {"format": FORMAT, "version": VERSION, "stamp": stamp} | _facts(learner, position)
+    write_whole(path, save(_tensors(learner), {"state": json.dumps(facts)}))
 
 
 def load_state(path: Path, learner: Learner, *, stamp: str) -> Position:
@@ -133,6 +127,21 @@ def load_state(path: Path, learner: Learner, *, stamp: str) -> Position:
         raise FileFormatError(f"{path}: does not fit this model ({error}); delete it to start the run again") from error
 
 
+def agreed(learner: Learner, position: Position, ranks: Ranks) -> Position:
+    """Give all ranks the state of the first one, bit for bit.
+
+    Ranks on equal processors have it anyway. On others the last bits of an update may differ, and would drift apart.
+    """
+    if ranks.size == 1:
+        return position
+    facts = json.loads(ranks.told(json.dumps(_facts(learner, position)).encode()))
+    content = ranks.told(save(_tensors(learner)) if ranks.is_first else b"")
+    if not ranks.is_first:
+        learner.restore(load(content))
+        learner.scaler.load_state_dict(facts["scaler"])
+    return Position(**facts["position"])
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that is there when it is whole."""
     part = path.with_name(f"{path.name}.part")
@@ -141,6 +150,14 @@ def write_whole(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def _facts(learner: Learner, position: Position) -> dict[str, Any]:
+    return {"position": asdict(position), "scaler": learner.scaler.state_dict()}
+
+
+def _tensors(learner: Learner) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in learner.tensors().items()}
 
 
 def _require_ours(path: Path, facts: Mapping[str, Any], stamp: str) -> None:

@@ -1,0 +1,44 @@
+"""What `--cluster` may say, and that every rank gets a GPU of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from screening.errors import InputError, ResourceError
+from screening.runs.clusters import ClusterChoice, chosen
+from screening.runs.rank_tasks import Place
+from screening.runs.ranks import assigned
+
+
+def test_every_form_is_understood(tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.json"
+    file.write_text("{}", encoding="utf-8")
+    assert chosen("local") == ClusterChoice("local")
+    assert chosen("local:12") == ClusterChoice("local", workers=12)
+    for address in ("tcp://10.0.0.1:8786", "tls://node7:8786", str(file)):
+        assert chosen(address) == ClusterChoice("scheduler", address)
+
+
+@pytest.mark.parametrize("text", ["local:", "local:0", "local:-1", "local:two"])
+def test_a_wrong_number_of_workers_is_named(text: str) -> None:
+    with pytest.raises(InputError, match=f"--cluster {text}: expected a number of workers, such as local:4"):
+        chosen(text)
+
+
+@pytest.mark.parametrize("text", ["", "node7:8786", "tcp:node7", "http://node7", "locally"])
+def test_what_names_no_cluster_is_refused_with_what_would(text: str) -> None:
+    with pytest.raises(InputError, match="names no cluster; expected local, local:N, tcp://"):
+        chosen(text)
+
+
+def test_a_scheduler_file_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.json: no such file; has the scheduler started"):
+        chosen(str(tmp_path / "absent.json"))
+
+
+def test_ranks_on_one_machine_get_different_gpus() -> None:
+    both = ("0", "1")
+    assert assigned([Place("a", both), Place("a", both), Place("b", both)]) == ["0", "1", "0"]
+    assert assigned([Place("a", ("3",)), Place("a", ("1",))]) == ["3", "1"]
+    with pytest.raises(ResourceError, match=r"a: 3 workers share 2 GPUs.*--ranks"):
+        assigned([Place("a", both)] * 3)

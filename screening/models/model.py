@@ -69,6 +69,10 @@ class CrystalModel(nn.Module, ABC):
         (crystals, targets) float64: labels as learned values (0 or 1 for classes), NaN where missing.
         """
 
+    def penalty(self) -> Tensor | None:
+        """What training adds to the loss of every batch besides errors, a scalar; most architectures add nothing."""
+        return None
+
     def forward(self, graph: GraphTensors) -> Tensor:
         """Compute learned values, (crystals, targets)."""
         return self.readout(self.encode(graph), graph)

@@ -144,7 +144,9 @@ class Fitting:
         parts = masked_loss(outputs, labels, self._task.losses)
         if not math.isfinite(float(parts.total.detach())):
             raise self._diverged(rows, graph, outputs.detach(), labels)
-        torch.autograd.backward(learner.scaler.scale(parts.total))
+        penalty = self._model.penalty()
+        total = parts.total if penalty is None else parts.total + penalty
+        torch.autograd.backward(learner.scaler.scale(total))
         learner.scaler.unscale_(learner.optimiser)
         limit = math.inf if settings.clip_norm is None else settings.clip_norm
         norm = float(clip_grad_norm_(self._parameters, limit))

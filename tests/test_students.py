@@ -59,6 +59,14 @@ def test_blocks_of_crystals_change_no_bit(student: CrystalModel, monkeypatch: py
         assert torch.equal(student(graph), whole)
 
 
+def test_a_prepared_graph_gives_the_same(student: CrystalModel) -> None:
+    graph = graph_of(student, 5, seed=4)
+    prepared = student.prepared(graph)
+    assert (prepared.line is None) == (student.architecture != "alignn")
+    assert torch.equal(student(prepared), student(graph))
+    assert student.prepared(prepared) is prepared
+
+
 # ALIGNN as published has 4,026,753 parameters: 12 convolutions of 5 products and 2 normalisations at width 256,
 # three embeddings, and the output; 1,024 of them, in the last convolutions, do nothing. The others are
 # counted from the layers of github.com/kdmsit/crysxpp (Property_prediction_deep) and github.com/superlouis/GATGNN

@@ -12,6 +12,7 @@ at a time, in training for the batch.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -128,6 +129,11 @@ class ALIGNN(CrystalModel):
     def width(self) -> int:
         return self.settings.width
 
+    def prepared(self, graph: GraphTensors) -> GraphTensors:
+        if graph.line is not None or self.pair_embedding is None:
+            return graph
+        return replace(graph, line=line_graph(graph.edge_graph))
+
     def encode(self, graph: GraphTensors) -> Tensor:
         if not worth_cutting(self.training):
             return self._encode(graph)
@@ -139,7 +145,7 @@ class ALIGNN(CrystalModel):
         atoms: Tensor = self.atom_embedding(self.element_features[graph.numbers])
         edges: Tensor = self.edge_embedding(self.distances.expand(distance))
         if self.pair_embedding is not None:
-            line = line_graph(graph.edge_graph)
+            line = line_graph(graph.edge_graph) if graph.line is None else graph.line
             pairs: Tensor = self.pair_embedding(self.angles.expand(cosines(graph.edge_vector, distance, line)))
             for layer in self.lines:
                 atoms, edges, pairs = layer(atoms, edges, pairs, graph.edge_graph, line)

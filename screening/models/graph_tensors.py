@@ -18,7 +18,8 @@ class GraphTensors:
     """Atoms and edges of `crystals` crystals, end to end.
 
     `numbers` (atoms,) int64 atomic numbers; `edge_vector` (edges, 3) of the model's floating type, angstrom, from the
-    centre to the neighbour, which may require a gradient; `edge_graph` the topology; `crystal_of_atom` (atoms,) int64.
+    centre to the neighbour, which may require a gradient; `edge_graph` the topology; `crystal_of_atom` (atoms,) int64;
+    `line` the topology of the line graph, where a model has prepared it.
     """
 
     numbers: Tensor
@@ -26,6 +27,7 @@ class GraphTensors:
     edge_graph: EdgeGraph
     crystals: int
     crystal_of_atom: Tensor
+    line: EdgeGraph | None = None
 
     @classmethod
     def of(cls, graphs: Graphs, *, device: torch.device | str, dtype: torch.dtype) -> "GraphTensors":

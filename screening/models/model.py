@@ -54,6 +54,13 @@ class CrystalModel(nn.Module, ABC):
     def width(self) -> int:
         """How many numbers describe an atom."""
 
+    def prepared(self, graph: GraphTensors) -> GraphTensors:
+        """Add to a graph what the model derives from it in sizes that its data decide; most architectures add nothing.
+
+        A model does so itself where it is missing, but torch.compile takes a model whole only with a prepared graph.
+        """
+        return graph
+
     @abstractmethod
     def encode(self, graph: GraphTensors) -> Tensor:
         """Describe each atom in its surroundings, (atoms, width)."""

@@ -350,19 +350,29 @@ _segment_sum.register_autograd(_differentiate_segments, setup_context=_save_segm
 
 def segment_rows(values: Tensor, offsets: Tensor, length: int) -> Tensor:
     """Repeat the value of each segment for its rows, (length, columns): the transpose of `segment_sum`."""
-    return _Repeat.apply(values, offsets, length)  # type: ignore[no-any-return,no-untyped-call]
+    result: Tensor = _segment_rows(values, offsets, length)
+    return result
 
 
-class _Repeat(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, offsets: Tensor, length: int) -> Tensor:
-        ctx.offsets = offsets
-        counts = offsets.diff().long()
-        return torch.repeat_interleave(values, counts, dim=0, output_size=length)
+@torch.library.custom_op("screening::segment_rows", mutates_args=())
+def _segment_rows(values: Tensor, offsets: Tensor, length: int) -> Tensor:
+    return torch.repeat_interleave(values, offsets.diff().long(), dim=0, output_size=length)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return segment_sum(grad, ctx.offsets), None, None
+
+@_segment_rows.register_fake
+def _fake_segment_rows(values: Tensor, offsets: Tensor, length: int) -> Tensor:
+    return values.new_empty((length, values.shape[1]))
+
+
+def _save_repeated(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+    ctx.offsets = inputs[1]
+
+
+def _differentiate_repeated(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return segment_sum(grad, ctx.offsets), None, None
+
+
+_segment_rows.register_autograd(_differentiate_repeated, setup_context=_save_repeated)
 
 
 def _like_terms(

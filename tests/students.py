@@ -38,7 +38,8 @@ def gaussians(values: Tensor, start: float, stop: float, step: float, width: flo
 def normalised(rows: Tensor, moments: Any) -> Tensor:
     """Batch normalisation by running moments."""
     centred = (rows - moments.running_mean) / torch.sqrt(moments.running_var + moments.epsilon)
-    return centred * moments.weight + moments.bias
+    scaled: Tensor = centred * moments.weight + moments.bias
+    return scaled
 
 
 def headed(crystals: Tensor, heads: Any) -> Tensor:
@@ -54,7 +55,7 @@ def headed(crystals: Tensor, heads: Any) -> Tensor:
 
 def crystal_means(atoms: Tensor, graph: GraphTensors) -> Tensor:
     """The mean of the atoms of each crystal."""
-    counts = graph.edge_graph.atom_offsets.diff()[:, None]
+    counts: Tensor = graph.edge_graph.atom_offsets.diff()[:, None]
     return summed(atoms, graph.crystal_of_atom, graph.crystals) / counts
 
 
@@ -64,10 +65,10 @@ def plain_crysxpp(model: Any, graph: GraphTensors) -> Tensor:
     edges = gaussians(graph.edge_distance(), 0.0, 8.0, 0.2, 0.2)
     atoms = (model.element_features[graph.numbers] * model.selector) @ model.embedding.weight.T
     for layer in model.convolutions:
-        messages, width = layer.messages, atoms.shape[1]
+        messages = layer.messages
         joined = torch.cat([atoms[centre], atoms[source], edges], dim=1)
         weight = torch.cat([messages.centre, messages.source, messages.table.T], dim=1)
-        gate, core = normalised(joined @ weight.T + messages.bias, messages.moments).split(width, dim=1)
+        gate, core = normalised(joined @ weight.T + messages.bias, messages.moments).chunk(2, dim=1)
         heard = summed(torch.sigmoid(gate) * functional.softplus(core), centre, len(atoms))
         atoms = functional.softplus(atoms + normalised(heard, layer.moments))
     return headed(crystal_means(functional.normalize(atoms, dim=1), graph), model.heads)
@@ -98,7 +99,8 @@ def _attended(layer: Any, atoms: Tensor, edges: Tensor, centre: Tensor, source: 
     there = functional.softplus(torch.cat([atoms[source], edges], dim=1) @ weight).view(shape)
     scores = functional.softplus((here * layer.to_centre + there * layer.to_source).sum(dim=2))
     weights = softmax(functional.softplus(normalised(scores, layer.moments)), centre, len(atoms))
-    return summed(weights[:, :, None] * there, centre, len(atoms)).mean(dim=1) + layer.bias
+    found: Tensor = summed(weights[:, :, None] * there, centre, len(atoms)).mean(dim=1) + layer.bias
+    return found
 
 
 def plain_alignn(model: Any, graph: GraphTensors) -> Tensor:
@@ -116,7 +118,8 @@ def plain_alignn(model: Any, graph: GraphTensors) -> Tensor:
         edges, pairs = _gated(layer.on_line, edges, pairs, into, out_of)
     for convolution in model.convolutions:
         atoms, edges = _gated(convolution, atoms, edges, source, centre)
-    return crystal_means(atoms, graph) @ model.heads.weight.T + model.heads.bias
+    found: Tensor = crystal_means(atoms, graph) @ model.heads.weight.T + model.heads.bias
+    return found
 
 
 def shared_atoms(source: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:

@@ -68,7 +68,8 @@ class GatedConvolution(nn.Module):
         """Update what nodes and edges know; edges stay as they are if `last`."""
         kept = self.edge_moments is not None
         products = (layer(nodes).to(nodes.dtype) for layer in (self.centre_gate, self.source_gate, self.value))
-        heard, gates = gated_mean(*products, self.edge_gate(edges).to(nodes.dtype), graph, keep_gates=kept)
+        centre, source, value = products
+        heard, gates = gated_mean(centre, source, value, self.edge_gate(edges).to(nodes.dtype), graph, keep_gates=kept)
         updated = nodes + steady.silu(self.moments(self.own(nodes).to(nodes.dtype) + heard))
         if self.edge_moments is None:
             return updated, edges

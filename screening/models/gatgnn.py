@@ -75,13 +75,14 @@ class Attention(nn.Module):
         scores = self._scored(steady.softplus(here + of_edges), self.to_centre) + self._scored(source, self.to_source)
         scores = steady.softplus(self.moments(steady.softplus(scores)))
         weights = row_softmax(scores, graph.edge_offsets) / self.heads
-        parts = zip(weights.split(1, dim=1), source.chunk(self.heads, dim=1), strict=True)
+        parts = zip(weights.chunk(self.heads, dim=1), source.chunk(self.heads, dim=1), strict=True)
         attended = sum((weight * part for weight, part in parts), start=torch.zeros_like(edges))
         return message.segment_sum(attended, graph.edge_offsets) + self.bias
 
     def _scored(self, rows: Tensor, weight: Tensor) -> Tensor:
         """The product of each head's columns with its weights, (edges, heads)."""
-        return steady.linear(rows, torch.block_diag(*weight)).to(weight.dtype)
+        apart = torch.eye(self.heads, dtype=weight.dtype, device=weight.device)[:, :, None] * weight
+        return steady.linear(rows, apart.flatten(1)).to(weight.dtype)
 
 
 class Round(nn.Module):

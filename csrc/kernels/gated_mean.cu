@@ -8,6 +8,8 @@
 #define SCREENING_LEVEL cuda
 
 #include "kernels/leaving.cuh"
+#include "runtime/elementary.cuh"
+// After the functions of single values, which it takes.
 #include "math/gated_mean.hpp"
 
 namespace screening::cuda {

@@ -131,6 +131,7 @@ class ALIGNN(CrystalModel):
         return self.settings.width
 
     def prepared(self, graph: GraphTensors) -> GraphTensors:
+        """Add the line graph."""
         if graph.line is not None or self.pair_embedding is None:
             return graph
         return replace(graph, line=line_graph(graph.edge_graph))

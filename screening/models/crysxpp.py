@@ -78,6 +78,7 @@ class CrysXPP(CrystalModel):
         return self.settings.width
 
     def penalty(self) -> Tensor | None:
+        """Press the selector towards zero."""
         return self.settings.sparsity * self.selector.abs().mean()
 
     def encode(self, graph: GraphTensors) -> Tensor:

@@ -28,7 +28,7 @@ from screening.predictions import Target
 
 PLAIN = {"crysxpp": plain_crysxpp, "gatgnn": plain_gatgnn, "alignn": plain_alignn}
 CRYSTALS = {"crysxpp": 256, "gatgnn": 128, "alignn": 16}
-PROMISED = 2.0
+PROMISED = {"crysxpp": 2.0}
 
 
 def run(*, quick: bool = False) -> list[timing.Row]:
@@ -52,7 +52,9 @@ def versus_plain(name: str, rounds: int, count: int) -> timing.Row:
     with torch.inference_mode():
         torch.testing.assert_close(model(graph), plain(), rtol=1e-3, atol=1e-4)
         seconds = timing.interleaved({"ours": partial(model, graph), "plain torch": plain}, rounds)
-    return timing.versus_fastest(f"{name} forward, 2 threads", seconds, ours="ours", count=count, at_least=PROMISED)
+    return timing.versus_fastest(
+        f"{name} forward, 2 threads", seconds, ours="ours", count=count, at_least=PROMISED.get(name)
+    )
 
 
 def graph_of(model: CrystalModel, count: int) -> GraphTensors:

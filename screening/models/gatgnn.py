@@ -31,6 +31,7 @@ from screening.predictions import Target
 
 LAST_ELEMENT = 103  # of the composition that attention to atoms sees; heavier ones add nothing to it
 ATTENTION_WIDTH = 32
+REGISTER = 16
 
 
 class GATGNNSettings(Settings):
@@ -76,13 +77,16 @@ class Attention(nn.Module):
         scores = steady.softplus(self.moments(steady.softplus(scores)))
         weights = row_softmax(scores, graph.edge_offsets) / self.heads
         parts = zip(weights.chunk(self.heads, dim=1), source.chunk(self.heads, dim=1), strict=True)
-        attended = sum((weight * part for weight, part in parts), start=torch.zeros_like(edges))
+        first, *others = (weight * part for weight, part in parts)
+        attended = sum(others, start=first)
         return message.segment_sum(attended, graph.edge_offsets) + self.bias
 
     def _scored(self, rows: Tensor, weight: Tensor) -> Tensor:
         """The product of each head's columns with its weights, (edges, heads)."""
+        # Columns of zeros fill a register, where single ones would be worked out one by one.
         apart = torch.eye(self.heads, dtype=weight.dtype, device=weight.device)[:, :, None] * weight
-        return steady.linear(rows, apart.flatten(1)).to(weight.dtype)
+        filled = nn.functional.pad(apart.flatten(1), (0, 0, 0, -self.heads % REGISTER))
+        return steady.linear(rows, filled)[:, : self.heads].to(weight.dtype)
 
 
 class Round(nn.Module):

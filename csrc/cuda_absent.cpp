@@ -43,17 +43,52 @@ template <class T>
 void segment_sum(View<const T>, View<const std::int32_t>, View<T>, void*) {
   absent();
 }
+template <class T>
+void row_softmax(View<const T>, View<const std::int32_t>, View<T>, void*) {
+  absent();
+}
+template <class T>
+void row_softmax_backward(View<const T>, View<const std::int32_t>, View<const T>, View<T>, void*) {
+  absent();
+}
+template <class T>
+void row_softmax_curve(View<const T>, View<const std::int32_t>, View<const T>, View<const T>, View<T>, View<T>, void*) {
+  absent();
+}
+void line_graph(const EdgeTopology&, View<const std::int32_t>, View<std::int32_t>, void*) { absent(); }
+template <class T>
+void gated_mean(const GateTerms<T>&, View<T>, View<T>, void*) {
+  absent();
+}
+template <class T>
+void gated_mean_backward(const GateTerms<T>&, View<const T>, View<const T>, const GateTermsOf<T>&, void*) {
+  absent();
+}
+template <class T>
+void gated_mean_curve(const GateTerms<T>&, View<const T>, const GateTermsOf<const T>&, View<T>, const GateTermsOf<T>&,
+                      void*) {
+  absent();
+}
 
-#define SCREENING_FOR(T)                                                                                           \
-  template void edge_conv<T>(const EdgeTerms<T>&, View<const T>, View<T>, void*);                                  \
-  template void edge_conv_backward<T>(const EdgeTerms<T>&, View<const T>, View<const T>, const EdgeTermsOf<T>&,    \
-                                      void*);                                                                      \
-  template void edge_conv_curve<T>(const EdgeTerms<T>&, View<const T>, View<const T>, const EdgeTermsOf<const T>&, \
-                                   View<T>, const EdgeTermsOf<T>&, void*);                                         \
-  template void edge_moments<T>(const EdgeTerms<T>&, View<T>, View<T>, void*);                                     \
-  template void edge_moments_backward<T>(const EdgeTerms<T>&, View<const T>, View<const T>, View<const T>,         \
-                                         const EdgeTermsOf<T>&, void*);                                            \
-  template void segment_sum<T>(View<const T>, View<const std::int32_t>, View<T>, void*);
+#define SCREENING_FOR(T)                                                                                             \
+  template void edge_conv<T>(const EdgeTerms<T>&, View<const T>, View<T>, void*);                                    \
+  template void edge_conv_backward<T>(const EdgeTerms<T>&, View<const T>, View<const T>, const EdgeTermsOf<T>&,      \
+                                      void*);                                                                        \
+  template void edge_conv_curve<T>(const EdgeTerms<T>&, View<const T>, View<const T>, const EdgeTermsOf<const T>&,   \
+                                   View<T>, const EdgeTermsOf<T>&, void*);                                           \
+  template void edge_moments<T>(const EdgeTerms<T>&, View<T>, View<T>, void*);                                       \
+  template void edge_moments_backward<T>(const EdgeTerms<T>&, View<const T>, View<const T>, View<const T>,           \
+                                         const EdgeTermsOf<T>&, void*);                                              \
+  template void segment_sum<T>(View<const T>, View<const std::int32_t>, View<T>, void*);                             \
+  template void row_softmax<T>(View<const T>, View<const std::int32_t>, View<T>, void*);                             \
+  template void row_softmax_backward<T>(View<const T>, View<const std::int32_t>, View<const T>, View<T>, void*);     \
+  template void row_softmax_curve<T>(View<const T>, View<const std::int32_t>, View<const T>, View<const T>, View<T>, \
+                                     View<T>, void*);                                                                \
+  template void gated_mean<T>(const GateTerms<T>&, View<T>, View<T>, void*);                                         \
+  template void gated_mean_backward<T>(const GateTerms<T>&, View<const T>, View<const T>, const GateTermsOf<T>&,     \
+                                       void*);                                                                       \
+  template void gated_mean_curve<T>(const GateTerms<T>&, View<const T>, const GateTermsOf<const T>&, View<T>,        \
+                                    const GateTermsOf<T>&, void*);
 SCREENING_FOR(float)
 SCREENING_FOR(double)
 #undef SCREENING_FOR

@@ -1,4 +1,5 @@
-// The fronts: check arguments, pick the twin. The only file that names both devices and all levels.
+// The fronts: check arguments, pick the twin. With dispatch_rows.cpp the only one that names both devices and all
+// levels.
 #include <algorithm>
 #include <atomic>
 #include <stdexcept>
@@ -7,17 +8,10 @@
 #include "kernels.hpp"
 #include "kernels/usable.hpp"
 #include "math/lattice.hpp"
+#include "twins.hpp"
 
 namespace screening {
 namespace {
-
-enum class LevelKind { baseline, avx2, avx512 };
-
-struct Level {
-  const char* name;
-  LevelKind kind;
-  bool (*runs_here)();
-};
 
 // Widest first.
 const Level kLevels[] = {
@@ -45,33 +39,6 @@ const Level* widest_level() {
   return nullptr;
 }
 
-std::atomic<const Level*>& current_level() {
-  static std::atomic<const Level*> level{widest_level()};
-  return level;
-}
-
-// Calls the twin for the device of `array`, on the CPU that of the current level.
-#if defined(__x86_64__)
-#define SCREENING_WIDE_LEVELS(call) \
-  case LevelKind::avx512:           \
-    return avx512::call;            \
-  case LevelKind::avx2:             \
-    return avx2::call;
-#else
-#define SCREENING_WIDE_LEVELS(call)
-#endif
-#define SCREENING_CALL_TWIN(array, name, ...)           \
-  do {                                                  \
-    if ((array).device == Device::cuda) {               \
-      return cuda::name(__VA_ARGS__, stream);           \
-    }                                                   \
-    switch (current_level().load()->kind) {             \
-      SCREENING_WIDE_LEVELS(name(__VA_ARGS__, threads)) \
-      default:                                          \
-        return baseline::name(__VA_ARGS__, threads);    \
-    }                                                   \
-  } while (false)
-
 void check(const CrystalBatch& batch, const NeighborRule& rule) {
   if (!(rule.cutoff > 0) || rule.cutoff > 1e4) {
     throw std::invalid_argument("neighbor_list: cutoff must lie in (0, 10000] angstrom, got " +
@@ -92,18 +59,12 @@ void check(const CrystalBatch& batch, const NeighborRule& rule) {
   }
 }
 
-void require(bool holds, const std::string& kernel, const std::string& what) {
-  if (!holds) {
-    throw std::invalid_argument(kernel + ": " + what);
-  }
-}
-
 // Shapes; on the CPU, where it costs next to nothing, also that every index leads where it may.
 template <class T>
 void check(const EdgeTerms<T>& terms, const char* kernel) {
   const EdgeTopology& graph = terms.graph;
   const std::int64_t columns = terms.centre.shape[1], atoms = graph.atoms(), edges = graph.edges();
-  require(atoms >= 0 && graph.crystals() >= 0, kernel, "edge_offsets and atom_offsets must not be empty");
+  check(graph, kernel);
   require(columns > 0 && columns % 2 == 0, kernel, "centre must have an even number of columns, gate and core");
   require(terms.source.shape[1] == columns && terms.table.shape[1] == columns, kernel,
           "centre, source and table must have as many columns");
@@ -116,28 +77,7 @@ void check(const EdgeTerms<T>& terms, const char* kernel) {
   if (terms.centre.device == Device::cuda) {
     return;
   }
-  require(graph.edge_offsets[0] == 0 && graph.edge_offsets[atoms] == edges, kernel,
-          "edge_offsets must run from 0 to the number of edges");
-  require(graph.atom_offsets[0] == 0 && graph.atom_offsets[graph.crystals()] == atoms, kernel,
-          "atom_offsets must run from 0 to the number of atoms");
-  bool ascending = true, inside = true;
-  for (std::int64_t i = 0; i < atoms; ++i) {
-    ascending = ascending && graph.edge_offsets[i] <= graph.edge_offsets[i + 1];
-  }
-  for (std::int64_t c = 0; c < graph.crystals(); ++c) {
-    ascending = ascending && graph.atom_offsets[c] <= graph.atom_offsets[c + 1];
-  }
-  require(ascending, kernel, "offsets must not decrease");
-  for (std::int64_t c = 0; c < graph.crystals(); ++c) {
-    const std::int32_t begin = graph.atom_offsets[c], end = graph.atom_offsets[c + 1];
-    std::int32_t low = begin, high = begin - 1;
-    for (std::int64_t e = graph.edge_offsets[begin]; e < graph.edge_offsets[end]; ++e) {
-      low = std::min(low, graph.edge_source[e]);
-      high = std::max(high, graph.edge_source[e]);
-    }
-    inside = inside && low >= begin && high < end;
-  }
-  require(inside, kernel, "an edge leaves its crystal");
+  check_on_host(graph, kernel);
   std::int32_t low = 0, high = 0;
   for (std::int64_t e = 0; e < edges; ++e) {
     low = std::min(low, terms.first[e]);
@@ -164,6 +104,41 @@ void check(const EdgeTerms<T>& terms, const View<const T>& scale, const Sums& su
 }
 
 }  // namespace
+
+std::atomic<const Level*>& current_level() {
+  static std::atomic<const Level*> level{widest_level()};
+  return level;
+}
+
+void check(const EdgeTopology& graph, const char* kernel) {
+  require(graph.atoms() >= 0 && graph.crystals() >= 0, kernel, "edge_offsets and atom_offsets must not be empty");
+}
+
+void check_on_host(const EdgeTopology& graph, const char* kernel) {
+  const std::int64_t atoms = graph.atoms(), edges = graph.edges();
+  require(graph.edge_offsets[0] == 0 && graph.edge_offsets[atoms] == edges, kernel,
+          "edge_offsets must run from 0 to the number of edges");
+  require(graph.atom_offsets[0] == 0 && graph.atom_offsets[graph.crystals()] == atoms, kernel,
+          "atom_offsets must run from 0 to the number of atoms");
+  bool ascending = true, inside = true;
+  for (std::int64_t i = 0; i < atoms; ++i) {
+    ascending = ascending && graph.edge_offsets[i] <= graph.edge_offsets[i + 1];
+  }
+  for (std::int64_t c = 0; c < graph.crystals(); ++c) {
+    ascending = ascending && graph.atom_offsets[c] <= graph.atom_offsets[c + 1];
+  }
+  require(ascending, kernel, "offsets must not decrease");
+  for (std::int64_t c = 0; c < graph.crystals(); ++c) {
+    const std::int32_t begin = graph.atom_offsets[c], end = graph.atom_offsets[c + 1];
+    std::int32_t low = begin, high = begin - 1;
+    for (std::int64_t e = graph.edge_offsets[begin]; e < graph.edge_offsets[end]; ++e) {
+      low = std::min(low, graph.edge_source[e]);
+      high = std::max(high, graph.edge_source[e]);
+    }
+    inside = inside && low >= begin && high < end;
+  }
+  require(inside, kernel, "an edge leaves its crystal");
+}
 
 void neighbor_count(const CrystalBatch& batch, const NeighborRule& rule, const NeighborRows& rows, int threads,
                     void* stream) {

@@ -1,6 +1,6 @@
 // The native core on one page: what each kernel takes, what it gives, and its twins.
 //
-// Fronts (namespace screening) check their arguments and pick the twin by device and level; dispatch.cpp holds them.
+// Fronts (namespace screening) check their arguments and pick the twin by device and level; dispatch*.cpp hold them.
 // Twins (cpu::<level>, cuda) may assume the checks. Arrays are flat, row-major and borrowed.
 #pragma once
 
@@ -114,6 +114,56 @@ void edge_moments_backward(const EdgeTerms<T>&, View<const T> mean, View<const T
 template <class T>
 void segment_sum(View<const T> rows, View<const std::int32_t> offsets, View<T> result, int threads, void* stream);
 
+// row_softmax: each column of scores (edges, H) becomes e^score / sum of e^score over the row of edges that it is in.
+// row_softmax_backward: derivative of sum(grad * result), from the result: out = result (grad - sum over row of result
+// grad). row_softmax_curve: derivatives of sum(direction * what backward gives) with respect to the result and grad.
+template <class T>
+void row_softmax(View<const T> scores, View<const std::int32_t> offsets, View<T> result, int threads, void* stream);
+template <class T>
+void row_softmax_backward(View<const T> result, View<const std::int32_t> offsets, View<const T> grad, View<T> out,
+                          int threads, void* stream);
+template <class T>
+void row_softmax_curve(View<const T> result, View<const std::int32_t> offsets, View<const T> grad,
+                       View<const T> direction, View<T> out_result, View<T> out_grad, int threads, void* stream);
+
+// The line graph of a graph has its edges as nodes: into the edge from j to i lead those into j, which are a run of
+// `edge_source` already. Rows of the line graph are edges, offsets their scan: (edges + 1,) of (pairs,). line_graph
+// writes the number of the edge that each pair comes from.
+void line_graph(const EdgeTopology&, View<const std::int32_t> line_offsets, View<std::int32_t> line_source, int threads,
+                void* stream);
+
+// The gate of every edge of a graph or line graph, m_e = centre[i] + source[j] + edge[e], and values that it weighs.
+template <class T>
+struct GateTerms {
+  View<const T> centre, source, value;  // (atoms, C); the value is that of the source
+  View<const T> edge;                   // (edges, C)
+  EdgeTopology graph;
+
+  std::int64_t channels() const { return centre.shape[1]; }
+};
+
+// What a derivative has for each of the terms.
+template <class T>
+struct GateTermsOf {
+  View<T> centre, source, value, edge;
+};
+
+inline constexpr double kGateFloor = 1e-6;
+
+// gated_mean: result[i] = sum of sigmoid(m_e) value[j] / (sum of sigmoid(m_e) + kGateFloor) over edges e from j into i,
+// and gates[e] = m_e where `gates` is not empty. gated_mean_backward: derivatives of sum(grad * result) + sum(of_gates
+// * gates) with respect to the terms; `of_gates` may be empty: zero. gated_mean_curve: derivatives of sum over terms of
+// (direction . what gated_mean_backward gives) with respect to grad and the terms; that to of_gates is the direction of
+// the gates, which needs no kernel.
+template <class T>
+void gated_mean(const GateTerms<T>&, View<T> result, View<T> gates, int threads, void* stream);
+template <class T>
+void gated_mean_backward(const GateTerms<T>&, View<const T> grad, View<const T> of_gates, const GateTermsOf<T>& out,
+                         int threads, void* stream);
+template <class T>
+void gated_mean_curve(const GateTerms<T>&, View<const T> grad, const GateTermsOf<const T>& direction, View<T> out_grad,
+                      const GateTermsOf<T>& out, int threads, void* stream);
+
 // result[r] = bias + rows[r] . weight, with weight (inner, columns): each element one chain in ascending order of the
 // inner index, so that a row's bits depend on that row alone. CPU only; on a GPU it is the vendor's library's.
 template <class T>
@@ -156,6 +206,23 @@ int cuda_device_count();
   template <class T>                                                                                                 \
   void segment_sum(View<const T> rows, View<const std::int32_t> offsets, View<T> result, int);                       \
   template <class T>                                                                                                 \
+  void row_softmax(View<const T> scores, View<const std::int32_t> offsets, View<T> result, int);                     \
+  template <class T>                                                                                                 \
+  void row_softmax_backward(View<const T> result, View<const std::int32_t> offsets, View<const T> grad, View<T> out, \
+                            int);                                                                                    \
+  template <class T>                                                                                                 \
+  void row_softmax_curve(View<const T> result, View<const std::int32_t> offsets, View<const T> grad,                 \
+                         View<const T> direction, View<T> out_result, View<T> out_grad, int);                        \
+  void line_graph(const EdgeTopology&, View<const std::int32_t> line_offsets, View<std::int32_t> line_source, int);  \
+  template <class T>                                                                                                 \
+  void gated_mean(const GateTerms<T>&, View<T> result, View<T> gates, int);                                          \
+  template <class T>                                                                                                 \
+  void gated_mean_backward(const GateTerms<T>&, View<const T> grad, View<const T> of_gates, const GateTermsOf<T>&,   \
+                           int);                                                                                     \
+  template <class T>                                                                                                 \
+  void gated_mean_curve(const GateTerms<T>&, View<const T> grad, const GateTermsOf<const T>&, View<T> out_grad,      \
+                        const GateTermsOf<T>&, int);                                                                 \
+  template <class T>                                                                                                 \
   void linear(View<const T> rows, View<const T> weight, View<const T> bias, View<T> result, int);                    \
   template <class T>                                                                                                 \
   void softplus(View<const T> values, View<T> result, int);                                                          \
@@ -185,6 +252,24 @@ void edge_moments_backward(const EdgeTerms<T>&, View<const T> mean, View<const T
                            View<const T> grad_variance, const EdgeTermsOf<T>&, void* stream);
 template <class T>
 void segment_sum(View<const T> rows, View<const std::int32_t> offsets, View<T> result, void* stream);
+template <class T>
+void row_softmax(View<const T> scores, View<const std::int32_t> offsets, View<T> result, void* stream);
+template <class T>
+void row_softmax_backward(View<const T> result, View<const std::int32_t> offsets, View<const T> grad, View<T> out,
+                          void* stream);
+template <class T>
+void row_softmax_curve(View<const T> result, View<const std::int32_t> offsets, View<const T> grad,
+                       View<const T> direction, View<T> out_result, View<T> out_grad, void* stream);
+void line_graph(const EdgeTopology&, View<const std::int32_t> line_offsets, View<std::int32_t> line_source,
+                void* stream);
+template <class T>
+void gated_mean(const GateTerms<T>&, View<T> result, View<T> gates, void* stream);
+template <class T>
+void gated_mean_backward(const GateTerms<T>&, View<const T> grad, View<const T> of_gates, const GateTermsOf<T>&,
+                         void* stream);
+template <class T>
+void gated_mean_curve(const GateTerms<T>&, View<const T> grad, const GateTermsOf<const T>&, View<T> out_grad,
+                      const GateTermsOf<T>&, void* stream);
 int device_count();
 }  // namespace cuda
 

@@ -130,6 +130,75 @@ def edge_moments_backward_f64(
 ) -> None: ...
 def segment_sum_f32(rows: Any, offsets: Any, result: Any, threads: int, stream: int) -> None: ...
 def segment_sum_f64(rows: Any, offsets: Any, result: Any, threads: int, stream: int) -> None: ...
+def row_softmax_f32(scores: Any, offsets: Any, result: Any, threads: int, stream: int) -> None: ...
+def row_softmax_backward_f32(result: Any, offsets: Any, grad: Any, out: Any, threads: int, stream: int) -> None: ...
+def row_softmax_curve_f32(
+    result: Any,
+    offsets: Any,
+    grad: Any,
+    direction: Any,
+    out_result: Any,
+    out_grad: Any,
+    threads: int,
+    stream: int,
+) -> None: ...
+def gated_mean_f32(
+    terms: tuple[Any, ...], graph: tuple[Any, ...], result: Any, gates: Any, threads: int, stream: int
+) -> None: ...
+def gated_mean_backward_f32(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    grad: Any,
+    of_gates: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
+def gated_mean_curve_f32(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    grad: Any,
+    direction: tuple[Any, ...],
+    out_grad: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
+def row_softmax_f64(scores: Any, offsets: Any, result: Any, threads: int, stream: int) -> None: ...
+def row_softmax_backward_f64(result: Any, offsets: Any, grad: Any, out: Any, threads: int, stream: int) -> None: ...
+def row_softmax_curve_f64(
+    result: Any,
+    offsets: Any,
+    grad: Any,
+    direction: Any,
+    out_result: Any,
+    out_grad: Any,
+    threads: int,
+    stream: int,
+) -> None: ...
+def gated_mean_f64(
+    terms: tuple[Any, ...], graph: tuple[Any, ...], result: Any, gates: Any, threads: int, stream: int
+) -> None: ...
+def gated_mean_backward_f64(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    grad: Any,
+    of_gates: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
+def gated_mean_curve_f64(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    grad: Any,
+    direction: tuple[Any, ...],
+    out_grad: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
+def line_graph(graph: tuple[Any, ...], line_offsets: Any, line_source: Any, threads: int, stream: int) -> None: ...
 def linear_f32(rows: Any, weight: Any, bias: Any, result: Any, threads: int) -> None: ...
 def linear_f64(rows: Any, weight: Any, bias: Any, result: Any, threads: int) -> None: ...
 def softplus_f32(values: Any, result: Any, threads: int) -> None: ...

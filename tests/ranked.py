@@ -133,7 +133,7 @@ def gradients(ranks: Ranks, model: CrystalModel, task: Task, batches: list[Any])
         with ranks.sharing(places, len(rows), "cpu"):
             outputs = model(graph)
         loss = whole_loss(masked_sums(outputs, labels[rows[places]], LOSSES), [1.0, 0.5], ranks)
-        differentiate(loss, parameters, GradScaler("cpu", enabled=False), ranks)
+        differentiate(loss, model.penalty(), parameters, GradScaler("cpu", enabled=False), ranks)
         yield {
             "loss": torch.tensor([loss.value, *loss.sums, *loss.counts], dtype=torch.float64),
             "gradient": flattened(parameters).clone(),

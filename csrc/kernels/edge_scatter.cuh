@@ -17,7 +17,7 @@
 #include <cstdint>
 
 #include "kernels/edge_terms.cuh"
-#include "runtime/groups.cuh"
+#include "kernels/leaving.cuh"
 #include "runtime/parts.cuh"
 
 namespace screening::cuda {
@@ -173,11 +173,6 @@ inline Parts parts_of(std::int64_t edges, std::int64_t table_rows) {
   return {length, (edges + length - 1) / length};
 }
 
-struct SourceOf {
-  const std::int32_t* edge_source;
-  __device__ std::int64_t operator()(std::int64_t e) const { return edge_source[e]; }
-};
-
 // Edges of a part in order of their first row of the table.
 struct PartAndRow {
   const std::int32_t* first;
@@ -258,17 +253,6 @@ __global__ void __launch_bounds__(kBlock)
   sums.move_to(nullptr, channels);
 }
 
-template <class T>
-__global__ void __launch_bounds__(kBlock)
-    number_centres(const __grid_constant__ Terms<T> terms, std::int32_t* edge_centre) {
-  const std::int64_t i = warp_in_grid();
-  if (i < terms.atoms) {
-    for (std::int64_t e = terms.edge_offsets[i] + lane(); e < terms.edge_offsets[i + 1]; e += kWarp) {
-      edge_centre[e] = static_cast<std::int32_t>(i);
-    }
-  }
-}
-
 // Writes all derivatives of `op`; `out_grad` is null unless it is curved.
 template <class T, class Op>
 void scatter_edges(const Op& op, const EdgeTermsOf<T>& out, T* out_grad, Workspace& memory) {
@@ -278,7 +262,7 @@ void scatter_edges(const Op& op, const EdgeTermsOf<T>& out, T* out_grad, Workspa
   const Derivatives<T> derivatives{out.centre.data, out.source.data, out.weight.rows() > 0 ? out.weight.data : nullptr,
                                    out.scale.rows() > 0 ? out.scale.data : nullptr, out_grad};
   auto* edge_centre = memory.take<std::int32_t>(terms.edges);
-  launch(number_centres<T>, rows, stream, terms, edge_centre);
+  launch(number_centres, rows, stream, terms.edge_offsets, terms.atoms, edge_centre);
   launch(derive_centres<T, Op>, rows, stream, op, derivatives);
 
   const Groups leaving = group_by(SourceOf{terms.edge_source}, terms.edges, terms.atoms, memory);

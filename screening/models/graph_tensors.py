@@ -1,6 +1,8 @@
 """A batch of graphs as torch tensors on one device: what every model takes."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,8 @@ class GraphTensors:
     """Atoms and edges of `crystals` crystals, end to end.
 
     `numbers` (atoms,) int64 atomic numbers; `edge_vector` (edges, 3) of the model's floating type, angstrom, from the
-    centre to the neighbour, which may require a gradient; `edge_graph` the topology; `crystal_of_atom` (atoms,) int64.
+    centre to the neighbour, which may require a gradient; `edge_graph` the topology; `crystal_of_atom` (atoms,) int64;
+    `line` the topology of the line graph, where a model has prepared it.
     """
 
     numbers: Tensor
@@ -24,6 +27,7 @@ class GraphTensors:
     edge_graph: EdgeGraph
     crystals: int
     crystal_of_atom: Tensor
+    line: EdgeGraph | None = None
 
     @classmethod
     def of(cls, graphs: Graphs, *, device: torch.device | str, dtype: torch.dtype) -> "GraphTensors":
@@ -62,6 +66,23 @@ class GraphTensors:
             _tensor(edge_offsets, device, torch.int32), _tensor(edge_source, device, torch.int32), offsets
         )
         return cls(atom_numbers, _tensor(edge_vector, device, dtype), graph, crystals, crystal_of_atom)
+
+    def cut(self, ends: Sequence[int]) -> Iterator["GraphTensors"]:
+        """Divide the batch before the crystals that `ends` lists, ascending, into batches of whole crystals."""
+        graph = self.edge_graph
+        atom_ends = graph.atom_offsets[[0, *ends, self.crystals]].tolist()
+        edge_ends = graph.edge_offsets[atom_ends].tolist()
+        places = pairwise([0, *ends, self.crystals])
+        for (a, b), (i, j), (e, f) in zip(places, pairwise(atom_ends), pairwise(edge_ends), strict=True):
+            yield GraphTensors(
+                self.numbers[i:j],
+                self.edge_vector[e:f],
+                EdgeGraph(
+                    graph.edge_offsets[i : j + 1] - e, graph.edge_source[e:f] - i, graph.atom_offsets[a : b + 1] - i
+                ),
+                b - a,
+                self.crystal_of_atom[i:j] - a,
+            )
 
     def edge_distance(self) -> Tensor:
         """Measure the vectors, (edges,)."""

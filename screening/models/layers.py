@@ -139,6 +139,13 @@ def mean_of_atoms(atoms: Tensor, graph: EdgeGraph) -> Tensor:
     return mean
 
 
+def unit_rows(rows: Tensor) -> Tensor:
+    """Divide each row by its length, which is taken as at least 1e-12."""
+    # A product, so that the sum of a row has the same bits in every batch.
+    squares = steady.linear(rows * rows, rows.new_ones(1, rows.shape[1]))
+    return rows / torch.sqrt(squares.clamp(min=1e-24))
+
+
 class Linear(nn.Linear):
     """torch's linear layer, in which a row's bits do not depend on how many rows there are (on the CPU)."""
 
@@ -157,14 +164,15 @@ class SiLU(nn.Module):
 class Heads(nn.Module):
     """One perceptron per target on the same description of a crystal, all of them computed side by side.
 
-    softplus, then `layers` hidden layers of width `hidden` with softplus, then one output; `dropout` per target acts on
-    the first hidden layer.
+    softplus (unless `bare`), then `layers` hidden layers of width `hidden` with softplus, then one output; `dropout`
+    per target acts on the first hidden layer.
     """
 
     dropout: Tensor
 
-    def __init__(self, width: int, *, hidden: int, layers: int, dropout: Sequence[float]) -> None:
+    def __init__(self, width: int, *, hidden: int, layers: int, dropout: Sequence[float], bare: bool = False) -> None:
         super().__init__()
+        self.bare = bare
         targets = len(dropout)
         sizes = [width, *[hidden] * layers]
         self.hidden = nn.ModuleList(SideBySide(targets, before, after) for before, after in pairwise(sizes))
@@ -174,7 +182,8 @@ class Heads(nn.Module):
 
     def forward(self, crystals: Tensor) -> Tensor:
         """Map descriptions (crystals, width) to outputs (crystals, targets)."""
-        hidden = steady.softplus(crystals).expand(len(self.dropout), -1, -1)
+        given = crystals if self.bare else steady.softplus(crystals)
+        hidden = given.expand(len(self.dropout), -1, -1)
         for number, layer in enumerate(self.hidden):
             hidden = steady.softplus(layer(hidden))
             if number == 0 and self.drops and self.training:

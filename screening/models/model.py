@@ -54,6 +54,13 @@ class CrystalModel(nn.Module, ABC):
     def width(self) -> int:
         """How many numbers describe an atom."""
 
+    def prepared(self, graph: GraphTensors) -> GraphTensors:
+        """Add to a graph what the model derives from it in sizes that its data decide; most architectures add nothing.
+
+        A model does so itself where it is missing, but torch.compile takes a model whole only with a prepared graph.
+        """
+        return graph
+
     @abstractmethod
     def encode(self, graph: GraphTensors) -> Tensor:
         """Describe each atom in its surroundings, (atoms, width)."""
@@ -68,6 +75,10 @@ class CrystalModel(nn.Module, ABC):
         `fractions` (crystals, elements + 1): the part of a crystal's atoms that each atomic number has; `learned`
         (crystals, targets) float64: labels as learned values (0 or 1 for classes), NaN where missing.
         """
+
+    def penalty(self) -> Tensor | None:
+        """What training adds to the loss of every batch besides errors, a scalar; most architectures add nothing."""
+        return None
 
     def forward(self, graph: GraphTensors) -> Tensor:
         """Compute learned values, (crystals, targets)."""

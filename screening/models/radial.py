@@ -70,6 +70,12 @@ class GaussianBasis(RadialBasis):
         weight = torch.exp(-off * off)
         return RadialTerms(first.to(torch.int32), weight, torch.ones_like(distance)[:, None])
 
+    def expand(self, values: Tensor) -> Tensor:
+        """Evaluate all functions at each value, (values, rows): for products that cannot be split by windows."""
+        grid = torch.arange(self.rows, device=values.device, dtype=values.dtype)
+        off = (values[:, None] - (self.start + self.step * grid)) / self.width
+        return torch.exp(-off * off)
+
 
 @dataclass(frozen=True, slots=True)
 class SplineBasis(RadialBasis):

@@ -5,12 +5,17 @@ from typing import Any
 
 from screening.config import validated
 from screening.errors import InputError
+from screening.models.alignn import ALIGNN
 from screening.models.cgcnn import CGCNN
+from screening.models.crysxpp import CrysXPP
+from screening.models.gatgnn import GATGNN
 from screening.models.model import CrystalModel
 from screening.models.sieve import Sieve
 from screening.predictions import Target
 
-ARCHITECTURES: Mapping[str, type[CrystalModel]] = {kind.architecture: kind for kind in (CGCNN, Sieve)}
+ARCHITECTURES: Mapping[str, type[CrystalModel]] = {
+    kind.architecture: kind for kind in (ALIGNN, CGCNN, CrysXPP, GATGNN, Sieve)
+}
 
 
 def build(name: str, settings: Mapping[str, Any], targets: Sequence[Target]) -> CrystalModel:

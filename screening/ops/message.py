@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from screening.errors import InputError
-from screening.ops import core
-from screening.ops.steady import kernel_for
+from screening.ops.message_call import call, flat, plain
 
 if TYPE_CHECKING:
     from screening.ops.message_graph import EdgeGraph
@@ -65,12 +64,12 @@ def _edge_conv(
     result: Tensor = _fake_conv(
         centre, source_term, table, weight, first, scale, edge_offsets, edge_source, atom_offsets
     )
-    _call(
+    call(
         "edge_conv",
         centre,
-        terms=_flat(centre, source_term, table, weight, first),
-        graph=_flat(edge_offsets, edge_source, atom_offsets),
-        scale=_plain(scale),
+        terms=flat(centre, source_term, table, weight, first),
+        graph=flat(edge_offsets, edge_source, atom_offsets),
+        scale=plain(scale),
         result=result.flatten(1),
     )
     return result
@@ -99,13 +98,13 @@ def _edge_conv_backward(
     of_scale: bool,
 ) -> list[Tensor]:
     out = _like_terms(centre, source_term, table, weight, scale, of_weight=of_weight, of_scale=of_scale)
-    _call(
+    call(
         "edge_conv_backward",
         centre,
-        terms=_flat(centre, source_term, table, weight, first),
-        graph=_flat(edge_offsets, edge_source, atom_offsets),
-        scale=_plain(scale),
-        grad=_plain(grad).flatten(1),
+        terms=flat(centre, source_term, table, weight, first),
+        graph=flat(edge_offsets, edge_source, atom_offsets),
+        scale=plain(scale),
+        grad=plain(grad).flatten(1),
         out=_wanted(out, of_weight=of_weight, of_scale=of_scale),
     )
     return out
@@ -149,14 +148,14 @@ def _edge_conv_curve(
 ) -> list[Tensor]:
     out = _like_terms(centre, source_term, table, weight, scale, of_weight=of_weight, of_scale=of_scale)
     out_grad = grad.new_empty(grad.shape)
-    _call(
+    call(
         "edge_conv_curve",
         centre,
-        terms=_flat(centre, source_term, table, weight, first),
-        graph=_flat(edge_offsets, edge_source, atom_offsets),
-        scale=_plain(scale),
-        grad=_plain(grad).flatten(1),
-        direction=_wanted([_plain(d) for d in direction], of_weight=weight_moves, of_scale=scale_moves),
+        terms=flat(centre, source_term, table, weight, first),
+        graph=flat(edge_offsets, edge_source, atom_offsets),
+        scale=plain(scale),
+        grad=plain(grad).flatten(1),
+        direction=_wanted([plain(d) for d in direction], of_weight=weight_moves, of_scale=scale_moves),
         out_grad=out_grad.flatten(1),
         out=_wanted(out, of_weight=of_weight, of_scale=of_scale),
     )
@@ -249,11 +248,11 @@ def _edge_moments(
     atom_offsets: Tensor,
 ) -> tuple[Tensor, Tensor]:
     mean, variance = _fake_moments(centre)
-    _call(
+    call(
         "edge_moments",
         centre,
-        terms=_flat(centre, source_term, table, weight, first),
-        graph=_flat(edge_offsets, edge_source, atom_offsets),
+        terms=flat(centre, source_term, table, weight, first),
+        graph=flat(edge_offsets, edge_source, atom_offsets),
         mean=mean,
         variance=variance,
     )
@@ -281,14 +280,14 @@ def _edge_moments_backward(
     of_weight: bool,
 ) -> list[Tensor]:
     out = _like_terms(centre, source_term, table, weight, weight, of_weight=of_weight, of_scale=False)
-    _call(
+    call(
         "edge_moments_backward",
         centre,
-        terms=_flat(centre, source_term, table, weight, first),
-        graph=_flat(edge_offsets, edge_source, atom_offsets),
-        mean=_plain(mean),
-        grad_mean=_plain(grad_mean),
-        grad_variance=_plain(grad_variance),
+        terms=flat(centre, source_term, table, weight, first),
+        graph=flat(edge_offsets, edge_source, atom_offsets),
+        mean=plain(mean),
+        grad_mean=plain(grad_mean),
+        grad_variance=plain(grad_variance),
         out=_wanted(out, of_weight=of_weight, of_scale=False),
     )
     return out[:4]
@@ -328,7 +327,7 @@ _edge_moments.register_autograd(_differentiate_moments, setup_context=_save_mome
 @torch.library.custom_op("screening::segment_sum", mutates_args=())
 def _segment_sum(rows: Tensor, offsets: Tensor) -> Tensor:
     result: Tensor = _fake_segment_sum(rows, offsets)
-    _call("segment_sum", rows, rows=_plain(rows), offsets=_plain(offsets), result=result)
+    call("segment_sum", rows, rows=plain(rows), offsets=plain(offsets), result=result)
     return result
 
 
@@ -351,33 +350,29 @@ _segment_sum.register_autograd(_differentiate_segments, setup_context=_save_segm
 
 def segment_rows(values: Tensor, offsets: Tensor, length: int) -> Tensor:
     """Repeat the value of each segment for its rows, (length, columns): the transpose of `segment_sum`."""
-    return _Repeat.apply(values, offsets, length)  # type: ignore[no-any-return,no-untyped-call]
+    result: Tensor = _segment_rows(values, offsets, length)
+    return result
 
 
-class _Repeat(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, offsets: Tensor, length: int) -> Tensor:
-        ctx.offsets = offsets
-        counts = offsets.diff().long()
-        return torch.repeat_interleave(values, counts, dim=0, output_size=length)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return segment_sum(grad, ctx.offsets), None, None
+@torch.library.custom_op("screening::segment_rows", mutates_args=())
+def _segment_rows(values: Tensor, offsets: Tensor, length: int) -> Tensor:
+    return torch.repeat_interleave(values, offsets.diff().long(), dim=0, output_size=length)
 
 
-def _call(kernel: str, like: Tensor, **arrays: Any) -> None:
-    call = kernel_for(kernel, like)
-    with core.device_of(like), core.input_errors():
-        call(**arrays, threads=core.thread_count(None), stream=core.stream_of(like))
+@_segment_rows.register_fake
+def _fake_segment_rows(values: Tensor, offsets: Tensor, length: int) -> Tensor:
+    return values.new_empty((length, values.shape[1]))
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().contiguous()
+def _save_repeated(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+    ctx.offsets = inputs[1]
 
 
-def _flat(*tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(_plain(tensor) for tensor in tensors)
+def _differentiate_repeated(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return segment_sum(grad, ctx.offsets), None, None
+
+
+_segment_rows.register_autograd(_differentiate_repeated, setup_context=_save_repeated)
 
 
 def _like_terms(

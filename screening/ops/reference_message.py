@@ -65,6 +65,56 @@ def segment_sum(rows: "Tensor", offsets: "Tensor") -> "Tensor":
     return total.index_add(0, _row_of(offsets, len(rows)), rows)
 
 
+def row_softmax(scores: "Tensor", offsets: "Tensor") -> "Tensor":
+    """Turn each column of scores (edges, H) into weights that sum to 1 over each row of edges."""
+    import torch
+
+    rows = _row_of(offsets, len(scores))
+    largest = scores.new_zeros((len(offsets) - 1, scores.shape[1]))
+    where = rows[:, None].expand_as(scores)
+    largest = largest.scatter_reduce(0, where, scores.detach(), "amax", include_self=False)
+    raised = torch.exp(scores - largest[rows])
+    return raised / segment_sum(raised, offsets)[rows]
+
+
+GATE_FLOOR = 1e-6
+
+
+def line_graph(graph: "EdgeGraph") -> "EdgeGraph":
+    """Pair each edge with the edges into its source: a graph whose atoms are the edges, in their order.
+
+    Row e holds the edges that lead into the source of e, ascending.
+    """
+    import torch
+
+    offsets, sources = graph.edge_offsets.tolist(), graph.edge_source.tolist()
+    rows = [list(range(offsets[j], offsets[j + 1])) for j in sources]
+    counts = torch.tensor([0, *map(len, rows)], device=graph.edge_source.device)
+    paired = torch.tensor([e for row in rows for e in row], device=graph.edge_source.device)
+    return graph._replace(
+        edge_offsets=counts.cumsum(0).int(),
+        edge_source=paired.int(),
+        atom_offsets=graph.edge_offsets[graph.atom_offsets.long()],
+    )
+
+
+def gated_mean(
+    centre: "Tensor", source_term: "Tensor", value: "Tensor", edge: "Tensor", graph: "EdgeGraph"
+) -> "tuple[Tensor, Tensor]":
+    """Average each atom's neighbours by the gates of its edges: means (atoms, C), and the gates (edges, C).
+
+    The gate of an edge e from j into i is m_e = centre[i] + source_term[j] + edge[e]; the mean is
+    sum of sigmoid(m_e) value[j] / (sum of sigmoid(m_e) + 1e-6).
+    """
+    import torch
+
+    sources = graph.edge_source.long()
+    gates = centre[_row_of(graph.edge_offsets, len(edge))] + source_term[sources] + edge
+    opened = torch.sigmoid(gates)
+    total = segment_sum(opened, graph.edge_offsets) + GATE_FLOOR
+    return segment_sum(opened * value[sources], graph.edge_offsets) / total, gates
+
+
 def _row_of(offsets: "Tensor", length: int) -> "Tensor":
     """The segment that each of `length` rows is in."""
     import torch

@@ -51,9 +51,15 @@ def whole_loss(own: LossSums, weights: Sequence[float], ranks: Ranks, *, asks: b
     )
 
 
-def differentiate(loss: BatchLoss, parameters: Sequence[nn.Parameter], scaler: GradScaler, ranks: Ranks) -> None:
-    """Leave in every parameter the (scaled) gradient of the whole batch's loss, the same bits on every rank."""
+def differentiate(
+    loss: BatchLoss, penalty: Tensor | None, parameters: Sequence[nn.Parameter], scaler: GradScaler, ranks: Ranks
+) -> None:
+    """Leave in every parameter the (scaled) gradient of the whole batch's loss, the same bits on every rank.
+
+    A penalty on the weights, which all ranks know, is shared between them.
+    """
     for parameter in parameters:
         parameter.grad = None
-    torch.autograd.backward(scaler.scale(loss.own))
+    own = loss.own if penalty is None else loss.own + penalty / ranks.size
+    torch.autograd.backward(scaler.scale(own))
     ranks.add_gradients(parameters)

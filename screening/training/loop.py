@@ -164,7 +164,7 @@ class Fitting:
         loss = whole_loss(own, [loss.weight for loss in self._task.losses], self._ranks, asks=save)
         if not loss.is_finite:
             raise self._diverged(part, outputs.detach())
-        differentiate(loss, self._parameters, learner.scaler, self._ranks)
+        differentiate(loss, self._model.penalty(), self._parameters, learner.scaler, self._ranks)
         learner.scaler.unscale_(learner.optimiser)
         limit = math.inf if settings.clip_norm is None else settings.clip_norm
         norm = float(clip_grad_norm_(self._parameters, limit))

@@ -11,6 +11,7 @@ namespace py = pybind11;
 
 namespace screening {
 void bind_message(py::module_& module);
+void bind_rows(py::module_& module);
 }
 
 namespace {
@@ -129,6 +130,7 @@ PYBIND11_MODULE(cuda_on_host, module) {
   module.def("neighbor_fill", &fill, py::arg("cutoff"), py::arg("edge_offsets"), py::arg("row_cut"),
              py::arg("edge_source"), py::arg("edge_shift"), py::arg("edge_vector"), py::arg("edge_distance"));
   screening::bind_message(module);
+  screening::bind_rows(module);
   module.def("device_count", &screening::cuda::device_count);
   module.def("scan", &scan_counts);
   module.def("sort", &sort_values);

@@ -1,0 +1,132 @@
+// The fronts of the kernels that walk along rows of edges: see dispatch.cpp.
+#include "twins.hpp"
+
+namespace screening {
+namespace {
+
+// That every array of values has the shape of the first, and that the offsets ascend within it.
+template <class T, class... Others>
+void check_rows(const char* kernel, const View<T>& values, const View<const std::int32_t>& offsets,
+                const Others&... others) {
+  require(((others.shape == values.shape) && ...), kernel, "all arrays of values must have one shape");
+  require(values.shape[1] > 0 && offsets.rows() > 0, kernel, "there must be a column of values, and offsets");
+  if (values.device == Device::cuda) {
+    return;
+  }
+  const std::int64_t rows = offsets.rows() - 1;
+  bool ascending = offsets[0] == 0 && offsets[rows] == values.rows();
+  for (std::int64_t i = 0; i < rows; ++i) {
+    ascending = ascending && offsets[i] <= offsets[i + 1];
+  }
+  require(ascending, kernel, "offsets must ascend from 0 to the number of edges");
+}
+
+template <class T>
+void check(const GateTerms<T>& terms, const char* kernel) {
+  const EdgeTopology& graph = terms.graph;
+  check(graph, kernel);
+  require(terms.centre.shape == terms.source.shape && terms.centre.shape == terms.value.shape, kernel,
+          "centre, source and value must have one shape");
+  require(terms.channels() > 0 && terms.centre.rows() == graph.atoms(), kernel,
+          "centre, source and value must have a row an atom, edge_offsets one more");
+  require(terms.edge.rows() == graph.edges() && terms.edge.shape[1] == terms.channels(), kernel,
+          "edge must have a row an edge, as wide as centre");
+  if (terms.centre.device == Device::cpu) {
+    check_on_host(graph, kernel);
+  }
+}
+
+template <class T, class U>
+void check(const GateTerms<T>& terms, const GateTermsOf<U>& of, const char* kernel) {
+  require(of.centre.shape == terms.centre.shape && of.source.shape == terms.source.shape &&
+              of.value.shape == terms.value.shape && of.edge.shape == terms.edge.shape,
+          kernel, "derivatives and directions must have the shapes of what they belong to");
+}
+
+// `rows` belong to atoms; `gates` to edges, or are empty.
+template <class T, class Rows, class Gates>
+void check(const GateTerms<T>& terms, const Rows& rows, const Gates& gates, const char* kernel) {
+  require(rows.shape == terms.centre.shape && (gates.rows() == 0 || gates.shape == terms.edge.shape), kernel,
+          "result, gates and what comes from above must have the shapes of centre and edge");
+}
+
+}  // namespace
+
+template <class T>
+void row_softmax(View<const T> scores, View<const std::int32_t> offsets, View<T> result, int threads, void* stream) {
+  check_rows("row_softmax", scores, offsets, result);
+  SCREENING_CALL_TWIN(scores, row_softmax, scores, offsets, result);
+}
+
+template <class T>
+void row_softmax_backward(View<const T> result, View<const std::int32_t> offsets, View<const T> grad, View<T> out,
+                          int threads, void* stream) {
+  check_rows("row_softmax_backward", result, offsets, grad, out);
+  SCREENING_CALL_TWIN(result, row_softmax_backward, result, offsets, grad, out);
+}
+
+template <class T>
+void row_softmax_curve(View<const T> result, View<const std::int32_t> offsets, View<const T> grad,
+                       View<const T> direction, View<T> out_result, View<T> out_grad, int threads, void* stream) {
+  check_rows("row_softmax_curve", result, offsets, grad, direction, out_result, out_grad);
+  SCREENING_CALL_TWIN(result, row_softmax_curve, result, offsets, grad, direction, out_result, out_grad);
+}
+
+void line_graph(const EdgeTopology& graph, View<const std::int32_t> line_offsets, View<std::int32_t> line_source,
+                int threads, void* stream) {
+  check(graph, "line_graph");
+  require(line_offsets.rows() == graph.edges() + 1, "line_graph", "line_offsets must have one row more than edges");
+  if (graph.edge_source.device == Device::cpu) {
+    check_on_host(graph, "line_graph");
+    bool counted = line_offsets[0] == 0 && line_offsets[graph.edges()] == line_source.rows();
+    for (std::int64_t e = 0; e < graph.edges(); ++e) {
+      const std::int32_t j = graph.edge_source[e];
+      counted = counted && line_offsets[e + 1] - line_offsets[e] == graph.edge_offsets[j + 1] - graph.edge_offsets[j];
+    }
+    require(counted, "line_graph", "line_offsets must count the edges into the source of each edge");
+  }
+  SCREENING_CALL_TWIN(graph.edge_source, line_graph, graph, line_offsets, line_source);
+}
+
+template <class T>
+void gated_mean(const GateTerms<T>& terms, View<T> result, View<T> gates, int threads, void* stream) {
+  check(terms, "gated_mean");
+  check(terms, result, gates, "gated_mean");
+  SCREENING_CALL_TWIN(terms.centre, gated_mean, terms, result, gates);
+}
+
+template <class T>
+void gated_mean_backward(const GateTerms<T>& terms, View<const T> grad, View<const T> of_gates,
+                         const GateTermsOf<T>& out, int threads, void* stream) {
+  check(terms, "gated_mean_backward");
+  check(terms, grad, of_gates, "gated_mean_backward");
+  check(terms, out, "gated_mean_backward");
+  SCREENING_CALL_TWIN(terms.centre, gated_mean_backward, terms, grad, of_gates, out);
+}
+
+template <class T>
+void gated_mean_curve(const GateTerms<T>& terms, View<const T> grad, const GateTermsOf<const T>& direction,
+                      View<T> out_grad, const GateTermsOf<T>& out, int threads, void* stream) {
+  check(terms, "gated_mean_curve");
+  check(terms, grad, View<const T>{}, "gated_mean_curve");
+  check(terms, out_grad, View<const T>{}, "gated_mean_curve");
+  check(terms, direction, "gated_mean_curve");
+  check(terms, out, "gated_mean_curve");
+  SCREENING_CALL_TWIN(terms.centre, gated_mean_curve, terms, grad, direction, out_grad, out);
+}
+
+#define SCREENING_FRONTS(T)                                                                                           \
+  template void row_softmax<T>(View<const T>, View<const std::int32_t>, View<T>, int, void*);                         \
+  template void row_softmax_backward<T>(View<const T>, View<const std::int32_t>, View<const T>, View<T>, int, void*); \
+  template void row_softmax_curve<T>(View<const T>, View<const std::int32_t>, View<const T>, View<const T>, View<T>,  \
+                                     View<T>, int, void*);                                                            \
+  template void gated_mean<T>(const GateTerms<T>&, View<T>, View<T>, int, void*);                                     \
+  template void gated_mean_backward<T>(const GateTerms<T>&, View<const T>, View<const T>, const GateTermsOf<T>&, int, \
+                                       void*);                                                                        \
+  template void gated_mean_curve<T>(const GateTerms<T>&, View<const T>, const GateTermsOf<const T>&, View<T>,         \
+                                    const GateTermsOf<T>&, int, void*);
+SCREENING_FRONTS(float)
+SCREENING_FRONTS(double)
+#undef SCREENING_FRONTS
+
+}  // namespace screening

@@ -1,0 +1,54 @@
+// What fronts share: the levels of the CPU twins, the choice of a twin, and checks of graphs. For dispatch*.cpp alone.
+#pragma once
+
+#include <atomic>
+#include <stdexcept>
+#include <string>
+
+#include "kernels.hpp"
+
+namespace screening {
+
+enum class LevelKind { baseline, avx2, avx512 };
+
+struct Level {
+  const char* name;
+  LevelKind kind;
+  bool (*runs_here)();
+};
+
+std::atomic<const Level*>& current_level();
+
+// Calls the twin for the device of `array`, on the CPU that of the current level.
+#if defined(__x86_64__)
+#define SCREENING_WIDE_LEVELS(call) \
+  case LevelKind::avx512:           \
+    return avx512::call;            \
+  case LevelKind::avx2:             \
+    return avx2::call;
+#else
+#define SCREENING_WIDE_LEVELS(call)
+#endif
+#define SCREENING_CALL_TWIN(array, name, ...)           \
+  do {                                                  \
+    if ((array).device == Device::cuda) {               \
+      return cuda::name(__VA_ARGS__, stream);           \
+    }                                                   \
+    switch (current_level().load()->kind) {             \
+      SCREENING_WIDE_LEVELS(name(__VA_ARGS__, threads)) \
+      default:                                          \
+        return baseline::name(__VA_ARGS__, threads);    \
+    }                                                   \
+  } while (false)
+
+inline void require(bool holds, const std::string& kernel, const std::string& what) {
+  if (!holds) {
+    throw std::invalid_argument(kernel + ": " + what);
+  }
+}
+
+// That a graph has offsets; and, of one on the CPU, where it costs next to nothing, that every edge leads where it may.
+void check(const EdgeTopology&, const char* kernel);
+void check_on_host(const EdgeTopology&, const char* kernel);
+
+}  // namespace screening

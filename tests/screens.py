@@ -90,8 +90,8 @@ def packed_file(
 class Harmful:
     """A predictor that does what the marks of crystals say, and predicts the others as the real one does.
 
-    A crystal that waits does so until there is a file `go` in `place`, or one named `go-` and its id; one that hangs
-    makes a file `hangs` there.
+    A crystal that waits makes a file `waits` in `place`, and does so until there is `go`, or `go-` and its id; one that
+    hangs makes a file `hangs` there.
     """
 
     inner: Predictor
@@ -118,6 +118,7 @@ class Harmful:
         time.sleep(self.seconds_per_crystal * len(crystals))
         first = crystals.numbers[crystals.atom_offsets[:-1]]
         for place in np.flatnonzero(first == WAITS).tolist():
+            (self.place / "waits").touch()
             wait_for(lambda: self._may_go(crystals.ids[place]), timeout=3600)  # noqa: B023
         for mark in set(first.tolist()):
             self._act(mark)

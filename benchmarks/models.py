@@ -42,6 +42,8 @@ PROMISED_FORWARD, PROMISED_STEP = 12.0, 4.0
 PROMISED_RATE, PROMISED_SIEVE_RATE = 20_000, 5_000
 HEADS = tuple(Target(name, "1") for name in "abcdef")
 
+Batches = list[tuple[Any, ...]]
+Act = Callable[[torch.nn.Module, Batches], None]
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor]]
 
 
@@ -53,12 +55,8 @@ def run(*, quick: bool = False) -> list[timing.Row]:
     graphs = [pack_graphs(crystals[start : start + BATCH], ours.neighbors) for start in range(0, count, BATCH)]
     rows = []
     for threads in (1, 2):
-        core.set_threads(threads)
-        torch.set_num_threads(threads)
-        rows += against_eager(theirs, ours, graphs, f"{threads} thread{'s' * (threads > 1)}", rounds)
-    rows += whole_screens(ours, 5 * count, rounds)
-    core.set_threads(None)
-    return rows
+        rows += against_eager(theirs, ours, graphs, threads, rounds)
+    return [*rows, *whole_screens(ours, 5 * count, rounds)]
 
 
 def periodic(count: int) -> Crystals:
@@ -90,24 +88,24 @@ def inputs(graphs: Graphs) -> Inputs:
 
 
 def against_eager(
-    theirs: CrystalGraphConvNet, ours: CrystalModel, graphs: list[Graphs], threads: str, rounds: int
+    theirs: CrystalGraphConvNet, ours: CrystalModel, graphs: list[Graphs], threads: int, rounds: int
 ) -> list[timing.Row]:
-    """Forward passes and training steps, ours beside the original's."""
+    """Forward passes and training steps, ours beside the original's, each with threads as it uses them best."""
     given = [inputs(batch) for batch in graphs]
     tensors = [GraphTensors.of(batch, device="cpu", dtype=torch.float32) for batch in graphs]
     count = sum(len(batch) for batch in graphs)
     agree(theirs, ours, given[0], tensors[0])
     forward: dict[str, Callable[[], object]] = {
-        "ours": partial(passes, ours, [(graph,) for graph in tensors]),
-        "cgcnn2": partial(passes, theirs, given),
+        "ours": partial(as_we_do, threads, passes, ours, [(graph,) for graph in tensors]),
+        "cgcnn2": partial(as_torch_does, threads, passes, theirs, given),
     }
     step: dict[str, Callable[[], object]] = {
-        "ours": partial(steps, ours, [(graph,) for graph in tensors]),
-        "cgcnn2": partial(steps, theirs, given),
+        "ours": partial(as_we_do, threads, steps, ours, [(graph,) for graph in tensors]),
+        "cgcnn2": partial(as_torch_does, threads, steps, theirs, given),
     }
     return [
         timing.versus_fastest(
-            f"CGCNN {what}, {threads}",
+            f"CGCNN {what}, {threads} thread{'s' * (threads > 1)}",
             timing.interleaved(pair, rounds),
             ours="ours",
             count=count,
@@ -127,15 +125,28 @@ def agree(theirs: CrystalGraphConvNet, ours: CrystalModel, given: Inputs, graph:
     torch.testing.assert_close(ours(graph), theirs(*given)[0], rtol=1e-4, atol=1e-5)
 
 
+def as_we_do(threads: int, act: Act, model: torch.nn.Module, batches: Batches) -> None:
+    """Act as `screening train` does: all threads to native calls, one to torch."""
+    torch.set_num_threads(1)
+    with core.using_threads(threads):
+        act(model, batches)
+
+
+def as_torch_does(threads: int, act: Act, model: torch.nn.Module, batches: Batches) -> None:
+    """Act with all threads for torch."""
+    torch.set_num_threads(threads)
+    act(model, batches)
+
+
 @torch.inference_mode()
-def passes(model: torch.nn.Module, batches: list[tuple[Any, ...]]) -> None:
+def passes(model: torch.nn.Module, batches: Batches) -> None:
     """Predict all batches."""
     model.eval()
     for batch in batches:
         model(*batch)
 
 
-def steps(model: torch.nn.Module, batches: list[tuple[Any, ...]]) -> None:
+def steps(model: torch.nn.Module, batches: Batches) -> None:
     """Take a training step with every batch; the rate is 0, so that the weights stay what they are."""
     model.train()
     optimiser = torch.optim.Adam(model.parameters(), lr=0.0)

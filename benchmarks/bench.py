@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small sets, few rounds")
     parser.add_argument("--only", nargs="+", choices=case_names(), default=case_names(), metavar="NAME")
     parser.add_argument(
-        "--data", type=Path, help="a file of real crystals, for the cases that take one (neighbor_lists)"
+        "--data", type=Path, help="a file of real crystals, for the cases that take one (models, neighbor_lists)"
     )
     parser.add_argument("--json", type=Path, help="also write machine and figures to this file")
     chosen = parser.parse_args(arguments)

@@ -135,7 +135,7 @@ void edge_conv(const EdgeTerms<T>& terms, View<const T> scale, View<T> result, i
   with_sizes(terms.span(), scale.shape[1], [&](auto span, auto scales) {
     for_each_task((terms.graph.atoms() + kRowBlock - 1) / kRowBlock, threads, [&](std::int64_t block, int) {
       const std::int64_t end = std::min(terms.graph.atoms(), (block + 1) * kRowBlock);
-      std::vector<T> messages(static_cast<std::size_t>(kWaiting * terms.channels()));
+      std::vector<T> messages(decltype(scales)::value == 1 ? 0 : static_cast<std::size_t>(kWaiting * terms.channels()));
       for (std::int64_t i = block * kRowBlock; i < end; ++i) {
         convolve_row<T, decltype(span)::value, decltype(scales)::value>(terms, scale, i, messages.data(),
                                                                         row_of(result, i));

@@ -2,7 +2,7 @@
 
 What differs from CGCNN, and why: splines of the distance under a smooth envelope (no jump at the cutoff, 4 table rows
 an edge instead of 8), messages summed with harmonics of their directions too (the lengths of these sums know the
-angles, at a tenth of the cost of the gates), atoms normalised before a convolution instead of edges within it (no
+angles, for a third more time an edge), atoms normalised before a convolution instead of edges within it (no
 second pass over the edges, and two derivatives), residual sums (depth without decay), a perceptron per atom after each
 convolution (capacity where it costs no edges), whole shells of neighbours (no order of atoms decides), and outputs that
 are a sum: heads over means of atoms, plain and gated, which see the crystal whole, what each atom adds, which is how

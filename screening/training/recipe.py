@@ -139,9 +139,10 @@ def _first_difference(before: str, now: str) -> str:
 
 @contextmanager
 def _using_threads(threads: int | None) -> Iterator[None]:
+    """Let native calls have all threads and torch's one: with several each, theirs and ours wait for each other."""
     before = torch.get_num_threads()
     with core.using_threads(threads):
-        torch.set_num_threads(before if threads is None else threads)
+        torch.set_num_threads(1)
         try:
             yield
         finally:

@@ -7,9 +7,11 @@ poisonous? Each step is a command of `screening`, printed before it runs; interr
     .venv/bin/python examples/first_screen.py [FOLDER]
 """
 
+import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +51,14 @@ def main() -> int:
 def called(arguments: list[object]) -> int:
     """Print a command of `screening` and run it."""
     words = ["screening", *map(str, arguments)]
-    print(f"\n$ {shlex.join(words)}", flush=True)
+    print(f"\n$ {typed(words)}", flush=True)
     return subprocess.run([sys.executable, "-m", *words], check=False).returncode
+
+
+def typed(words: Sequence[str]) -> str:
+    """A command as one would type it: in double quotes what holds single ones."""
+    plain = re.compile(r"[^\"$`\\!]*'[^\"$`\\!]*")
+    return " ".join(f'"{word}"' if plain.fullmatch(word) else shlex.quote(word) for word in words)
 
 
 def shortlist(run: Path) -> list[str]:
@@ -77,7 +85,7 @@ def shortlist(run: Path) -> list[str]:
 
 def what_next(run: Path, report: Path, choice: list[str]) -> list[str]:
     """What to type next."""
-    asked = shlex.join([*choice, "--top", "100"])
+    asked = typed([*choice, "--top", "100"])
     return [
         f"Look:      open {report}",
         f"For DFT:   .venv/bin/screening query {run} {asked} -o shortlist.extxyz",

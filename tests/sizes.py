@@ -8,3 +8,7 @@ def small(architecture: str, *, width: int = 8, hidden: int = 6, hidden_layers: 
     if architecture == "alignn":
         return {"width": width, "convolutions": 2, "graph_convolutions": 1, "embedding": hidden}
     return {"width": width, "convolutions": 2, "hidden": hidden, "hidden_layers": hidden_layers}
+
+
+SMOOTH: dict[str, dict[str, Any]] = {"sieve": {"max_neighbors": "all", "cutoff": 4.0}}
+"""Architectures that can have forces, and the settings that make them so."""

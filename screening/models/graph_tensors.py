@@ -6,9 +6,11 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from screening.crystals.batch import Crystals
 from screening.graphs import Graphs
 from screening.ops.message_graph import EdgeGraph
 
@@ -19,7 +21,8 @@ class GraphTensors:
 
     `numbers` (atoms,) int64 atomic numbers; `edge_vector` (edges, 3) of the model's floating type, angstrom, from the
     centre to the neighbour, which may require a gradient; `edge_graph` the topology; `crystal_of_atom` (atoms,) int64;
-    `line` the topology of the line graph, where a model has prepared it.
+    `volume` (crystals,) angstrom^3 in the vectors' type, NaN for a crystal that is not periodic in all directions, is
+    for stress alone; `line` is the topology of the line graph, where a model has prepared it.
     """
 
     numbers: Tensor
@@ -27,6 +30,7 @@ class GraphTensors:
     edge_graph: EdgeGraph
     crystals: int
     crystal_of_atom: Tensor
+    volume: Tensor | None = None
     line: EdgeGraph | None = None
 
     @classmethod
@@ -39,6 +43,7 @@ class GraphTensors:
             edge_offsets=edges.edge_offsets,
             edge_source=edges.edge_source,
             edge_vector=edges.edge_vector,
+            volume=volumes(crystals),
             device=device,
             dtype=dtype,
         )
@@ -54,6 +59,7 @@ class GraphTensors:
         edge_vector: Any,
         device: torch.device | str,
         dtype: torch.dtype,
+        volume: Any = None,
     ) -> "GraphTensors":
         """Move NumPy arrays or tensors that are named as in docs/conventions.md to a device."""
         offsets = _tensor(atom_offsets, device, torch.int32)
@@ -65,7 +71,8 @@ class GraphTensors:
         graph = EdgeGraph(
             _tensor(edge_offsets, device, torch.int32), _tensor(edge_source, device, torch.int32), offsets
         )
-        return cls(atom_numbers, _tensor(edge_vector, device, dtype), graph, crystals, crystal_of_atom)
+        sizes = None if volume is None else _tensor(volume, device, dtype)
+        return cls(atom_numbers, _tensor(edge_vector, device, dtype), graph, crystals, crystal_of_atom, sizes)
 
     def cut(self, ends: Sequence[int]) -> Iterator["GraphTensors"]:
         """Divide the batch before the crystals that `ends` lists, ascending, into batches of whole crystals."""
@@ -82,6 +89,7 @@ class GraphTensors:
                 ),
                 b - a,
                 self.crystal_of_atom[i:j] - a,
+                None if self.volume is None else self.volume[a:b],
             )
 
     def edge_distance(self) -> Tensor:
@@ -89,6 +97,12 @@ class GraphTensors:
         # Term by term: a sum over columns may round an edge otherwise at the end of a batch than within.
         x, y, z = self.edge_vector.unbind(1)
         return torch.sqrt(x * x + y * y + z * z)
+
+
+def volumes(crystals: Crystals) -> npt.NDArray[np.float64]:
+    """The volume of each cell, (crystals,); NaN where a crystal is not periodic in all directions."""
+    found: npt.NDArray[np.float64] = np.abs(np.linalg.det(crystals.lattice))
+    return np.where(crystals.pbc.all(axis=1), found, np.nan)
 
 
 def _tensor(array: Any, device: torch.device | str, dtype: torch.dtype) -> Tensor:

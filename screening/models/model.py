@@ -54,6 +54,15 @@ class CrystalModel(nn.Module, ABC):
     def width(self) -> int:
         """How many numbers describe an atom."""
 
+    @property
+    def is_smooth(self) -> bool:
+        """Whether its outputs and their slopes are continuous in positions, also when an edge crosses the cutoff.
+
+        That takes all edges within the cutoff, for a limited number of neighbours changes by jumps, and an envelope
+        under which they fade out. Only of a smooth model the derivatives are forces.
+        """
+        return False
+
     def prepared(self, graph: GraphTensors) -> GraphTensors:
         """Add to a graph what the model derives from it in sizes that its data decide; most architectures add nothing.
 

@@ -31,14 +31,17 @@ from screening.predictions import Target
 
 
 class SieveSettings(Settings):
-    """Sizes of the network: `intervals` of the splines, `expansion` of the width inside the perceptrons."""
+    """Sizes of the network: `intervals` of the splines, `expansion` of the width inside the perceptrons.
+
+    With `max_neighbors = "all"` an atom hears all others within the cutoff, which makes the model smooth.
+    """
 
     width: PositiveInt = 64
     convolutions: PositiveInt = 4
     hidden: PositiveInt = 128
     hidden_layers: PositiveInt = 2
     cutoff: PositiveFloat = 6.0
-    max_neighbors: PositiveInt = 16
+    max_neighbors: PositiveInt | Literal["all"] = 16
     intervals: PositiveInt = 24
     expansion: PositiveInt = 2
     degree: Literal[0, 1, 2] = 2
@@ -101,7 +104,12 @@ class Sieve(CrystalModel):
 
     @property
     def neighbors(self) -> Neighbors:
-        return Neighbors(self.settings.cutoff, self.settings.max_neighbors)
+        most = self.settings.max_neighbors
+        return Neighbors(self.settings.cutoff, None if most == "all" else most)
+
+    @property
+    def is_smooth(self) -> bool:
+        return self.settings.max_neighbors == "all"
 
     @torch.no_grad()
     def start_from(self, fractions: Tensor, learned: Tensor) -> None:

@@ -12,6 +12,7 @@ namespace py = pybind11;
 namespace screening {
 void bind_message(py::module_& module);
 void bind_rows(py::module_& module);
+void bind_attention(py::module_& module);
 }
 
 namespace {
@@ -131,6 +132,7 @@ PYBIND11_MODULE(cuda_on_host, module) {
              py::arg("edge_source"), py::arg("edge_shift"), py::arg("edge_vector"), py::arg("edge_distance"));
   screening::bind_message(module);
   screening::bind_rows(module);
+  screening::bind_attention(module);
   module.def("device_count", &screening::cuda::device_count);
   module.def("scan", &scan_counts);
   module.def("sort", &sort_values);

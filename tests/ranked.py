@@ -28,6 +28,7 @@ from screening.training.labelled import LabelledGraphs
 from screening.training.loop import Task
 from screening.training.losses import TargetLoss, masked_sums
 from screening.training.normalise import Normaliser
+from screening.training.objectives.properties import Properties
 from screening.training.ranks import ALONE, Ranks, flattened
 from screening.training.splits import Split
 from screening.training.together import Fence, Meeting, gathered
@@ -114,7 +115,8 @@ def made_task(model: CrystalModel, *, count: int = 40) -> Task:
     labels = {"formation_energy_per_atom": energy, "is_metal": metals}
     graphs = LabelledGraphs.of([replace(crystals, labels=labels)], TARGETS, model.neighbors)
     split = Split(np.arange(count - 10), np.arange(count - 10, count), np.arange(0))
-    return Task(graphs, split, Normaliser.fit(graphs.labels[split.train], TARGETS), LOSSES)
+    normaliser = Normaliser.fit(graphs.labels[split.train], TARGETS)
+    return Task(graphs, split, Properties(graphs, normaliser, LOSSES))
 
 
 def new_model(architecture: str, dtype: torch.dtype = torch.float32) -> CrystalModel:
@@ -125,7 +127,7 @@ def new_model(architecture: str, dtype: torch.dtype = torch.float32) -> CrystalM
 
 def gradients(ranks: Ranks, model: CrystalModel, task: Task, batches: list[Any]) -> Iterator[dict[str, Tensor]]:
     """The gradient of each batch, its loss, and the model's buffers after it."""
-    labels = torch.from_numpy(task.normaliser.normalise(task.graphs.labels)).to(model.dtype)
+    labels = torch.from_numpy(task.objective.normaliser.normalise(task.graphs.labels)).to(model.dtype)
     parameters = list(model.parameters())
     for rows in batches:
         places = ranks.places(task.graphs, rows)

@@ -91,10 +91,10 @@ def test_gradients_survive_being_laid_end_to_end() -> None:
 
 def test_a_model_that_sees_only_its_part_of_a_batch_is_refused() -> None:
     model = ranked.new_model("cgcnn")
-    require_shareable(model)
+    require_shareable(model, "cgcnn")
     model.extra = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     with pytest.raises(InputError, match=r"cgcnn: extra\.1 is a BatchNorm1d, which would see one rank's part"):
-        require_shareable(model)
+        require_shareable(model, "cgcnn")
 
 
 def test_sums_over_ranks_can_be_differentiated_twice() -> None:

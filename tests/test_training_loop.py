@@ -21,13 +21,14 @@ from screening.models.graph_tensors import GraphTensors
 from screening.models.model import CrystalModel
 from screening.models.registry import build
 from screening.predictions import Target
-from screening.training.assess import Assessment, assess
+from screening.training.assess import Assessment
 from screening.training.config import LoopSettings, LossName
 from screening.training.journal import read_journal
 from screening.training.labelled import LabelledGraphs
 from screening.training.loop import JOURNAL_FILE, STATE_FILE, Fitting, Progress, Task
 from screening.training.losses import TargetLoss
 from screening.training.normalise import Normaliser
+from screening.training.objectives.properties import Properties
 from screening.training.optimise import MovingAverage, rate_of
 from screening.training.resume import Position
 from screening.training.splits import Split
@@ -55,7 +56,8 @@ def made_task() -> Task:
     model = new_model()
     graphs = LabelledGraphs.of([replace(crystals, labels=labels)], TARGETS, model.neighbors)
     split = Split(np.arange(30), np.arange(30, 40), np.arange(0))
-    return Task(graphs, split, Normaliser.fit(graphs.labels[split.train], TARGETS), LOSSES)
+    normaliser = Normaliser.fit(graphs.labels[split.train], TARGETS)
+    return Task(graphs, split, Properties(graphs, normaliser, LOSSES))
 
 
 def new_model() -> CrystalModel:
@@ -89,7 +91,8 @@ class Run:
 
         self.folder.mkdir(exist_ok=True)
         model = self.make()
-        model.set_scaling(self.task.normaliser.mean.tolist(), self.task.normaliser.std.tolist())
+        normaliser = self.task.objective.normaliser
+        model.set_scaling(normaliser.mean.tolist(), normaliser.std.tolist())
         return Fitting(model, self.task, self.settings, self.folder, stamp=stamp, keep=self.keep, watch=told).run()
 
     def keep(self, model: CrystalModel, epoch: int, found: Assessment | None) -> None:
@@ -169,7 +172,9 @@ def test_killed_again_and_again(tmp_path: Path, undisturbed: tuple[Run, Position
     assert_same_end(run, run.fit(), undisturbed)
 
 
-@pytest.mark.parametrize("where", ["loop.save_state", "journal.Journal.write", "loop.assess", "resume.write_whole"])
+@pytest.mark.parametrize(
+    "where", ["loop.save_state", "journal.Journal.write", "objectives.properties.assess", "resume.write_whole"]
+)
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_killed_at_the_end_of_an_epoch(
     tmp_path: Path, undisturbed: tuple[Run, Position], monkeypatch: pytest.MonkeyPatch, where: str, count: int
@@ -243,7 +248,12 @@ def test_the_kept_model_gives_the_metrics_in_the_journal(undisturbed: tuple[Run,
         {n: torch.frombuffer(bytearray(raw), dtype=shapes[n].dtype).view(shapes[n].shape) for n, raw in weights.items()}
     )
     found = assess(
-        model, TASK.graphs, TASK.split.validation, normaliser=TASK.normaliser, losses=LOSSES, settings=SETTINGS
+        model,
+        TASK.graphs,
+        TASK.split.validation,
+        normaliser=TASK.objective.normaliser,
+        losses=LOSSES,
+        settings=SETTINGS,
     )
     assert found.loss == end.best
 

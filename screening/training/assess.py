@@ -28,11 +28,15 @@ NAMED_IDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """Loss and metrics over some crystals; `losses` are the targets' unweighted mean losses."""
+    """Loss and metrics over some crystals; `losses` are the terms' unweighted mean losses.
+
+    `section` is what journals call the metrics.
+    """
 
     loss: float
     losses: Mapping[str, float]
     metrics: Mapping[str, Metrics]
+    section: str = "targets"
 
     def score(self, select: str) -> float:
         """The number to make small: the loss, or a metric with the sign that makes less better; NaN if undefined."""
@@ -47,11 +51,11 @@ class Assessment:
         if ranks.size == 1:
             return self
         told = ranks.told(json.dumps([self.loss, dict(self.losses), dict(self.metrics)]).encode())
-        return Assessment(*json.loads(told))
+        return Assessment(*json.loads(told), section=self.section)
 
     def as_json(self) -> dict[str, Any]:
         """As journals and result files hold it."""
-        return {"loss": self.loss, "losses": dict(self.losses), "targets": finite_or_none(self.metrics)}
+        return {"loss": self.loss, "losses": dict(self.losses), self.section: finite_or_none(self.metrics)}
 
 
 @torch.no_grad()

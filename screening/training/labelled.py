@@ -137,7 +137,7 @@ class LabelledGraphs:
         graph = GraphTensors.of_arrays(
             numbers=self.numbers.take(atoms),
             atom_offsets=starts,
-            edge_offsets=_offsets([self._row_lengths.take(atoms)]),
+            edge_offsets=_offsets([self._row_lengths(atoms)]),
             edge_source=self.edge_source.take(edges) + np.repeat(starts[:-1].astype(np.int32), edge_counts),
             edge_vector=self.edge_vector.take(edges, axis=0),
             device=device,
@@ -150,14 +150,15 @@ class LabelledGraphs:
         atoms = _ranges(self.atom_offsets[rows], self.atom_counts[rows])
         edges = _ranges(self.edge_offsets[self.atom_offsets[rows]], self.edge_counts[rows])
         digest = hashlib.sha256("\0".join(self.ids[r] for r in rows.tolist()).encode("utf-8", "surrogatepass"))
-        columns = (self.numbers[atoms], self._row_lengths[atoms], self.edge_vector[edges], self.labels[rows])
+        columns = (self.numbers[atoms], self._row_lengths(atoms), self.edge_vector[edges], self.labels[rows])
         for column in columns:
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
-    @cached_property
-    def _row_lengths(self) -> Int64:
-        return np.diff(self.edge_offsets)
+    def _row_lengths(self, atoms: Int64) -> Int64:
+        # Not kept for all atoms: of mapped graphs that would be the one column in memory.
+        found: Int64 = self.edge_offsets.take(atoms + 1) - self.edge_offsets.take(atoms)
+        return found
 
 
 def labels_of(crystals: Crystals, target: Target) -> Float64:

@@ -7,28 +7,26 @@ loop, in step, each with a part of every batch, and end with the same weights.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.utils import clip_grad_norm_
 
 from screening.errors import InputError, ResourceError, ScreeningError
-from screening.models.graph_tensors import GraphTensors
 from screening.models.model import CrystalModel
-from screening.training.assess import Assessment, assess, mean_losses, named
+from screening.training.assess import Assessment, named
 from screening.training.batching import epoch_batches, prefetched
 from screening.training.config import LoopSettings
-from screening.training.gradient import differentiate, whole_loss
+from screening.training.gradient import BatchLoss, differentiate, whole_loss
 from screening.training.journal import Journal
 from screening.training.labelled import LabelledGraphs
-from screening.training.losses import TargetLoss, crystal_losses, masked_sums
-from screening.training.normalise import Normaliser
+from screening.training.objectives.objective import Batch, Objective, Part
 from screening.training.optimise import MovingAverage, optimiser_of, rate_of
 from screening.training.ranks import ALONE, Ranks, require_shareable
 from screening.training.resume import Learner, Position, agreed, load_state, repeatable, save_state
@@ -55,22 +53,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """What is to be learned from what: labelled graphs, their split, their normaliser and the loss of each head."""
+    """What is to be learned from what: graphs, which of them are for what, and the objective on them."""
 
     graphs: LabelledGraphs
     split: Split
-    normaliser: Normaliser
-    losses: Sequence[TargetLoss]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """What this rank computes of a batch of `rows`: the crystals at `places`, and their normalised labels."""
-
-    rows: Int64
-    places: Int64
-    graph: GraphTensors
-    labels: Tensor
+    objective: Objective
 
 
 Watch = Callable[[Progress], None]
@@ -93,18 +80,20 @@ class Fitting:
         ranks: Ranks = ALONE,
     ) -> None:
         _require_device(settings)
-        _require_metric(settings.select, task.graphs)
+        _require_metric(settings.select, task.objective)
         self._model = model.to(settings.device)
+        self._learned = task.objective.learner(self._model).to(settings.device)
         self._task, self._settings, self._keep, self._watch, self._ranks = task, settings, keep, watch, ranks
         if ranks.size > 1:
-            require_shareable(model)
+            require_shareable(self._learned, model.architecture)
         self._state_path, self._stamp = folder / STATE_FILE, stamp
-        self._labels = torch.from_numpy(task.normaliser.normalise(task.graphs.labels)).to(torch.float32)
-        average = MovingAverage(model, settings.ema_decay) if settings.ema_decay is not None else None
+        learned = self._learned
+        average = MovingAverage(learned, settings.ema_decay) if settings.ema_decay is not None else None
         scaler = GradScaler(settings.device.partition(":")[0], enabled=settings.precision == "fp16")
-        self._learner = Learner(model, optimiser_of(model, settings.optimiser), average, scaler, settings.device)
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._at = Position(sums=[0.0] * len(task.losses), counts=[0] * len(task.losses))
+        self._learner = Learner(learned, optimiser_of(learned, settings.optimiser), average, scaler, settings.device)
+        self._parameters = [p for p in learned.parameters() if p.requires_grad]
+        terms = len(task.objective.weights)
+        self._at = Position(sums=[0.0] * terms, counts=[0] * terms)
         # The first rank alone reads and writes here: what another machine sees of a file may be old.
         if ranks.is_first and self._state_path.exists():
             self._at = load_state(self._state_path, self._learner, stamp=stamp)
@@ -124,7 +113,7 @@ class Fitting:
     def _run_epoch(self) -> None:
         started = saved = time.monotonic()
         crystals = 0
-        self._model.train()
+        self._learned.train()
         # `closing` is not needed: the generator is exhausted, or dies with this frame.
         for rows, part in prefetched(self._batches(self._at.epoch)[self._at.batch :], self._gathered):
             save = self._step(part, save=time.monotonic() - saved >= self._settings.save_every_s)
@@ -149,28 +138,23 @@ class Fitting:
 
     def _gathered(self, rows: Int64) -> Part:
         places = self._ranks.places(self._task.graphs, rows)
-        own = rows[places]
-        graph, _ = self._task.graphs.take(own, device=self._settings.device)
-        return Part(rows, places, graph, self._labels[own].to(self._settings.device))
+        settings = self._settings
+        return self._task.objective.gather(Batch(rows, places, self._at.epoch, settings.seed, settings.device))
 
     def _step(self, part: Part, *, save: bool) -> bool:
         """Learn from a batch; tell whether the state is to be saved, which the first rank's clock decides for all."""
         learner, settings = self._learner, self._settings
-        for group in learner.optimiser.param_groups:
-            group["lr"] = self._rate(self._at.step)
-        with self._ranks.sharing(part.places, len(part.rows), settings.device):
-            outputs = self._forward(part.graph)
-        own = masked_sums(outputs, part.labels, self._task.losses)
-        loss = whole_loss(own, [loss.weight for loss in self._task.losses], self._ranks, asks=save)
+        self._set_rate()
+        loss = self._loss(part, asks=save)
         if not loss.is_finite:
-            raise self._diverged(part, outputs.detach())
+            raise self._diverged(part)
         differentiate(loss, self._model.penalty(), self._parameters, learner.scaler, self._ranks)
         learner.scaler.unscale_(learner.optimiser)
         limit = math.inf if settings.clip_norm is None else settings.clip_norm
         norm = float(clip_grad_norm_(self._parameters, limit))
         # A scaler skips steps whose float16 gradients overflow; nothing else may.
         if not math.isfinite(norm) and not learner.scaler.is_enabled():
-            raise self._exploded(part, outputs.detach())
+            raise self._exploded(part)
         learner.scaler.step(learner.optimiser)
         learner.scaler.update()
         if learner.average is not None:
@@ -178,11 +162,22 @@ class Fitting:
         self._count(loss.sums, loss.counts)
         return loss.asked
 
-    def _forward(self, graph: GraphTensors) -> Tensor:
-        narrow = DTYPES.get(self._settings.precision)
-        with torch.autocast(self._settings.device.partition(":")[0], narrow, enabled=narrow is not None):
-            outputs: Tensor = self._model(graph)
-        return outputs.float()
+    def _set_rate(self) -> None:
+        for group in self._learner.optimiser.param_groups:
+            group["lr"] = self._rate(self._at.step)
+
+    def _loss(self, part: Part, *, asks: bool) -> BatchLoss:
+        objective, narrow = self._task.objective, DTYPES.get(self._settings.precision)
+        device = self._settings.device
+        with (
+            self._shared(part),
+            torch.autocast(device.partition(":")[0], narrow, enabled=narrow is not None),
+        ):
+            own = objective.sums(self._model, part)
+        return whole_loss(own, list(objective.weights.values()), self._ranks, asks=asks)
+
+    def _shared(self, part: Part) -> AbstractContextManager[None]:
+        return self._ranks.sharing(part.batch.places, len(part.batch.rows), self._settings.device)
 
     def _count(self, sums: Sequence[float], counts: Sequence[int]) -> None:
         at = self._at
@@ -192,13 +187,12 @@ class Fitting:
         at.step += 1
 
     def _end_epoch(self, crystals: int, seconds: float) -> None:
-        at, task = self._at, self._task
-        sums, counts = torch.tensor(at.sums, dtype=torch.float64), torch.tensor(at.counts)
+        at, objective = self._at, self._task.objective
         entry = {
             "epoch": at.epoch + 1,
             "step": at.step,
             "rate": self._rate(at.step - 1),
-            "train": {"loss": self._train_loss(), "losses": mean_losses(task.normaliser, sums, counts)},
+            "train": {"loss": self._train_loss(), "losses": objective.means(at.sums, at.counts)},
             "seconds": round(seconds, 3),
             "crystals_per_s": round(crystals / max(seconds, 1e-9), 1),
         }
@@ -221,17 +215,10 @@ class Fitting:
             average.exchange()
         found = None
         if len(task.split.validation):
-            found = assess(
-                self._model,
-                task.graphs,
-                task.split.validation,
-                normaliser=task.normaliser,
-                losses=task.losses,
-                settings=self._settings,
-                ranks=self._ranks,
-            )
+            self._learned.eval()
+            found = task.objective.assess(self._model, task.split.validation, self._settings, self._ranks)
         if self._is_best(found) and self._ranks.writes():
-            self._model.eval()
+            self._learned.eval()
             self._keep(self._model, at.epoch, found)
         if average is not None:
             average.exchange()
@@ -254,9 +241,7 @@ class Fitting:
         return True
 
     def _train_loss(self) -> float:
-        terms = zip(self._task.losses, self._at.sums, self._at.counts, strict=True)
-        weight = sum(loss.weight for loss in self._task.losses)
-        return sum(loss.weight * total / max(count, 1) for loss, total, count in terms) / weight
+        return self._task.objective.mean(self._at.sums, self._at.counts)
 
     def _tell(self, rate: float) -> None:
         if not self._ranks.is_first:
@@ -273,44 +258,48 @@ class Fitting:
             save_state(self._state_path, self._learner, self._at, stamp=self._stamp)
         self._at = agreed(self._learner, self._at, self._ranks)
 
-    @torch.no_grad()
-    def _diverged(self, part: Part, outputs: Tensor) -> ScreeningError:
+    def _diverged(self, part: Part) -> ScreeningError:
         """Say which crystals make the loss infinite."""
         where = f"epoch {self._at.epoch + 1}, batch {self._at.batch + 1}: the loss is not finite"
-        rows = part.rows
-        wrong = self._not_finite(part, outputs)
+        rows = part.batch.rows
+        wrong = self._not_finite(part)
         if len(wrong) == len(rows) > 1:
             # Normalisation over the batch spreads one crystal's fault, and leaves it in the running statistics. With
             # these mended, a model in its evaluation mode fails at the crystals at fault only.
-            for buffer in self._model.buffers():
+            for buffer in self._learned.buffers():
                 buffer.copy_(torch.nan_to_num(buffer))
-            wrong = self._not_finite(part, self._model.eval()(part.graph))
+            self._learned.eval()
+            wrong = self._not_finite(part)
         if len(wrong) in (0, len(rows)):
             return ScreeningError(f"{where} for all its {len(rows)} crystals: the weights have diverged; {CALMER}")
         return ScreeningError(f"{where} for {named(self._task.graphs, rows[wrong])}; check these crystals, or {CALMER}")
 
-    def _not_finite(self, part: Part, outputs: Tensor) -> Int64:
-        """The places in the batch, on all ranks, of crystals whose loss is not finite."""
-        each, _ = crystal_losses(outputs, part.labels, self._task.losses)
-        found = part.places[~torch.isfinite(each).all(dim=1).cpu().numpy()]
-        return np.array(sorted(self._ranks.joined(found.tolist())), np.int64)
+    def _each(self, part: Part) -> list[tuple[float, int]]:
+        """The loss of each crystal of the batch, on all ranks, and its place."""
+        with self._shared(part):
+            losses = self._task.objective.each(self._model, part).detach().tolist()
+        pairs = zip(losses, part.batch.places.tolist(), strict=True)
+        # JSON holds no NaN between ranks.
+        return [(math.nan if loss is None else loss, place) for loss, place in self._ranks.joined(_as_json(pairs))]
 
-    def _exploded(self, part: Part, outputs: Tensor) -> ScreeningError:
-        each, _ = crystal_losses(outputs, part.labels, self._task.losses)
-        losses = zip(each.sum(dim=1).tolist(), part.places.tolist(), strict=True)
-        worst = sorted(self._ranks.joined([list(pair) for pair in losses]), reverse=True)[:3]
-        rows = part.rows[[place for _, place in worst]]
+    def _not_finite(self, part: Part) -> Int64:
+        """The places in the batch of crystals whose loss is not finite."""
+        return np.array(sorted(place for loss, place in self._each(part) if not math.isfinite(loss)), np.int64)
+
+    def _exploded(self, part: Part) -> ScreeningError:
+        worst = sorted(self._each(part), reverse=True)[:3]
+        rows = part.batch.rows[[place for _, place in worst]]
         return ScreeningError(
             f"epoch {self._at.epoch + 1}, batch {self._at.batch + 1}: the gradient is not finite; the largest losses "
             f"are those of {named(self._task.graphs, rows)}; check these crystals, or {CALMER}"
         )
 
 
-SELECTABLE = {
-    "regression": ("mae", "rmse", "r2", "spearman"),
-    "classification": ("mae", "rmse", "auc", "accuracy"),
-}
 CALMER = "lower training.optimiser.rate or set training.clip_norm"
+
+
+def _as_json(pairs: Iterable[tuple[float, int]]) -> list[list[float | int | None]]:
+    return [[loss if math.isfinite(loss) else None, place] for loss, place in pairs]
 
 
 def _shown(found: Assessment, select: str) -> float:
@@ -327,8 +316,7 @@ def _require_device(settings: LoopSettings) -> None:
         raise InputError(f"training.precision = {settings.precision!r} is for GPUs; use float32 on a CPU")
 
 
-def _require_metric(select: str, graphs: LabelledGraphs) -> None:
-    kinds = {target.name: target.kind for target in graphs.targets}
-    known = ["loss", *(f"{name}.{metric}" for name, kind in kinds.items() for metric in SELECTABLE[kind])]
+def _require_metric(select: str, objective: Objective) -> None:
+    known = ["loss", *(f"{name}.{metric}" for name, own in objective.selectable.items() for metric in own)]
     if select not in known:
         raise InputError(f"training.select is {select!r}; expected one of {', '.join(known)}")

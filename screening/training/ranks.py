@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from screening.errors import InputError
-from screening.models.model import CrystalModel
 from screening.training.labelled import LabelledGraphs
 
 Int64 = npt.NDArray[np.int64]
@@ -111,12 +110,12 @@ def balanced(atoms: Int64, edges: Int64, parts: int) -> list[Int64]:
     return [np.array(sorted(part), np.int64) for part in found]
 
 
-def require_shareable(model: CrystalModel) -> None:
-    """Refuse a model of which ranks would compute something else than one process."""
-    for name, module in model.named_modules():
+def require_shareable(learned: nn.Module, what: str) -> None:
+    """Refuse modules, named `what` in the message, of which ranks would compute something else than one process."""
+    for name, module in learned.named_modules():
         if isinstance(module, UNSHARED):
             raise InputError(
-                f"{model.architecture}: {name} is a {type(module).__name__}, which would see one rank's part of a "
+                f"{what}: {name} is a {type(module).__name__}, which would see one rank's part of a "
                 "batch; train it without --cluster, or build it on Moments and models/across.py"
             )
 

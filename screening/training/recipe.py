@@ -40,6 +40,7 @@ from screening.training.labelled import LabelledGraphs
 from screening.training.loop import JOURNAL_FILE, STATE_FILE, Fitting, Keep, Task, Watch
 from screening.training.losses import TargetLoss
 from screening.training.normalise import Normaliser
+from screening.training.objectives.properties import Properties
 from screening.training.ranks import ALONE, Ranks
 from screening.training.resume import write_whole
 from screening.training.splits import Split, split_in_folds, split_once
@@ -238,7 +239,7 @@ def _run(
     model = _model(config)
     model.set_scaling(normaliser.mean.tolist(), normaliser.std.tolist())
     losses = [TargetLoss(t.resolved_loss, t.weight, t.delta) for t in config.targets.values()]
-    task = Task(graphs, split, normaliser, losses)
+    task = Task(graphs, split, Properties(graphs, normaliser, losses))
     stamp = ""
     keep: Keep = _kept_by_others
     if ranks.is_first:

@@ -69,6 +69,19 @@ void gated_mean_curve(const GateTerms<T>&, View<const T>, const GateTermsOf<cons
                       void*) {
   absent();
 }
+template <class T>
+void vector_attention(const AttentionTerms<T>&, View<T>, void*) {
+  absent();
+}
+template <class T>
+void vector_attention_backward(const AttentionTerms<T>&, View<const T>, const AttentionTermsOf<T>&, void*) {
+  absent();
+}
+template <class T>
+void vector_attention_curve(const AttentionTerms<T>&, View<const T>, const AttentionTermsOf<const T>&, View<T>,
+                            const AttentionTermsOf<T>&, void*) {
+  absent();
+}
 
 #define SCREENING_FOR(T)                                                                                             \
   template void edge_conv<T>(const EdgeTerms<T>&, View<const T>, View<T>, void*);                                    \
@@ -88,7 +101,12 @@ void gated_mean_curve(const GateTerms<T>&, View<const T>, const GateTermsOf<cons
   template void gated_mean_backward<T>(const GateTerms<T>&, View<const T>, View<const T>, const GateTermsOf<T>&,     \
                                        void*);                                                                       \
   template void gated_mean_curve<T>(const GateTerms<T>&, View<const T>, const GateTermsOf<const T>&, View<T>,        \
-                                    const GateTermsOf<T>&, void*);
+                                    const GateTermsOf<T>&, void*);                                                   \
+  template void vector_attention<T>(const AttentionTerms<T>&, View<T>, void*);                                       \
+  template void vector_attention_backward<T>(const AttentionTerms<T>&, View<const T>, const AttentionTermsOf<T>&,    \
+                                             void*);                                                                 \
+  template void vector_attention_curve<T>(const AttentionTerms<T>&, View<const T>, const AttentionTermsOf<const T>&, \
+                                          View<T>, const AttentionTermsOf<T>&, void*);
 SCREENING_FOR(float)
 SCREENING_FOR(double)
 #undef SCREENING_FOR

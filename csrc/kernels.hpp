@@ -164,6 +164,45 @@ template <class T>
 void gated_mean_curve(const GateTerms<T>&, View<const T> grad, const GateTermsOf<const T>& direction, View<T> out_grad,
                       const GateTermsOf<T>& out, int threads, void* stream);
 
+// What an edge e from j into i is to attention with vectors. Heads are runs of C / heads channels. The filters of an
+// edge are f_e = sum over m < span of weight[e, m] * table[first[e] + m], four of C columns each, and the weight of its
+// head is alpha_e = silu(sum over the channels of the head of query[i] key[j] f_e[0]).
+template <class T>
+struct AttentionTerms {
+  View<const T> query, key;        // (atoms, C)
+  View<const T> value, vectors;    // (atoms, 3C): three values a channel; x, y and z of a vector a channel
+  View<const T> table;             // (rows, 4C)
+  View<const T> weight;            // (edges, span)
+  View<const T> scale;             // (edges, 4): the envelope, and x, y and z of the direction times the envelope
+  View<const std::int32_t> first;  // (edges,)
+  EdgeTopology graph;
+  std::int64_t heads = 1;
+
+  std::int64_t channels() const { return query.shape[1]; }
+  std::int64_t span() const { return weight.shape[1]; }
+};
+
+// What a derivative has for each of the terms; `weight` and `scale` may be empty, both of them: not wanted.
+template <class T>
+struct AttentionTermsOf {
+  View<T> query, key, value, vectors, table, weight, scale;
+};
+
+// vector_attention: result[i] = (plain, x, y, z), (atoms, 4C), sums over edges from j into i of
+//   plain = scale[0] alpha value[j, 0] f[1]
+//   along d = scale[0] value[j, 1] f[2] vectors[j, d] + scale[d] value[j, 2] f[3]
+// vector_attention_backward: derivatives of sum(grad * result) with respect to the terms. vector_attention_curve:
+// derivatives of sum over terms of (direction . what backward gives) with respect to grad and the terms; no direction
+// may be empty.
+template <class T>
+void vector_attention(const AttentionTerms<T>&, View<T> result, int threads, void* stream);
+template <class T>
+void vector_attention_backward(const AttentionTerms<T>&, View<const T> grad, const AttentionTermsOf<T>& out,
+                               int threads, void* stream);
+template <class T>
+void vector_attention_curve(const AttentionTerms<T>&, View<const T> grad, const AttentionTermsOf<const T>& direction,
+                            View<T> out_grad, const AttentionTermsOf<T>& out, int threads, void* stream);
+
 // result[r] = bias + rows[r] . weight, with weight (inner, columns): each element one chain in ascending order of the
 // inner index, so that a row's bits depend on that row alone. CPU only; on a GPU it is the vendor's library's.
 template <class T>
@@ -223,6 +262,13 @@ int cuda_device_count();
   void gated_mean_curve(const GateTerms<T>&, View<const T> grad, const GateTermsOf<const T>&, View<T> out_grad,      \
                         const GateTermsOf<T>&, int);                                                                 \
   template <class T>                                                                                                 \
+  void vector_attention(const AttentionTerms<T>&, View<T> result, int);                                              \
+  template <class T>                                                                                                 \
+  void vector_attention_backward(const AttentionTerms<T>&, View<const T> grad, const AttentionTermsOf<T>&, int);     \
+  template <class T>                                                                                                 \
+  void vector_attention_curve(const AttentionTerms<T>&, View<const T> grad, const AttentionTermsOf<const T>&,        \
+                              View<T> out_grad, const AttentionTermsOf<T>&, int);                                    \
+  template <class T>                                                                                                 \
   void linear(View<const T> rows, View<const T> weight, View<const T> bias, View<T> result, int);                    \
   template <class T>                                                                                                 \
   void softplus(View<const T> values, View<T> result, int);                                                          \
@@ -270,6 +316,13 @@ void gated_mean_backward(const GateTerms<T>&, View<const T> grad, View<const T> 
 template <class T>
 void gated_mean_curve(const GateTerms<T>&, View<const T> grad, const GateTermsOf<const T>&, View<T> out_grad,
                       const GateTermsOf<T>&, void* stream);
+template <class T>
+void vector_attention(const AttentionTerms<T>&, View<T> result, void* stream);
+template <class T>
+void vector_attention_backward(const AttentionTerms<T>&, View<const T> grad, const AttentionTermsOf<T>&, void* stream);
+template <class T>
+void vector_attention_curve(const AttentionTerms<T>&, View<const T> grad, const AttentionTermsOf<const T>&,
+                            View<T> out_grad, const AttentionTermsOf<T>&, void* stream);
 int device_count();
 }  // namespace cuda
 

@@ -199,6 +199,68 @@ def gated_mean_curve_f64(
     stream: int,
 ) -> None: ...
 def line_graph(graph: tuple[Any, ...], line_offsets: Any, line_source: Any, threads: int, stream: int) -> None: ...
+def vector_attention_f32(
+    terms: tuple[Any, ...],
+    first: Any,
+    graph: tuple[Any, ...],
+    heads: int,
+    result: Any,
+    threads: int,
+    stream: int,
+) -> None: ...
+def vector_attention_backward_f32(
+    terms: tuple[Any, ...],
+    first: Any,
+    graph: tuple[Any, ...],
+    heads: int,
+    grad: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
+def vector_attention_curve_f32(
+    terms: tuple[Any, ...],
+    first: Any,
+    graph: tuple[Any, ...],
+    heads: int,
+    grad: Any,
+    direction: tuple[Any, ...],
+    out_grad: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
+def vector_attention_f64(
+    terms: tuple[Any, ...],
+    first: Any,
+    graph: tuple[Any, ...],
+    heads: int,
+    result: Any,
+    threads: int,
+    stream: int,
+) -> None: ...
+def vector_attention_backward_f64(
+    terms: tuple[Any, ...],
+    first: Any,
+    graph: tuple[Any, ...],
+    heads: int,
+    grad: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
+def vector_attention_curve_f64(
+    terms: tuple[Any, ...],
+    first: Any,
+    graph: tuple[Any, ...],
+    heads: int,
+    grad: Any,
+    direction: tuple[Any, ...],
+    out_grad: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
 def linear_f32(rows: Any, weight: Any, bias: Any, result: Any, threads: int) -> None: ...
 def linear_f64(rows: Any, weight: Any, bias: Any, result: Any, threads: int) -> None: ...
 def softplus_f32(values: Any, result: Any, threads: int) -> None: ...

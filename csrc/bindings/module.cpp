@@ -14,6 +14,7 @@ namespace screening {
 
 void bind_message(py::module_&);
 void bind_rows(py::module_&);
+void bind_attention(py::module_&);
 void bind_steady(py::module_&);
 void bind_symmetry(py::module_&);
 void bind_text(py::module_&);
@@ -132,6 +133,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   module.def("cuda_device_count", &cuda_device_count);
   bind_message(module);
   bind_rows(module);
+  bind_attention(module);
   bind_steady(module);
   bind_symmetry(module);
   bind_text(module);

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "bindings/dlpack.hpp"
+#include "bindings/graph.hpp"
 #include "kernels.hpp"
 
 namespace py = pybind11;
@@ -47,19 +48,6 @@ void softmax_curve(const py::object& result, const py::object& offsets, const py
   row_softmax_curve<T>(at.view(), ends.view(), upstream.view(), along.view(), of_result.view(), of_grad.view(), threads,
                        stream_of(stream));
 }
-
-// (edge_offsets, edge_source, atom_offsets)
-class BorrowedGraph {
- public:
-  explicit BorrowedGraph(const py::tuple& graph)
-      : edge_offsets_(graph[0], "edge_offsets"),
-        edge_source_(graph[1], "edge_source"),
-        atom_offsets_(graph[2], "atom_offsets") {}
-  EdgeTopology topology() const { return {edge_offsets_.view(), edge_source_.view(), atom_offsets_.view()}; }
-
- private:
-  Borrowed<const std::int32_t> edge_offsets_, edge_source_, atom_offsets_;
-};
 
 // (centre, source, value, edge)
 template <class T>

@@ -115,6 +115,45 @@ def gated_mean(
     return segment_sum(opened * value[sources], graph.edge_offsets) / total, gates
 
 
+def vector_attention(
+    query: "Tensor",
+    key: "Tensor",
+    value: "Tensor",
+    vectors: "Tensor",
+    table: "Tensor",
+    weight: "Tensor",
+    first: "Tensor",
+    scale: "Tensor",
+    graph: "EdgeGraph",
+    *,
+    heads: int,
+) -> "Tensor":
+    """Sum what each atom hears, (atoms, 4, C): one plain, and three along x, y and z.
+
+    `query`, `key` (atoms, C); `value`, `vectors` (atoms, 3, C); `table` (rows, 4C); `scale` (edges, 4): the envelope,
+    and it times the direction. Heads are runs of C / heads channels. With four filters of the distance of an edge,
+    f = sum over m of weight[e, m] * table[first[e] + m], the weight of a head of the edge from j into i is
+    alpha = silu(sum over its channels of query[i] key[j] f[0]), and what i hears is
+
+        plain     scale[0] alpha value[j, 0] f[1]
+        along d   scale[0] value[j, 1] f[2] vectors[j, d] + scale[d] value[j, 2] f[3]
+    """
+    import torch
+
+    sources, channels = graph.edge_source.long(), query.shape[1]
+    rows = _row_of(graph.edge_offsets, len(sources))
+    window = first.long()[:, None] + torch.arange(weight.shape[1], device=weight.device)
+    filters = (weight[:, :, None] * table[window]).sum(dim=1).view(-1, 4, channels)
+    scores = (query[rows] * key[sources] * filters[:, 0]).unflatten(1, (heads, -1)).sum(dim=2)
+    alpha = torch.nn.functional.silu(scores).repeat_interleave(channels // heads, dim=1)
+    heard = value.view(-1, 3, channels)[sources] * filters[:, 1:]
+    plain = scale[:, :1] * alpha * heard[:, 0]
+    carried = scale[:, :1, None] * heard[:, 1, None] * vectors.view(-1, 3, channels)[sources]
+    along = carried + scale[:, 1:, None] * heard[:, 2, None]
+    messages = torch.cat([plain[:, None], along], dim=1)
+    return segment_sum(messages.flatten(1), graph.edge_offsets).view(-1, 4, channels)
+
+
 def _row_of(offsets: "Tensor", length: int) -> "Tensor":
     """The segment that each of `length` rows is in."""
     import torch

@@ -10,5 +10,8 @@ def small(architecture: str, *, width: int = 8, hidden: int = 6, hidden_layers: 
     return {"width": width, "convolutions": 2, "hidden": hidden, "hidden_layers": hidden_layers}
 
 
-SMOOTH: dict[str, dict[str, Any]] = {"sieve": {"max_neighbors": "all", "cutoff": 4.0}}
+SMOOTH: dict[str, dict[str, Any]] = {
+    "equivariant_transformer": {"cutoff": 4.0},
+    "sieve": {"max_neighbors": "all", "cutoff": 4.0},
+}
 """Architectures that can have forces, and the settings that make them so."""

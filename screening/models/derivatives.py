@@ -88,7 +88,9 @@ def energy_forces_stress(model: CrystalModel, graph: GraphTensors, *, differenti
         atoms = graph.edge_graph.atom_offsets.diff()
         energy = atoms * (learned.double() * scaling.std + scaling.mean)
         slopes = slopes_of(energy.sum(), moving, differentiable=differentiable)
-    stress = slopes.of_strain / graph.volume[:, None, None]
+    # Divided by 1 where there is no volume, so that no NaN enters a gradient.
+    volume = graph.volume[:, None, None]
+    stress = torch.where(volume.isnan(), volume, slopes.of_strain / volume.nan_to_num(1.0))
     if not differentiable:
         energy = energy.detach()
     return Derivatives(energy, slopes.forces, stress)

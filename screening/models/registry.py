@@ -8,13 +8,14 @@ from screening.errors import InputError
 from screening.models.alignn import ALIGNN
 from screening.models.cgcnn import CGCNN
 from screening.models.crysxpp import CrysXPP
+from screening.models.equivariant_transformer import EquivariantTransformer
 from screening.models.gatgnn import GATGNN
 from screening.models.model import CrystalModel
 from screening.models.sieve import Sieve
 from screening.predictions import Target
 
 ARCHITECTURES: Mapping[str, type[CrystalModel]] = {
-    kind.architecture: kind for kind in (ALIGNN, CGCNN, CrysXPP, GATGNN, Sieve)
+    kind.architecture: kind for kind in (ALIGNN, CGCNN, CrysXPP, EquivariantTransformer, GATGNN, Sieve)
 }
 
 

@@ -26,7 +26,7 @@ from screening.models.composition import best_guess
 from screening.models.element_features import ELEMENTS, one_hot_features, published_features
 from screening.models.graph_tensors import GraphTensors
 from screening.models.layers import GatedConv, Heads, Linear, mean_of_atoms
-from screening.models.model import CrystalModel
+from screening.models.model import CrystalModel, numbered
 from screening.models.radial import RadialTerms, SplineBasis
 from screening.ops.message_graph import EdgeGraph
 from screening.ops.message_vectors import vector_attention
@@ -75,9 +75,19 @@ class Layer(nn.Module):
         wide = self.filters.dtype
         normal = self.before(atoms)
         # Under autocast products are in half precision; sums over edges are not.
-        of_atoms = (part(normal).to(wide) for part in (self.query, self.key, self.value))
-        radial_terms = self.filters, radial.weight, radial.first, radial.scale
-        heard = vector_attention(*of_atoms, vectors, *radial_terms, graph, heads=self.heads)
+        query, key, value = (part(normal).to(wide) for part in (self.query, self.key, self.value))
+        heard = vector_attention(
+            query,
+            key,
+            value,
+            vectors,
+            self.filters,
+            radial.weight,
+            radial.first,
+            radial.scale,
+            graph,
+            heads=self.heads,
+        )
         vectors = vectors + heard[:, 1:]
         mixed = self.mix(vectors.flatten(0, 1)).to(wide)
         left, right, moved = mixed.view(len(atoms), 3, 3 * atoms.shape[1]).chunk(3, dim=2)
@@ -127,6 +137,10 @@ class EquivariantTransformer(CrystalModel):
     @property
     def width(self) -> int:
         return 2 * self.settings.width
+
+    @property
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        return (("element_features", "embedding", "surroundings", "joined"), *numbered("layers", self.layers))
 
     @torch.no_grad()
     def start_from(self, fractions: Tensor, learned: Tensor) -> None:

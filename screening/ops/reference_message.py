@@ -144,7 +144,7 @@ def vector_attention(
     rows = _row_of(graph.edge_offsets, len(sources))
     window = first.long()[:, None] + torch.arange(weight.shape[1], device=weight.device)
     filters = (weight[:, :, None] * table[window]).sum(dim=1).view(-1, 4, channels)
-    scores = (query[rows] * key[sources] * filters[:, 0]).unflatten(1, (heads, -1)).sum(dim=2)
+    scores = (query[rows] * key[sources] * filters[:, 0]).view(-1, heads, channels // heads).sum(dim=2)
     alpha = torch.nn.functional.silu(scores).repeat_interleave(channels // heads, dim=1)
     heard = value.view(-1, 3, channels)[sources] * filters[:, 1:]
     plain = scale[:, :1] * alpha * heard[:, 0]

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from screening.predictions import Target as Target
     from screening.pretrained.shipped import load_model as load_model
     from screening.query.query import Query as Query
+    from screening.relaxation.calculator import Calculator as Calculator
+    from screening.relaxation.potential import Potential as Potential
+    from screening.relaxation.relax import RelaxSettings as RelaxSettings
+    from screening.relaxation.relax import relax as relax
     from screening.report.asked import Wish as Wish
     from screening.report.write import write_report as write_report
     from screening.runs.config import ScreenConfig as ScreenConfig
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from screening.store.read import Results as Results
 
 _HOME = {
+    "Calculator": "screening.relaxation.calculator",
     "Crystal": "screening.crystals.crystal",
     "Crystals": "screening.crystals.batch",
     "EdgeArrays": "screening.ops.edges",
@@ -41,11 +46,13 @@ _HOME = {
     "Limits": "screening.crystals.validate",
     "Neighbors": "screening.graphs",
     "PackedCrystals": "screening.crystals.packed",
+    "Potential": "screening.relaxation.potential",
     "Predictions": "screening.predictions",
     "Query": "screening.query.query",
     "Reason": "screening.crystals.crystal",
     "Rejection": "screening.crystals.crystal",
     "ScreenConfig": "screening.runs.config",
+    "RelaxSettings": "screening.relaxation.relax",
     "Results": "screening.store.read",
     "Target": "screening.predictions",
     "Wish": "screening.report.asked",
@@ -56,6 +63,7 @@ _HOME = {
     "predict": "screening.inference",
     "read": "screening.crystals.read",
     "read_batches": "screening.crystals.read",
+    "relax": "screening.relaxation.relax",
     "screen": "screening.runs.screen",
     "set_threads": "screening.ops.core",
     "write_report": "screening.report.write",

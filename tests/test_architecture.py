@@ -23,7 +23,7 @@ LAYERS = (
     ("store", "enumerate"),
     ("graphs", "query", "report"),
     ("models", "pretrained"),
-    ("training", "inference"),
+    ("training", "inference", "relaxation"),
     ("runs", "doctor"),
     ("cli", "__main__"),
 )
@@ -34,6 +34,7 @@ NEEDS_TORCH = (
     "screening.models",
     "screening.training",
     "screening.inference",
+    "screening.relaxation",
     "screening.ops.message",
     "screening.ops.steady",
     "screening.runs.predictor",

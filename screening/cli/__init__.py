@@ -9,6 +9,7 @@ from screening.cli import merge as merge
 from screening.cli import models as models
 from screening.cli import pack as pack
 from screening.cli import query as query
+from screening.cli import relax as relax
 from screening.cli import report as report
 from screening.cli import screen as screen
 from screening.cli import training as training

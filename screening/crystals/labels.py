@@ -88,6 +88,7 @@ TARGETS = (
     _per_atom("decomposition_energy_per_atom", "eV/atom", "e_decomp", "decomposition_energy_peratom"),
     _per_cell("energy", "eV/cell", "ref_energy", "dft_energy", "total_energy", "energy_total"),
     _per_atom("energy_per_atom", "eV/atom", "energy_peratom", "e_per_atom", "total_energy_per_atom"),
+    _per_atom("referenced_energy_per_atom", "eV/atom"),
     _per_cell("free_energy", "eV/cell"),
     _per_cell("uncorrected_energy", "eV/cell", "energy_uncorrected"),
     _per_atom("uncorrected_energy_per_atom", "eV/atom"),

@@ -1,0 +1,198 @@
+"""Relaxation: each crystal ends on its own, the same in every batch, and where ASE's optimiser would."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from made import PERIODIC_KINDS, made_crystals
+from sizes import SMOOTH, small
+from typer.testing import CliRunner, Result
+
+import screening
+from screening.cli import app
+from screening.crystals.batch import Crystals
+from screening.crystals.convert import crystal_to_ase
+from screening.crystals.write import write
+from screening.errors import InputError
+from screening.models.checkpoint import Card, save
+from screening.models.model import CrystalModel
+from screening.models.registry import build
+from screening.predictions import Target
+from screening.relaxation.potential import Potential
+from screening.relaxation.relax import Outcome, Relaxed, RelaxSettings, relax
+
+TARGET = Target("referenced_energy_per_atom", "eV/atom")
+
+
+class Springs(torch.nn.Module):
+    """Stands for a model's forward pass: every edge wants to be 2.4 angstrom long, faded out at the cutoff."""
+
+    def __init__(self, cutoff: float) -> None:
+        super().__init__()
+        self.cutoff = cutoff
+
+    def forward(self, graph):
+        distance = graph.edge_distance()
+        fade = (1 - (distance / self.cutoff).clamp(max=1)) ** 3
+        energy = 4 * fade * (distance - 2.4) ** 2 - 2 * fade
+        centre = torch.repeat_interleave(torch.arange(len(graph.numbers)), graph.edge_graph.edge_offsets.diff().long())
+        sums = torch.zeros(graph.crystals, dtype=distance.dtype).index_add(0, graph.crystal_of_atom[centre], energy)
+        return (sums / graph.edge_graph.atom_offsets.diff())[:, None]
+
+
+@pytest.fixture
+def springs(monkeypatch: pytest.MonkeyPatch) -> CrystalModel:
+    model = build("sieve", small("sieve") | SMOOTH["sieve"], [TARGET]).double()
+    monkeypatch.setattr(model, "forward", Springs(model.neighbors.cutoff))
+    return model
+
+
+def cells(count: int, *, seed: int = 0, max_atoms: int = 5) -> Crystals:
+    return Crystals.of(made_crystals(count, seed=seed, kinds=PERIODIC_KINDS, max_atoms=max_atoms, labels=("energy",)))
+
+
+def relaxed(model: CrystalModel, *batches: Crystals, **settings: float) -> list[Relaxed]:
+    with Potential(model, threads=1) as potential:
+        return list(relax(potential, batches, RelaxSettings(**settings)))
+
+
+def test_relaxed_crystals_have_no_force_and_no_stress_left(springs: CrystalModel) -> None:
+    crystals = cells(6, max_atoms=3)
+    found = relaxed(springs, crystals, steps=400)
+    assert [one.crystal.id for one in found] == crystals.ids
+    ends = [one.outcome for one in found]
+    assert ends.count(Outcome.CONVERGED) >= 4
+    with Potential(springs, threads=1) as potential:
+        again = potential(Crystals.of(one.crystal for one in found))
+    offsets = Crystals.of(one.crystal for one in found).atom_offsets
+    for c, one in enumerate(found):
+        if one.outcome is not Outcome.CONVERGED:
+            continue
+        forces = again.forces[offsets[c] : offsets[c + 1]]
+        assert np.linalg.norm(forces, axis=1).max() < 0.05
+        assert np.abs(again.stress[c]).max() < 0.003
+        assert one.energy <= one.energy_before + 1e-9
+        np.testing.assert_array_equal(one.crystal.forces, forces)
+        assert dict(one.crystal.labels) == {TARGET.name: one.energy / len(one.crystal)}
+
+
+def test_a_crystal_ends_alike_alone_and_among_others(springs: CrystalModel) -> None:
+    crystals = cells(7, seed=3)
+    together = relaxed(springs, crystals, steps=25)
+    in_turns = relaxed(springs, crystals[:3], crystals[3:], steps=25, atoms=6)
+    for one, other in zip(together, in_turns, strict=True):
+        assert (one.outcome, one.steps) == (other.outcome, other.steps)
+        np.testing.assert_array_equal(one.crystal.positions, other.crystal.positions)
+        np.testing.assert_array_equal(one.crystal.lattice, other.crystal.lattice)
+
+
+def test_a_crystal_that_takes_long_times_out_and_others_do_not_wait(springs: CrystalModel) -> None:
+    found = relaxed(springs, cells(6), steps=3)
+    assert {one.outcome for one in found} <= {Outcome.CONVERGED, Outcome.TIMED_OUT}
+    assert max(one.steps for one in found) == 3
+    assert all(one.steps == 0 for one in relaxed(springs, cells(2), steps=0))
+
+
+def test_what_is_not_finite_or_swells_diverges_alone(springs: CrystalModel) -> None:
+    fine, broken = made_crystals(2, seed=1, kinds=["cell"], max_atoms=3)
+    broken = replace(broken, positions=np.zeros((2, 3)), numbers=np.array([6, 6], np.uint8))
+    alone, (good, bad) = relaxed(springs, Crystals.of([fine])), relaxed(springs, Crystals.of([fine, broken]))
+    assert bad.outcome is Outcome.DIVERGED
+    assert bad.crystal.forces is None
+    assert not bad.crystal.labels
+    np.testing.assert_array_equal(good.crystal.positions, alone[0].crystal.positions)
+    assert Outcome.DIVERGED in {one.outcome for one in relaxed(springs, cells(4), swell=1.0000001, steps=5)}
+
+
+def test_cells_stay_where_they_are_fixed_or_not_periodic(springs: CrystalModel) -> None:
+    crystals = Crystals.of(made_crystals(4, seed=2, kinds=["cell", "slab", "wire", "molecule"], max_atoms=4))
+    for found in (relaxed(springs, crystals, steps=20, cells=False), relaxed(springs, crystals, steps=20)[1:]):
+        for one in found:
+            before = crystals[crystals.ids.index(one.crystal.id)]
+            np.testing.assert_array_equal(one.crystal.lattice, before.lattice)
+            assert one.energy <= one.energy_before + 1e-9
+
+
+def test_nothing_in_gives_nothing(springs: CrystalModel) -> None:
+    assert relaxed(springs) == []
+    assert relaxed(springs, Crystals.of([])) == []
+
+
+def test_ase_finds_the_same_energy_with_the_calculator(springs: CrystalModel) -> None:
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import BFGS
+
+    crystal = made_crystals(1, seed=5, kinds=["cell"], max_atoms=2)[0]
+    (ours,) = relaxed(springs, Crystals.of([crystal]), force=1e-4, stress=1e-5, steps=3000)
+    atoms = crystal_to_ase(crystal)
+    atoms.calc = screening.Calculator(springs, threads=1)
+    BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-4, steps=500)
+    assert ours.outcome is Outcome.CONVERGED
+    assert atoms.get_potential_energy() == pytest.approx(ours.energy, abs=1e-3)
+
+
+def test_the_calculator_agrees_with_finite_differences_of_ase(springs: CrystalModel) -> None:
+    from ase.calculators.calculator import PropertyNotImplementedError
+    from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+
+    atoms = crystal_to_ase(made_crystals(1, seed=6, kinds=["cell"], max_atoms=3)[0])
+    atoms.calc = screening.Calculator(springs, threads=1)
+    np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-5), atol=1e-5)
+    np.testing.assert_allclose(atoms.get_stress(), calculate_numerical_stress(atoms, eps=1e-5), atol=1e-6)
+    molecule = crystal_to_ase(made_crystals(1, seed=6, kinds=["molecule"])[0])
+    molecule.calc = screening.Calculator(springs, threads=1)
+    with pytest.raises(PropertyNotImplementedError, match="no stress"):
+        molecule.get_stress()
+
+
+@pytest.mark.parametrize("wrong", [{"force": 0.0}, {"stress": -1.0}, {"steps": -1}, {"swell": 1.0}, {"atoms": 0}])
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="a relaxation needs"):
+        RelaxSettings(**wrong)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    torch.manual_seed(0)
+    save(build("sieve", small("sieve") | SMOOTH["sieve"], [TARGET]), tmp_path / "potential.safetensors", Card())
+    write(
+        made_crystals(5, seed=2, max_atoms=3, labels=("energy",), forces=True), tmp_path / "in.extxyz", format="extxyz"
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def called(*words: str) -> Result:
+    context = SimpleNamespace(check=lambda: None)
+    return CliRunner().invoke(app, ["relax", *words], obj=context, catch_exceptions=False)
+
+
+def test_the_command_writes_crystals_in_their_order_and_a_table(folder: Path) -> None:
+    words = ("-m", "potential.safetensors", "-o", "out.extxyz.gz", "--table", "out.csv", "--steps", "2")
+    ran = called("in.extxyz", *words)
+    assert ran.exit_code == 0
+    assert "5 crystals in" in ran.stdout
+    before = list(screening.read("in.extxyz"))
+    after = list(screening.read("out.extxyz.gz"))
+    assert [one.id for one in after] == [one.id for one in before]
+    assert all(set(one.labels) == {TARGET.name} and one.forces is not None for one in after)
+    with (folder / "out.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [one.id for one in before]
+    assert {row["outcome"] for row in rows} <= set(Outcome)
+    assert [float(row["energy"]) / len(one) for row, one in zip(rows, after, strict=True)] == pytest.approx(
+        [one.labels[TARGET.name] for one in after], rel=1e-12
+    )
+
+
+def test_the_command_refuses_what_it_cannot_write_and_models_without_forces(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"expected a name that ends in \.extxyz"):
+        called("in.extxyz", "-m", "potential.safetensors", "-o", "out.cif")
+    save(build("sieve", small("sieve"), [TARGET]), folder / "jumping.safetensors", Card())
+    with pytest.raises(InputError, match="not smooth"):
+        called("in.extxyz", "-m", "jumping.safetensors", "-o", "out.extxyz")
+    assert not (folder / "out.extxyz").exists()

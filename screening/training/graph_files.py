@@ -33,14 +33,15 @@ COLUMNS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "edge_source": (np.int32, ()),
     "edge_vector": (np.float32, (3,)),
 }
+FORCES = "forces"
 Array = npt.NDArray[Any]
 
 
 class GraphWriter:
     """Writes graphs into a folder of their own, a context manager; they are there when it ends without an error."""
 
-    def __init__(self, folder: Path, targets: Sequence[Target], neighbors: Neighbors) -> None:
-        self._folder, self._targets, self._neighbors = folder, tuple(targets), neighbors
+    def __init__(self, folder: Path, targets: Sequence[Target], neighbors: Neighbors, *, forces: bool = False) -> None:
+        self._folder, self._targets, self._neighbors, self._forces = folder, tuple(targets), neighbors, forces
         self._ends = dict.fromkeys(("id_offsets", "atom_offsets", "edge_offsets"), 0)
         self._files: dict[str, IO[bytes]] = {}
         self._stack = ExitStack()
@@ -49,7 +50,7 @@ class GraphWriter:
         with _disk_needed(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             (self._folder / INDEX_FILE).unlink(missing_ok=True)
-            for name in (*COLUMNS, "labels"):
+            for name in (*COLUMNS, "labels", *([FORCES] if self._forces else [])):
                 self._files[name] = self._stack.enter_context((self._folder / name).open("wb"))
             for name in self._ends:
                 self._files[name].write(np.int64(0).tobytes())
@@ -66,6 +67,8 @@ class GraphWriter:
             "edge_source": part.edge_source,
             "edge_vector": part.edge_vector,
         }
+        if self._forces and part.forces is not None:
+            columns[FORCES] = part.forces
         offsets = {"id_offsets": ids.offsets, "atom_offsets": part.atom_offsets, "edge_offsets": part.edge_offsets}
         with _disk_needed(self._folder):
             for name, values in columns.items():
@@ -78,7 +81,11 @@ class GraphWriter:
         with _disk_needed(self._folder):
             self._stack.close()
             if kind is None:
-                facts = {"targets": [asdict(target) for target in self._targets], "neighbors": asdict(self._neighbors)}
+                facts = {
+                    "targets": [asdict(target) for target in self._targets],
+                    "neighbors": asdict(self._neighbors),
+                    FORCES: self._forces,
+                }
                 write_whole(self._folder / INDEX_FILE, json.dumps(facts).encode())
 
 
@@ -89,6 +96,8 @@ def mapped_graphs(folder: Path) -> LabelledGraphs:
         targets = tuple(Target(**fields) for fields in facts["targets"])
         found = {name: _mapped(folder / name, kind, more) for name, (kind, more) in COLUMNS.items()}
         labels = _mapped(folder / "labels", np.float64, (len(targets),))
+        if facts[FORCES]:
+            found[FORCES] = _mapped(folder / FORCES, np.float32, (3,))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileFormatError(
             f"{folder}: holds no graphs that can be used here ({error}); workers need the run's folder under one path"

@@ -22,6 +22,7 @@ from screening.errors import InputError
 from screening.graphs import Graphs, Neighbors, graph_batches
 from screening.models.graph_tensors import GraphTensors
 from screening.predictions import Target
+from screening.training.mechanics import MECHANICAL, forces_of, mechanical_label
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -33,7 +34,10 @@ FOLD = "fold"
 
 @dataclass(frozen=True, eq=False)
 class LabelledGraphs:
-    """Graphs of many crystals; `labels` is (crystals, targets) in the targets' units, NaN where missing."""
+    """Graphs of many crystals; `labels` is (crystals, targets) in the targets' units, NaN where missing.
+
+    `forces` (atoms, 3) are there where they were asked for, NaN where missing.
+    """
 
     ids: Sequence[str]
     targets: tuple[Target, ...]
@@ -45,6 +49,7 @@ class LabelledGraphs:
     edge_offsets: Int64
     edge_source: Int32
     edge_vector: Float32
+    forces: Float32 | None = None
 
     @classmethod
     def of(
@@ -54,9 +59,11 @@ class LabelledGraphs:
         neighbors: Neighbors,
         *,
         threads: int | None = None,
+        forces: bool = False,
     ) -> "LabelledGraphs":
-        """List the neighbours of all crystals and look up their labels."""
-        return cls.joined(list(cls.parts(stream, targets, neighbors, threads=threads)), targets, neighbors)
+        """List the neighbours of all crystals and look up their labels, and their `forces` if asked."""
+        parts = list(cls.parts(stream, targets, neighbors, threads=threads, forces=forces))
+        return cls.joined(parts, targets, neighbors, forces=forces)
 
     @classmethod
     def parts(
@@ -66,14 +73,20 @@ class LabelledGraphs:
         neighbors: Neighbors,
         *,
         threads: int | None = None,
+        forces: bool = False,
     ) -> Iterator["LabelledGraphs"]:
         """Do the same a batch of crystals at a time."""
         batches = graph_batches(stream, neighbors, max_edges=BUILD_EDGES, max_atoms=BUILD_ATOMS, threads=threads)
-        return (_of_batch(batch, targets) for batch in batches)
+        return (_of_batch(batch, targets, forces=forces) for batch in batches)
 
     @classmethod
     def joined(
-        cls, parts: Sequence["LabelledGraphs"], targets: tuple[Target, ...], neighbors: Neighbors
+        cls,
+        parts: Sequence["LabelledGraphs"],
+        targets: tuple[Target, ...],
+        neighbors: Neighbors,
+        *,
+        forces: bool = False,
     ) -> "LabelledGraphs":
         """Lay parts end to end, in order."""
         return cls(
@@ -87,6 +100,7 @@ class LabelledGraphs:
             edge_offsets=_offsets([np.diff(part.edge_offsets) for part in parts]),
             edge_source=np.concatenate([np.empty(0, np.int32), *(part.edge_source for part in parts)]),
             edge_vector=np.concatenate([np.empty((0, 3), np.float32), *(part.edge_vector for part in parts)]),
+            forces=np.concatenate([np.empty((0, 3), np.float32), *map(_forces_of, parts)]) if forces else None,
         )
 
     def __len__(self) -> int:
@@ -114,6 +128,13 @@ class LabelledGraphs:
             raise InputError(f"these graphs were built without labels for {', '.join(absent)}; build them with")
         columns = [self.targets.index(target) for target in targets]
         return replace(self, targets=targets, labels=self.labels[:, columns])
+
+    def forces_in(self, rows: Int64) -> Float32:
+        """The forces on the atoms of crystals, end to end."""
+        if self.forces is None:
+            raise InputError("these graphs were built without forces; build them with")
+        found: Float32 = self.forces.take(_ranges(self.atom_offsets[rows], self.atom_counts[rows]), axis=0)
+        return found
 
     def elements(self, rows: Int64) -> list[int]:
         """The atomic numbers that occur in these crystals, ascending."""
@@ -164,8 +185,11 @@ class LabelledGraphs:
 def labels_of(crystals: Crystals, target: Target) -> Float64:
     """The labels of a target, (crystals,), NaN where missing.
 
-    A crystal without a label `is_metal` is a metal when its band gap is exactly 0. Classes must be 0 or 1.
+    A crystal without a label `is_metal` is a metal when its band gap is exactly 0. Classes must be 0 or 1. What
+    mechanics.py names is worked out.
     """
+    if target.name in MECHANICAL:
+        return mechanical_label(crystals, target.name)
     missing = np.full(len(crystals), np.nan)
     found = np.array(crystals.labels.get(target.name, missing), np.float64)
     if target.kind == "classification" and target.name == "is_metal":
@@ -181,7 +205,11 @@ def labels_of(crystals: Crystals, target: Target) -> Float64:
     return found
 
 
-def _of_batch(graphs: Graphs, targets: tuple[Target, ...]) -> LabelledGraphs:
+def _forces_of(part: LabelledGraphs) -> Float32:
+    return np.full((len(part.numbers), 3), np.nan, np.float32) if part.forces is None else part.forces
+
+
+def _of_batch(graphs: Graphs, targets: tuple[Target, ...], *, forces: bool) -> LabelledGraphs:
     crystals, edges = graphs.crystals, graphs.edges
     atom_offsets = crystals.atom_offsets.astype(np.int64)
     first = np.repeat(crystals.atom_offsets[:-1], graphs.edge_counts)
@@ -197,6 +225,7 @@ def _of_batch(graphs: Graphs, targets: tuple[Target, ...]) -> LabelledGraphs:
         edge_offsets=edges.edge_offsets.astype(np.int64),
         edge_source=edges.edge_source - first,
         edge_vector=edges.edge_vector.astype(np.float32),
+        forces=forces_of(crystals) if forces else None,
     )
 
 

@@ -1,0 +1,50 @@
+"""The zero of energy of each source of labels: an energy for every element, by least squares.
+
+Labels of different codes and settings differ by what their atoms weigh alone. E = sum over atoms of reference[Z] + what
+is learned, an energy that is zero on average; so labels of many sources can be learned together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from screening.crystals.elements import SYMBOLS
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class References:
+    """`energies` (sources, elements + 1): eV of an atom of each number; 0 of an element that a source does not have."""
+
+    sources: tuple[str, ...]
+    energies: Float64
+
+    @classmethod
+    def fit(cls, fractions: Float64, per_atom: Float64, source: Int64, sources: Sequence[str]) -> "References":
+        """Fit energies per atom (crystals,) of crystals of known composition; NaN where a label is missing.
+
+        `fractions` (crystals, elements + 1): the part of the atoms that each number has; `source` (crystals,). Where
+        compositions do not tell elements apart, the smallest energies that fit are taken.
+        """
+        found = np.zeros((len(sources), fractions.shape[1]))
+        for s in range(len(sources)):
+            rows = (source == s) & ~np.isnan(per_atom)
+            if rows.any():
+                found[s] = np.linalg.lstsq(fractions[rows].astype(np.float64), per_atom[rows], rcond=1e-9)[0]
+        return cls(tuple(sources), found)
+
+    def per_atom(self, fractions: Float64, source: Int64) -> Float64:
+        """The reference energy of crystals, in eV/atom (crystals,)."""
+        found: Float64 = (fractions * self.energies[source]).sum(axis=1)
+        return found
+
+    def as_card(self) -> Mapping[str, Mapping[str, float]]:
+        """By source and symbol, as a model file has them."""
+        return {
+            source: {SYMBOLS[z]: float(row[z]) for z in np.flatnonzero(row).tolist()}
+            for source, row in zip(self.sources, self.energies, strict=True)
+        }

@@ -220,7 +220,7 @@ def _of_batch(graphs: Graphs, targets: tuple[Target, ...]) -> LabelledGraphs:
         ids=list(crystals.ids),
         targets=targets,
         neighbors=graphs.neighbors,
-        labels=np.stack(columns, axis=1),
+        labels=np.stack(columns, axis=1) if columns else np.empty((len(crystals), 0)),
         folds=np.array(crystals.labels.get(FOLD, np.full(len(crystals), np.nan)), np.float64),
         numbers=crystals.numbers,
         atom_offsets=atom_offsets,

@@ -276,6 +276,7 @@ def test_a_rank_dies_with_whoever_started_it(made: Path) -> None:
         asked = settings().model_dump(mode="json")
         paths = {"folder": str(made / "run"), "graphs": str(made / "graphs"), "fence": str(made / "fence")}
         job = RankJob(
+            command="train",
             config=asked,
             sizes=sizes,
             token="t" * 32,

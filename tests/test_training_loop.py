@@ -247,14 +247,7 @@ def test_the_kept_model_gives_the_metrics_in_the_journal(undisturbed: tuple[Run,
     model.load_state_dict(
         {n: torch.frombuffer(bytearray(raw), dtype=shapes[n].dtype).view(shapes[n].shape) for n, raw in weights.items()}
     )
-    found = assess(
-        model,
-        TASK.graphs,
-        TASK.split.validation,
-        normaliser=TASK.objective.normaliser,
-        losses=LOSSES,
-        settings=SETTINGS,
-    )
+    found = TASK.objective.assess(model, TASK.split.validation, SETTINGS)
     assert found.loss == end.best
 
 

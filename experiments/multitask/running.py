@@ -22,6 +22,7 @@ from screening.training.recipe import (
     MODEL_FILE,
     Listener,
     Material,
+    fitted,
     prepare,
     splits_of,
     train,
@@ -81,7 +82,7 @@ def do(run: Run, study: TrainingConfig, out: Path, listener: Listener, material:
 
 
 def _gap_auc(config: TrainingConfig, folder: Path, material: Material) -> dict[str, float]:
-    own = material.fitted(config)
+    own = fitted(config, material)
     (split,) = splits_of(config, own)
     model, _ = checkpoint.load(folder / MODEL_FILE, device=config.training.device)
     column = list(config.targets).index(GAP)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from screening.cli.app import app
+from screening.errors import InputError
 
 if TYPE_CHECKING:
     from screening.crystals.pack import Tally
@@ -62,6 +63,18 @@ def pack(
     min_volume: Annotated[
         float, typer.Option(min=0.0, help="Refuse crystals with less volume per atom (cubic angstrom).")
     ] = 0.5,
+    space_groups: Annotated[
+        bool,
+        typer.Option("--space-groups", help="Work out each crystal's space group, as the label spacegroup_number."),
+    ] = False,
+    symmetry_tolerance: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-6,
+            max=1.0,
+            help="With --space-groups: how far atoms may be from symmetric (angstrom); 0.01 by default.",
+        ),
+    ] = None,
     rejections: Annotated[
         Path | None, typer.Option(help="List what was refused in this CSV file: id, source, reason, message.")
     ] = None,
@@ -78,16 +91,22 @@ def pack(
     - `screening pack candidates/ more.zip -o crystals.h5`
 
     - `screening pack crystals.h5 -o small.extxyz --max-atoms 50`
+
+    - `screening pack crystals.h5 -o symmetric.h5 --space-groups --symmetry-tolerance 0.1`
     """
     from screening import machine
     from screening.crystals.pack import known_bytes
     from screening.crystals.pack import pack as packed
+    from screening.crystals.symmetry import TOLERANCE
     from screening.crystals.validate import Limits
 
+    if symmetry_tolerance is not None and not space_groups:
+        raise InputError("--symmetry-tolerance is for --space-groups; give both")
+    tolerance = (symmetry_tolerance or TOLERANCE) if space_groups else None
     start = time.monotonic()
     total = known_bytes(inputs)
     if workers is None:
-        small = total is not None and total < SMALL_BYTES
+        small = total is not None and total < SMALL_BYTES and not space_groups
         workers = 1 if small else min(machine.processors().allowed, MOST_WORKERS)
     with packing_progress(total, quiet=quiet) as show:
 
@@ -102,6 +121,7 @@ def pack(
             limits=Limits(min_distance=min_distance, min_volume_per_atom=min_volume, max_atoms=max_atoms),
             workers=workers,
             rejections=rejections,
+            space_groups=tolerance,
             progress=progress,
         )
     if not quiet:

@@ -1,11 +1,13 @@
-"""`screening train` and `screening evaluate`: make a model from labelled crystals, and judge one by them."""
+"""`screening train`, `pretrain`, `distil` and `evaluate`: make a model, and judge one by labelled crystals."""
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from pydantic import BaseModel
 
 from screening.cli.app import app
 from screening.cli.progress import Watch, training_progress
@@ -14,35 +16,49 @@ from screening.errors import InputError
 
 if TYPE_CHECKING:
     from screening.runs.clusters import ClusterChoice
-    from screening.training.config import TrainingConfig
-    from screening.training.recipe import Listener
+    from screening.training.config import RunSettings
+
+
+S = TypeVar("S", bound=BaseModel)
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to train on what, and how.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting, such as training.epochs=3; may be repeated."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="The folder of the run; by default runs/ and the name of the configuration."),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="local:N|ADDRESS|FILE.json",
+        help="Train by a rank on each worker: of this machine, or of a scheduler.",
+    ),
+]
+RankCount = Annotated[
+    int | None, typer.Option(min=1, help="With --cluster: wait for so many workers, and use no more.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless it fails.")]
 
 
 @app.command()
 def train(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to train on what, and how.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Replace a setting, such as training.epochs=3; may be repeated."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="The folder of the run; by default runs/ and the name of the configuration."),
-    ] = None,
-    cluster: Annotated[
+    file: Config,
+    overrides: Overrides = None,
+    init: Annotated[
         str | None,
         typer.Option(
-            metavar="local:N|ADDRESS|FILE.json",
-            help="Train by a rank on each worker: of this machine, or of a scheduler.",
+            metavar="MODEL",
+            help="Start from this model: a file, the folder of a run, a shipped name. Other ways: init in CONFIG.",
         ),
     ] = None,
-    ranks: Annotated[
-        int | None, typer.Option(min=1, help="With --cluster: wait for so many workers, and use no more.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless it fails.")] = False,
+    out: Out = None,
+    cluster: Cluster = None,
+    ranks: RankCount = None,
+    quiet: Quiet = False,
 ) -> None:
     """Train a model, one head per target, on crystals with labels; labels may be missing.
 
@@ -53,22 +69,75 @@ def train(
     - `screening train examples/cgcnn.toml --set training.epochs=5 --out runs/first`
 
     - `screening train large.toml --cluster local:8 --set training.device=cuda`
+
+    - `screening train few.toml --init runs/crysgnn --set init.frozen=2`
     """
-    from screening import config
     from screening.training.config import TrainingConfig
 
-    settings = config.load(TrainingConfig, file, overrides=overrides or ())
-    choice = _chosen(cluster, ranks)
+    started = [] if init is None else [f"init.checkpoint={json.dumps(init)}"]
+    settings = _settings(TrainingConfig, file, [*(overrides or ()), *started])
     folder = out or Path("runs") / file.stem
-    with training_progress(quiet=quiet) as show:
-        # After the configuration is known to be right: torch takes seconds to load.
-        from screening.training.recipe import Listener
-
-        listener = Listener(_silent if quiet else _say, _checking(context, show), context.obj.check)
-        found = _trained(settings, folder, listener, choice, ranks)
+    found = run_lesson(context, settings, folder, cluster=cluster, ranks=ranks, quiet=quiet)
     if not quiet:
         units = {target.name: target.unit for target in settings.heads}
         print("\n".join([*_results(found, units), f"{folder}"]))
+
+
+@app.command()
+def pretrain(
+    context: typer.Context,
+    file: Config,
+    overrides: Overrides = None,
+    out: Out = None,
+    cluster: Cluster = None,
+    ranks: RankCount = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train an encoder on crystals without labels, from their structure alone.
+
+    It learns to name masked atoms, to tell how atoms are connected, which space group a crystal has, and which
+    crystals share a crystal system. What comes out predicts nothing: start a model from it with `train --init`, or
+    make it the teacher of one with `distil`. Crystals come from files that were packed with `--space-groups`.
+
+    - `screening pretrain examples/crysgnn.toml --set data.train='["crystals.h5"]' --out runs/crysgnn`
+    """
+    from screening.training.pretraining_config import PretrainingConfig
+
+    settings = _settings(PretrainingConfig, file, overrides or ())
+    folder = out or Path("runs") / file.stem
+    found = run_lesson(context, settings, folder, cluster=cluster, ranks=ranks, quiet=quiet)
+    if not quiet:
+        print("\n".join([*_pretrained(found), f"{folder}"]))
+
+
+@app.command()
+def distil(
+    context: typer.Context,
+    file: Config,
+    overrides: Overrides = None,
+    out: Out = None,
+    cluster: Cluster = None,
+    ranks: RankCount = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model on labels and on what teachers say.
+
+    A teacher's description of atoms draws the model's own to it; teachers' predictions stand for labels that are
+    missing, on any number of crystals without labels. What teachers say is worked out once and kept on disk.
+
+    - `screening distil examples/distil.toml --set distillation.teacher=runs/crysgnn --out runs/distilled`
+    """
+    from screening.training.distillation_config import DistillationConfig
+
+    settings = _settings(DistillationConfig, file, overrides or ())
+    folder = out or Path("runs") / file.stem
+    found = run_lesson(context, settings, folder, cluster=cluster, ranks=ranks, quiet=quiet)
+    if not quiet:
+        units = {target.name: target.unit for target in settings.heads}
+        print("\n".join([*_results(found, units), f"{folder}"]))
+
+
+app.command("distill", hidden=True)(distil)
 
 
 @app.command()
@@ -118,16 +187,35 @@ def _chosen(cluster: str | None, ranks: int | None) -> "ClusterChoice | None":
     return chosen(cluster)
 
 
-def _trained(
-    settings: "TrainingConfig", folder: Path, listener: "Listener", choice: "ClusterChoice | None", ranks: int | None
+def _settings(kind: type[S], file: Path, overrides: Sequence[str]) -> S:
+    from screening import config
+
+    return config.load(kind, file, overrides=overrides)
+
+
+def run_lesson(
+    context: typer.Context,
+    settings: "RunSettings",
+    folder: Path,
+    *,
+    cluster: str | None,
+    ranks: int | None,
+    quiet: bool,
 ) -> dict[str, Any]:
-    if choice is None:
-        from screening.training.recipe import train as train_here
+    """Run a configuration of any kind, here or on a cluster, and show how it goes; its final metrics."""
+    choice = _chosen(cluster, ranks)
+    with training_progress(quiet=quiet) as show:
+        # After the configuration is known to be right: torch takes seconds to load.
+        from screening.training.material import Listener
 
-        return train_here(settings, folder, listener)
-    from screening.runs.ranks import train as train_on
+        listener = Listener(_silent if quiet else _say, _checking(context, show), context.obj.check)
+        if choice is None:
+            from screening.training.recipe import train as train_here
 
-    return train_on(settings, folder, listener, choice, ranks=ranks)
+            return train_here(settings, folder, listener)
+        from screening.runs.ranks import train as train_on
+
+        return train_on(settings, folder, listener, choice, ranks=ranks)
 
 
 def _checking(context: typer.Context, show: Watch) -> Watch:
@@ -147,6 +235,16 @@ def _results(found: dict[str, Any], units: dict[str, str]) -> list[str]:
     for part in ("validation", "test"):
         if part in found:
             lines += [part, metrics_table(found[part]["targets"], units)]
+    return lines
+
+
+def _pretrained(found: dict[str, Any]) -> list[str]:
+    lines = [f"{found['epochs']} epochs, the best is {found['best_epoch']}"]
+    if "validation" in found:
+        lines.append(f"validation loss {found['validation']['loss']:.4f}")
+        for name, metrics in found["validation"]["objectives"].items():
+            shown = {key: value for key, value in metrics.items() if value is not None and key != "count"}
+            lines.append(f"  {name:13} " + ", ".join(f"{key} {value:.4f}" for key, value in shown.items()))
     return lines
 
 

@@ -69,19 +69,29 @@ def pack(
     workers: int = 1,
     rejections: str | os.PathLike[str] | None = None,
     ignore: Sequence[str | os.PathLike[str]] = (),
+    space_groups: float | None = None,
     progress: Callable[[Tally], object] = lambda tally: None,
 ) -> Tally:
     """Read all inputs and write what is accepted to one output: a packed file, or `extxyz`, `cif` or `jsonl`.
 
     Without `to`, the output's name tells. `rejections` names a CSV file for the rejections, which a packed file
     holds anyway. What is to `ignore` is passed over in the folders above it, as outputs are. `progress` is called after
-    every batch. An older output is replaced once the new one is whole.
+    every batch. An older output is replaced once the new one is whole. With a tolerance `space_groups`, angstrom, every
+    crystal gets its space group as the label `spacegroup_number`, 0 where none is found; a packed file says with which.
     """
     _require_output(Path(output), inputs, to or kind_of(Path(output)))
     ours = [*(path for path in (output, rejections) if path is not None), *ignore]
-    with contextlib.closing(read_batches(inputs, limits=limits, workers=workers, ignore=ours)) as batches:
+    stream = read_batches(inputs, limits=limits, workers=workers, ignore=ours, space_groups=space_groups)
+    with contextlib.closing(stream) as batches:
         return pack_batches(
-            batches, output, to=to, limits=limits, inputs=inputs, rejections=rejections, progress=progress
+            batches,
+            output,
+            to=to,
+            limits=limits,
+            inputs=inputs,
+            rejections=rejections,
+            space_groups=space_groups,
+            progress=progress,
         )
 
 
@@ -93,9 +103,13 @@ def pack_batches(
     limits: Limits | None = None,
     inputs: Sequence[str | os.PathLike[str]] = (),
     rejections: str | os.PathLike[str] | None = None,
+    space_groups: float | None = None,
     progress: Callable[[Tally], object] = lambda tally: None,
 ) -> Tally:
-    """Write batches that were checked already, as `pack` does; `limits` and `inputs` say how and where from."""
+    """Write batches that were checked already, as `pack` does; `limits` and `inputs` say how and where from.
+
+    `space_groups` is the tolerance with which they got theirs, if they did.
+    """
     target, listed = Path(output), None if rejections is None else Path(rejections)
     to = to or kind_of(target)
     _require_output(target, inputs, to)
@@ -103,7 +117,8 @@ def pack_batches(
     with _RejectionList(listed) as noted:
         counted = _counted(batches, tally, noted.note, progress)
         if to == PACKED:
-            with PackedWriter(target, limits=limits, inputs=[os.fspath(path) for path in inputs]) as writer:
+            paths = [os.fspath(path) for path in inputs]
+            with PackedWriter(target, limits=limits, inputs=paths, space_groups=space_groups) as writer:
                 for batch in counted:
                     writer.append(batch.crystals, batch.rejections)
                 _require_entries(tally)

@@ -6,7 +6,8 @@
     ids, sources, rejections/{ids,sources,reasons,messages}, inputs: groups of `utf8` bytes and `offsets`
 
 Attributes of the file: `format`, `schema_version`, `read` = `accepted` + `rejected`, `atoms`, `limits` (JSON),
-`fingerprint` (fingerprint.py says of what), `code_version`.
+`fingerprint` (fingerprint.py says of what), `code_version`; `space_group_tolerance` (angstrom) when space groups were
+worked out, which then are the label `spacegroup_number`, 0 for a crystal without one.
 Every column is chunked, shuffled, compressed and checksummed (columns.py). A file exists exactly when it is whole:
 it is written under another name, synchronised and renamed. Nothing in it depends on the time or on worker counts.
 """
@@ -94,6 +95,21 @@ class PackedCrystals(Sequence[Crystal]):
         for start in range(0, self.rejected, REJECTIONS_AT_ONCE):
             found.add(Crystals.of([]), self.rejections(start, start + REJECTIONS_AT_ONCE))
         return found.hexdigest()
+
+    @property
+    def space_group_tolerance(self) -> float | None:
+        """With what tolerance, angstrom, space groups were worked out when the file was made; None if they were not."""
+        found = self.attributes.get("space_group_tolerance")
+        return None if found is None else float(found)
+
+    def label(self, name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[np.float64]:
+        """One label of all crystals, or of a range, without the rest of them; NaN where a crystal has none."""
+        if name not in self._labels:
+            raise InputError(f"{self.path}: has no label {name}; it has {', '.join(self._labels) or 'none'}")
+        with self._explained("read"):
+            start, stop, _ = slice(start, stop).indices(len(self))
+            found: npt.NDArray[np.float64] = self._labels[name][start : max(start, stop)]
+            return found
 
     def ids(self, start: int = 0, stop: int | None = None) -> Sequence[str]:
         """The ids of all crystals, or of a range, without the rest of them."""

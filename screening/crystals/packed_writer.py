@@ -31,13 +31,23 @@ class PackedWriter:
     """Writes one packed file, batch by batch, in constant memory; a context manager.
 
     Leaving it normally puts the finished file in place of an older one in one step. Leaving it by an exception,
-    and a disk that is full, leaves the older file or none.
+    and a disk that is full, leaves the older file or none. `space_groups` is the tolerance (angstrom) with which the
+    crystals got their space groups as a label, if they did.
     """
 
-    def __init__(self, path: Path | str, *, limits: Limits | None = None, inputs: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        limits: Limits | None = None,
+        inputs: Sequence[str] = (),
+        space_groups: float | None = None,
+    ) -> None:
         self._path = Path(path)
         self._part = part_of(self._path)
-        self._attributes = {"limits": json.dumps(asdict(limits or Limits()), sort_keys=True)}
+        self._attributes: dict[str, str | float] = {"limits": json.dumps(asdict(limits or Limits()), sort_keys=True)}
+        if space_groups is not None:
+            self._attributes["space_group_tolerance"] = space_groups
         self._accepted = self._rejected = 0
         self._fingerprint = Fingerprint()
         if not self._path.absolute().parent.is_dir():

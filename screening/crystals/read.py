@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from screening.crystals import symmetry
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal, Reason, Rejection
 from screening.crystals.documents import Unreadable, documents, is_archive
@@ -100,12 +101,14 @@ def read_batches(
     limits: Limits | None = None,
     workers: int = 1,
     ignore: Iterable[str | os.PathLike[str]] = (),
+    space_groups: float | None = None,
 ) -> Generator[ReadBatch, None, None]:
     """Yield the same as `read`, about a megabyte of input at a time.
 
     Of crystals with equal ids the first is kept. An entry that kills a worker process is a rejection like any
     other; with one worker everything happens in this process, and it would kill that. Files and folders to
-    `ignore` are passed over in the folders above them, with their `.part`: outputs of the same run.
+    `ignore` are passed over in the folders above them, with their `.part`: outputs of the same run. With a tolerance
+    `space_groups`, angstrom, each crystal's space group is worked out, and becomes its label.
     """
     if workers < 1:
         raise InputError(f"workers must be at least 1, got {workers}")
@@ -115,17 +118,21 @@ def read_batches(
     named = {str(path) for path in given}
     ours = tuple(os.path.normpath(Path(path).absolute()) for path in ignore)
     kept = (document for document in found if document.name in named or not _within(document, ours))
-    parse = partial(parsed, limits=limits or Limits())
+    parse = partial(parsed, limits=limits or Limits(), space_groups=space_groups)
     return _without_duplicates(_batches(parse, _grouped(_parts(kept, named)), workers))
 
 
-def parsed(group: Group, limits: Limits) -> ReadBatch:
+def parsed(group: Group, limits: Limits, space_groups: float | None = None) -> ReadBatch:
     """Parse and validate a group: the part of reading that any process can do."""
     batch = _as_columns(group)
     if batch is None:
         batch = _as_entries(group)
     validated = validate(batch.crystals, limits)
-    return batch.refusing(validated.rejected_rows, validated.rejections, validated.accepted)
+    kept = validated.accepted
+    if space_groups is not None:
+        found = symmetry.space_groups(kept, space_groups)
+        kept = replace(kept, labels=dict(kept.labels) | {symmetry.GROUP_LABEL: found})
+    return batch.refusing(validated.rejected_rows, validated.rejections, kept)
 
 
 def _as_entries(group: Group) -> ReadBatch:

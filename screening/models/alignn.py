@@ -24,7 +24,7 @@ from screening.models.blocks import in_blocks, worth_cutting
 from screening.models.element_features import one_hot_features, published_features
 from screening.models.graph_tensors import GraphTensors
 from screening.models.layers import Linear, Moments, SiLU, mean_of_atoms
-from screening.models.model import CrystalModel
+from screening.models.model import CrystalModel, numbered
 from screening.models.radial import GaussianBasis
 from screening.ops import message, steady
 from screening.ops.message_gates import gated_mean, line_graph
@@ -135,6 +135,11 @@ class ALIGNN(CrystalModel):
         if graph.line is not None or self.pair_embedding is None:
             return graph
         return replace(graph, line=line_graph(graph.edge_graph))
+
+    @property
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        first = ("element_features", "atom_embedding", "edge_embedding", "pair_embedding")
+        return (first, *numbered("lines", self.lines), *numbered("convolutions", self.convolutions))
 
     def encode(self, graph: GraphTensors) -> Tensor:
         if not worth_cutting(self.training):

@@ -15,7 +15,7 @@ from screening.graphs import Neighbors
 from screening.models.element_features import one_hot_features, published_features
 from screening.models.graph_tensors import GraphTensors
 from screening.models.layers import Heads, Linear, Moments, NormalisedGatedConv, mean_of_atoms
-from screening.models.model import CrystalModel
+from screening.models.model import CrystalModel, numbered
 from screening.models.radial import GaussianBasis, RadialTerms
 from screening.ops import steady
 from screening.ops.message_graph import EdgeGraph
@@ -85,6 +85,10 @@ class CGCNN(CrystalModel):
     @property
     def width(self) -> int:
         return self.settings.width
+
+    @property
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        return (("element_features", "embedding"), *numbered("convolutions", self.convolutions))
 
     def encode(self, graph: GraphTensors) -> Tensor:
         radial = self.basis.terms(graph.edge_distance())

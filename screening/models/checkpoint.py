@@ -44,16 +44,23 @@ def save(model: CrystalModel, path: Path | str, card: Card) -> Card:
         raise InputError(f"{file}: not saved, because {_listed(broken)} of the model is not finite; train it anew")
     stamp = {"code_version": card.code_version or code_version(), "created": card.created or _now()}
     written = Card.model_validate(card.model_dump() | stamp)
-    header = _header_of(model, written, _hash(tensors))
+    header = _header_of(model, written, hash_of(tensors))
     # One key only: safetensors writes several in an order that changes from run to run.
     _write_whole(file, safetensors.torch.save(tensors, {METADATA_KEY: header.model_dump_json()}))
     return written
 
 
-def load(path: Path | str, *, device: torch.device | str = "cpu") -> tuple[CrystalModel, Card]:
-    """Read a model, ready to predict: on a device, in evaluation mode, in the precision it was saved in."""
+def load(path: Path | str, *, device: torch.device | str = "cpu", encoder: bool = False) -> tuple[CrystalModel, Card]:
+    """Read a model, ready to predict: on a device, in evaluation mode, in the precision it was saved in.
+
+    One without targets, which can only describe atoms, is an error unless an `encoder` is enough.
+    """
     file = Path(path)
     header, tensors = _read(file)
+    if not header.targets and not encoder:
+        raise InputError(
+            f"{file}: is a pre-trained encoder, which predicts nothing; give it heads with `screening train --init`"
+        )
     model = _built(file, header)
     _fill(file, model, tensors)
     return model.to(device).eval(), header.card
@@ -106,7 +113,7 @@ def _read(file: Path) -> tuple[Header, dict[str, Tensor]]:
     with opened(file, framework="pt") as content:
         header = header_in(file, content.metadata())
         tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no mapping
-    if _hash(tensors) != header.sha256:
+    if hash_of(tensors) != header.sha256:
         raise FileFormatError(f"{file}: is damaged: its weights are not those that were saved; copy it again")
     return header, tensors
 
@@ -149,7 +156,8 @@ def _fill(file: Path, model: CrystalModel, tensors: Mapping[str, Tensor]) -> Non
     model.to(next(tensors[name] for name, _ in model.named_parameters()).dtype).load_state_dict(dict(tensors))
 
 
-def _hash(tensors: Mapping[str, Tensor]) -> str:
+def hash_of(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of weights, with their names, types and shapes."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]

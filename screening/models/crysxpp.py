@@ -19,7 +19,7 @@ from screening.models.cgcnn import Convolution
 from screening.models.element_features import published_features
 from screening.models.graph_tensors import GraphTensors
 from screening.models.layers import Heads, Linear, mean_of_atoms, unit_rows
-from screening.models.model import CrystalModel
+from screening.models.model import CrystalModel, numbered
 from screening.models.radial import GaussianBasis
 from screening.predictions import Target
 
@@ -80,6 +80,10 @@ class CrysXPP(CrystalModel):
     def penalty(self) -> Tensor | None:
         """Press the selector towards zero."""
         return self.settings.sparsity * self.selector.abs().mean()
+
+    @property
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        return (("element_features", "selector", "embedding"), *numbered("convolutions", self.convolutions))
 
     def encode(self, graph: GraphTensors) -> Tensor:
         radial = self.basis.terms(graph.edge_distance())

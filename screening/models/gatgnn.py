@@ -22,7 +22,7 @@ from screening.models.blocks import in_blocks, worth_cutting
 from screening.models.element_features import ELEMENTS, published_features
 from screening.models.graph_tensors import GraphTensors
 from screening.models.layers import Heads, Linear, Moments, mean_of_atoms
-from screening.models.model import CrystalModel
+from screening.models.model import CrystalModel, numbered
 from screening.models.radial import GaussianBasis
 from screening.ops import message, steady
 from screening.ops.message_graph import EdgeGraph
@@ -159,6 +159,10 @@ class GATGNN(CrystalModel):
     @property
     def width(self) -> int:
         return self.settings.width
+
+    @property
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        return (("element_features", "embedding", "edge_embedding"), *numbered("rounds", self.rounds))
 
     def encode(self, graph: GraphTensors) -> Tensor:
         if not worth_cutting(self.training):

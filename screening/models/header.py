@@ -33,7 +33,8 @@ class Card(Record):
     """Where a model comes from and how far to trust it.
 
     `elements` are the atomic numbers seen in training, None when unknown; `fingerprint` identifies the training set;
-    `metrics` are by data set, then target, then metric; `created` is the UTC time of saving.
+    `metrics` are by data set, then target, then metric; `references` are energies of atoms (eV) by source of labels and
+    symbol, which energies are above; `created` is the UTC time of saving.
     """
 
     title: str = ""
@@ -43,6 +44,7 @@ class Card(Record):
     elements: tuple[int, ...] | None = None
     fingerprint: str = ""
     metrics: Mapping[str, Mapping[str, Mapping[str, Metric]]] = {}
+    references: Mapping[str, Mapping[str, float]] = {}
     code_version: str = ""
     created: str = ""
 

@@ -149,6 +149,11 @@ def unit_rows(rows: Tensor) -> Tensor:
 class Linear(nn.Linear):
     """torch's linear layer, in which a row's bits do not depend on how many rows there are (on the CPU)."""
 
+    def reset_parameters(self) -> None:
+        """Draw weights, if there are any: a model without targets ends in a layer without columns."""
+        if self.out_features:
+            super().reset_parameters()
+
     def forward(self, rows: Tensor) -> Tensor:
         return steady.linear(rows, self.weight, self.bias)
 
@@ -177,7 +182,7 @@ class Heads(nn.Module):
         sizes = [width, *[hidden] * layers]
         self.hidden = nn.ModuleList(SideBySide(targets, before, after) for before, after in pairwise(sizes))
         self.output = SideBySide(targets, sizes[-1], 1)
-        self.drops = max(dropout) > 0
+        self.drops = max(dropout, default=0.0) > 0
         self.register_buffer("dropout", torch.tensor(dropout)[:, None, None], persistent=False)
 
     def forward(self, crystals: Tensor) -> Tensor:

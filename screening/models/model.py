@@ -25,7 +25,7 @@ class Scaling(NamedTuple):
 
 
 class CrystalModel(nn.Module, ABC):
-    """A network that maps a batch of graphs to targets.
+    """A network that maps a batch of graphs to targets; without targets, an encoder that nothing was read from yet.
 
     It gives *learned values*: per target a logit, or a quantity (its log10, if the target says so) less a mean and
     divided by a deviation, the target's `Scaling`. Scalings are no part of the weights: they keep their full precision
@@ -38,8 +38,8 @@ class CrystalModel(nn.Module, ABC):
     def __init__(self, settings: Settings, targets: Sequence[Target]) -> None:
         super().__init__()
         names = [target.name for target in targets]
-        if not names or len(set(names)) < len(names):
-            raise InputError(f"a model needs at least one target and each only once, got {names}")
+        if len(set(names)) < len(names):
+            raise InputError(f"a model needs each target only once, got {names}")
         self.settings = settings
         self.targets = tuple(targets)
         self.scaling = tuple(Scaling(0.0, 1.0) for _ in names)
@@ -62,6 +62,14 @@ class CrystalModel(nn.Module, ABC):
         under which they fade out. Only of a smooth model the derivatives are forces.
         """
         return False
+
+    @property
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        """What encodes, from the input on: names of modules, parameters and buffers by depth; the rest is readout.
+
+        An architecture that names none cannot be started from a checkpoint, nor frozen in part.
+        """
+        return ()
 
     def prepared(self, graph: GraphTensors) -> GraphTensors:
         """Add to a graph what the model derives from it in sizes that its data decide; most architectures add nothing.
@@ -113,7 +121,7 @@ class CrystalModel(nn.Module, ABC):
     def set_scaling(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set what learned values are multiplied by and added to; it means nothing for classifications."""
         complete = len(mean) == len(std) == len(self.targets)
-        if not complete or not all(map(math.isfinite, [*mean, *std])) or not min(std) > 0:
+        if not complete or not all(map(math.isfinite, [*mean, *std])) or not min(std, default=1.0) > 0:
             raise InputError(
                 f"scaling needs a mean and a positive deviation for each of {len(self.targets)} targets, "
                 f"got {list(mean)} and {list(std)}"
@@ -138,3 +146,8 @@ def _in_unit(target: Target, scaling: Scaling, learned: Tensor) -> Tensor:
         return steady.sigmoid(learned)
     value = learned * scaling.std + scaling.mean
     return steady.power_of_ten(value) if target.scale == "log10" else value
+
+
+def numbered(name: str, layers: nn.ModuleList) -> tuple[tuple[str, ...], ...]:
+    """A stage for each layer of a list."""
+    return tuple((f"{name}.{number}",) for number in range(len(layers)))

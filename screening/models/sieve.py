@@ -23,7 +23,7 @@ from screening.models.composition import best_guess
 from screening.models.element_features import ELEMENTS, one_hot_features, published_features
 from screening.models.graph_tensors import GraphTensors
 from screening.models.layers import GatedConv, Heads, Linear, Moments, SiLU, mean_of_atoms
-from screening.models.model import CrystalModel
+from screening.models.model import CrystalModel, numbered
 from screening.models.radial import RadialTerms, SplineBasis
 from screening.ops import steady
 from screening.ops.message_graph import EdgeGraph
@@ -120,6 +120,10 @@ class Sieve(CrystalModel):
     @property
     def width(self) -> int:
         return self.settings.width
+
+    @property
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        return (("element_features", "embedding"), *numbered("blocks", self.blocks))
 
     def encode(self, graph: GraphTensors) -> Tensor:
         distance = graph.edge_distance()

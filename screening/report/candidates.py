@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from screening.crystals import symmetry
 from screening.crystals.crystal import Crystal
 from screening.crystals.elements import SYMBOLS
 from screening.query.pick import picked_crystals
@@ -17,10 +18,6 @@ from screening.store.schema import Array, target_column
 Int64 = npt.NDArray[np.int64]
 
 COLUMNS = ("id", "formula", "nsites", "elements", "volume_per_atom")
-# Positions this far from symmetric (angstrom) count as symmetric.
-SYMMETRY_PRECISION = 0.01
-# A cell that is so many times as long as it is thin is not asked for its symmetry: the search may never end.
-MOST_SHEARED = 1000.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,20 +83,9 @@ def _unseen(mask: Array, known: Sequence[int] | None) -> tuple[str, ...]:
 
 def space_group(crystal: Crystal) -> tuple[str, int] | None:
     """The space group of a crystal, its symbol and number; None where there is none, or the cell is too odd to tell."""
-    if not all(crystal.pbc):
-        return None
-    inverse = np.linalg.inv(crystal.lattice)
-    longest, thinnest = np.linalg.norm(crystal.lattice, axis=1).max(), 1 / np.linalg.norm(inverse, axis=0).max()
-    if longest > MOST_SHEARED * thinnest:
+    number = symmetry.space_group(crystal)
+    if number == symmetry.NO_GROUP:
         return None
     import moyopy
 
-    cell = moyopy.Cell(crystal.lattice.tolist(), (crystal.positions @ inverse).tolist(), crystal.numbers.tolist())
-    try:
-        number = moyopy.MoyoDataset(cell, symprec=SYMMETRY_PRECISION).number
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:
-        # A panic of its Rust code is no Exception.
-        return None
     return moyopy.SpaceGroupType(number).hm_short, number

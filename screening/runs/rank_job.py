@@ -30,9 +30,10 @@ class End(StrEnum):
 class RankJob:
     """One rank of one attempt: `config` as JSON, `sizes` of the parts in the folder `graphs`, where ranks meet.
 
-    `gpu` is what CUDA_VISIBLE_DEVICES should be; empty leaves it.
+    `command` is the kind of run; `gpu` is what CUDA_VISIBLE_DEVICES should be; empty leaves it.
     """
 
+    command: str
     config: Mapping[str, Any]
     folder: str
     graphs: str

@@ -67,7 +67,7 @@ def train(job: RankJob, listening: int | None, tell: Tell) -> dict[str, Any]:
     import torch
 
     from screening.ops import core
-    from screening.training.config import TrainingConfig
+    from screening.training.lessons.registry import LESSONS
     from screening.training.recipe import Listener, prepared
     from screening.training.recipe import train as trained
     from screening.training.together import Fence, Meeting, gathered
@@ -75,7 +75,7 @@ def train(job: RankJob, listening: int | None, tell: Tell) -> dict[str, Any]:
     if job.threads is not None:
         core.set_threads(job.threads)
         torch.set_num_threads(job.threads)
-    config = TrainingConfig.model_validate(job.config)
+    config = LESSONS[job.command].settings_type.model_validate(job.config)
     material = prepared(config, Path(job.graphs), tuple(job.sizes))
     meeting = Meeting(job.host, job.port, job.rank, job.size, job.token, job.silent_s, listening)
     fence = Fence(Path(job.fence), job.token)

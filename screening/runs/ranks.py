@@ -26,12 +26,13 @@ from screening.runs.dask_client import DISCONNECTED, client_of, workers_of
 from screening.runs.isolate import said
 from screening.runs.rank_job import End, Ended, RankJob
 from screening.runs.rank_tasks import Place, enrol, run_rank
-from screening.training.config import TrainingConfig
+from screening.training.config import RunSettings
+from screening.training.lessons.registry import lesson_of
 from screening.training.loop import Progress
-from screening.training.recipe import Listener, claim, prepare_files
+from screening.training.recipe import GRAPHS, Listener, claim, prepare_files, prepare_objective, prepared
 from screening.training.together import Fence
 
-GRAPHS, FENCE_FILE = "graphs", "ranks"
+FENCE_FILE = "ranks"
 LOOK_S = 0.5
 # So many attempts in a row that end where they began are no accident.
 MOST_IN_VAIN = 4
@@ -56,7 +57,7 @@ class Limits:
 
 
 def train(
-    config: TrainingConfig,
+    config: RunSettings,
     folder: Path,
     listener: Listener,
     cluster: ClusterChoice,
@@ -126,7 +127,7 @@ class _Attempt:
 class _Driver:
     """A run, and what this call brings to it."""
 
-    config: TrainingConfig
+    config: RunSettings
     folder: Path
     listener: Listener
     workers: Workers
@@ -144,7 +145,9 @@ class _Driver:
         """Train to the end, by however many attempts it takes."""
         with self._connected() as client:
             workers = self._first_workers(client)
-            self.sizes = prepare_files(self.config, self.folder / GRAPHS, self.listener)
+            graphs = self.folder / GRAPHS
+            self.sizes = prepare_files(self.config, graphs, self.listener)
+            prepare_objective(self.config, prepared(self.config, graphs, self.sizes), self.folder, self.listener)
             while True:
                 try:
                     return self._attempted(client, workers)
@@ -236,6 +239,7 @@ class _Driver:
         fence = Fence.raised(self.folder / FENCE_FILE, attempt.token)
         for rank, address in enumerate(attempt.workers):
             job = RankJob(
+                command=lesson_of(self.config).command,
                 config=self.config.model_dump(mode="json"),
                 folder=str(self.folder),
                 graphs=str(self.folder / GRAPHS),

@@ -51,7 +51,8 @@ class Assessment:
         if ranks.size == 1:
             return self
         told = ranks.told(json.dumps([self.loss, dict(self.losses), dict(self.metrics)]).encode())
-        return Assessment(*json.loads(told), section=self.section)
+        loss, losses, metrics = json.loads(told)
+        return Assessment(loss, losses, metrics, self.section)
 
     def as_json(self) -> dict[str, Any]:
         """As journals and result files hold it."""

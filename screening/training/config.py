@@ -8,9 +8,9 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from screening.config import Settings
 from screening.crystals.labels import canonical, unit_of
@@ -192,7 +192,34 @@ class CardSettings(Settings):
     limits: str = ""
 
 
-class TrainingConfig(Settings):
+class InitSettings(Settings):
+    """What a model starts from: a model file, the folder of a run, or a shipped model's name.
+
+    Its encoder is taken over whole. So are its readout and the heads of targets that have the same names, except
+    `new_heads`; `readout = false` starts all that follows the encoder anew, as does a checkpoint without targets.
+    The first `frozen` stages of the encoder stay as they are (`all`: the whole of it, and only what follows learns). A
+    stage learns at `decay` times the rate of the one after it, the last at `rate` times that of what follows.
+    """
+
+    checkpoint: str
+    readout: bool = True
+    new_heads: tuple[str, ...] = ()
+    frozen: NonNegativeInt | Literal["all"] = 0
+    rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+
+
+class RunSettings(Settings):
+    """What every kind of run has; each declares the fields in the order in which its file is written."""
+
+    if TYPE_CHECKING:
+        data: DataSettings
+        model: ModelChoice
+        training: LoopSettings
+        card: CardSettings
+
+
+class TrainingConfig(RunSettings):
     """A whole run."""
 
     data: DataSettings
@@ -200,6 +227,7 @@ class TrainingConfig(Settings):
     model: ModelChoice = ModelChoice()
     training: LoopSettings = LoopSettings()
     card: CardSettings = CardSettings()
+    init: InitSettings | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -209,6 +237,9 @@ class TrainingConfig(Settings):
             raise ValueError(f"targets {', '.join(twice)} are named twice, once by another name")
         if not any(settings.weight for settings in self.targets.values()):
             raise ValueError("every target has weight 0; give one of them a weight")
+        unknown = sorted(set(map(canonical, self.init.new_heads if self.init else ())) - set(names))
+        if unknown:
+            raise ValueError(f"init.new_heads names {', '.join(unknown)}, which is no target of this run")
         return self
 
     @property

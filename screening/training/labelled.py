@@ -6,9 +6,10 @@ that of their edges.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,8 @@ Float32 = npt.NDArray[np.float32]
 
 # The neighbour list of this many edges, with its vectors and shifts, is in memory at once while building.
 BUILD_EDGES, BUILD_ATOMS = 2_000_000, 500_000
+# Crystals that are looked at together where all of many are, so that mapped graphs stay on the disk.
+AT_ONCE = 16_384
 FOLD = "fold"
 
 
@@ -133,12 +136,36 @@ class LabelledGraphs:
         """The forces on the atoms of crystals, end to end."""
         if self.forces is None:
             raise InputError("these graphs were built without forces; build them with")
-        found: Float32 = self.forces.take(_ranges(self.atom_offsets[rows], self.atom_counts[rows]), axis=0)
+        found: Float32 = self.forces.take(self.atoms_of(rows), axis=0)
         return found
+
+    def first(self, count: int) -> "LabelledGraphs":
+        """The first so many crystals; nothing is copied."""
+        atoms = int(self.atom_offsets[count])
+        edges = int(self.edge_offsets[atoms])
+        return replace(
+            self,
+            ids=self.ids[:count],
+            labels=self.labels[:count],
+            folds=self.folds[:count],
+            numbers=self.numbers[:atoms],
+            atom_offsets=self.atom_offsets[: count + 1],
+            edge_offsets=self.edge_offsets[: atoms + 1],
+            edge_source=self.edge_source[:edges],
+            edge_vector=self.edge_vector[:edges],
+            forces=None if self.forces is None else self.forces[:atoms],
+        )
+
+    def atoms_of(self, rows: Int64) -> Int64:
+        """The places of these crystals' atoms among all, end to end."""
+        return _ranges(self.atom_offsets[rows], self.atom_counts[rows])
 
     def elements(self, rows: Int64) -> list[int]:
         """The atomic numbers that occur in these crystals, ascending."""
-        return [int(z) for z in np.unique(self.numbers[_ranges(self.atom_offsets[rows], self.atom_counts[rows])])]
+        found = np.zeros(256, np.bool_)
+        for start in range(0, len(rows), AT_ONCE):
+            found[self.numbers[self.atoms_of(rows[start : start + AT_ONCE])]] = True
+        return np.flatnonzero(found).tolist()
 
     def fractions(self, rows: Int64) -> Float32:
         """The part of each crystal's atoms that each atomic number has, (crystals, 119)."""
@@ -168,12 +195,16 @@ class LabelledGraphs:
 
     def fingerprint(self, rows: Int64) -> str:
         """A hash of these crystals' names, atoms, edges and labels, to tell data sets apart."""
-        atoms = _ranges(self.atom_offsets[rows], self.atom_counts[rows])
-        edges = _ranges(self.edge_offsets[self.atom_offsets[rows]], self.edge_counts[rows])
         digest = hashlib.sha256("\0".join(self.ids[r] for r in rows.tolist()).encode("utf-8", "surrogatepass"))
-        columns = (self.numbers[atoms], self._row_lengths(atoms), self.edge_vector[edges], self.labels[rows])
+        columns: tuple[Callable[[Int64], npt.NDArray[Any]], ...] = (
+            lambda part: self.numbers[self.atoms_of(part)],
+            lambda part: self._row_lengths(self.atoms_of(part)),
+            lambda part: self.edge_vector[_ranges(self.edge_offsets[self.atom_offsets[part]], self.edge_counts[part])],
+            lambda part: self.labels[part],
+        )
         for column in columns:
-            digest.update(np.ascontiguousarray(column).tobytes())
+            for start in range(0, len(rows), AT_ONCE):
+                digest.update(np.ascontiguousarray(column(rows[start : start + AT_ONCE])).tobytes())
         return digest.hexdigest()
 
     def _row_lengths(self, atoms: Int64) -> Int64:
@@ -218,7 +249,7 @@ def _of_batch(graphs: Graphs, targets: tuple[Target, ...], *, forces: bool) -> L
         ids=list(crystals.ids),
         targets=targets,
         neighbors=graphs.neighbors,
-        labels=np.stack(columns, axis=1),
+        labels=np.stack(columns, axis=1) if columns else np.empty((len(crystals), 0)),
         folds=np.array(crystals.labels.get(FOLD, np.full(len(crystals), np.nan)), np.float64),
         numbers=crystals.numbers,
         atom_offsets=atom_offsets,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
 
 from screening.errors import InputError, ResourceError, ScreeningError
 from screening.models.model import CrystalModel
@@ -31,6 +32,7 @@ from screening.training.optimise import MovingAverage, optimiser_of, rate_of
 from screening.training.ranks import ALONE, Ranks, require_shareable
 from screening.training.resume import Learner, Position, agreed, load_state, repeatable, save_state
 from screening.training.splits import Split
+from screening.training.tuning import WHOLE, Tuning
 
 Int64 = npt.NDArray[np.int64]
 
@@ -58,6 +60,7 @@ class Task:
     graphs: LabelledGraphs
     split: Split
     objective: Objective
+    tuning: Tuning = WHOLE
 
 
 Watch = Callable[[Progress], None]
@@ -84,13 +87,14 @@ class Fitting:
         self._model = model.to(settings.device)
         self._learned = task.objective.learner(self._model).to(settings.device)
         self._task, self._settings, self._keep, self._watch, self._ranks = task, settings, keep, watch, ranks
+        task.tuning.freeze(self._model)
         if ranks.size > 1:
             require_shareable(self._learned, model.architecture)
         self._state_path, self._stamp = folder / STATE_FILE, stamp
         learned = self._learned
         average = MovingAverage(learned, settings.ema_decay) if settings.ema_decay is not None else None
         scaler = GradScaler(settings.device.partition(":")[0], enabled=settings.precision == "fp16")
-        self._learner = Learner(learned, optimiser_of(learned, settings.optimiser), average, scaler, settings.device)
+        self._learner = Learner(learned, self._optimiser(), average, scaler, settings.device)
         self._parameters = [p for p in learned.parameters() if p.requires_grad]
         terms = len(task.objective.weights)
         self._at = Position(sums=[0.0] * terms, counts=[0] * terms)
@@ -114,6 +118,7 @@ class Fitting:
         started = saved = time.monotonic()
         crystals = 0
         self._learned.train()
+        self._task.tuning.rest(self._model)
         # `closing` is not needed: the generator is exhausted, or dies with this frame.
         for rows, part in prefetched(self._batches(self._at.epoch)[self._at.batch :], self._gathered):
             save = self._step(part, save=time.monotonic() - saved >= self._settings.save_every_s)
@@ -123,6 +128,10 @@ class Fitting:
                 self._save()
                 saved = time.monotonic()
         self._end_epoch(crystals, time.monotonic() - started)
+
+    def _optimiser(self) -> Optimizer:
+        factors = self._task.tuning.factors(self._model)
+        return optimiser_of(self._learned, self._settings.optimiser, factors)
 
     def _batches(self, epoch: int) -> list[Int64]:
         settings = self._settings
@@ -164,7 +173,7 @@ class Fitting:
 
     def _set_rate(self) -> None:
         for group in self._learner.optimiser.param_groups:
-            group["lr"] = self._rate(self._at.step)
+            group["lr"] = group["factor"] * self._rate(self._at.step)
 
     def _loss(self, part: Part, *, asks: bool) -> BatchLoss:
         objective, narrow = self._task.objective, DTYPES.get(self._settings.precision)

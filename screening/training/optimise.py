@@ -1,7 +1,8 @@
 """Update rules, and the learning rate as a pure function of the step, so that resuming needs no state of a schedule."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,13 +13,21 @@ from screening.training.config import OptimiserSettings, ScheduleSettings
 Rate = Callable[[int], float]
 
 
-def optimiser_of(model: nn.Module, settings: OptimiserSettings) -> Optimizer:
-    """Make the update rule; matrices decay, vectors (biases, scales) do not."""
+def optimiser_of(
+    model: nn.Module, settings: OptimiserSettings, factors: Mapping[nn.Parameter, float] | None = None
+) -> Optimizer:
+    """Make the update rule; matrices decay, vectors (biases, scales) do not.
+
+    A group's `factor` is what the rate of its parameters is multiplied by: 1, or what `factors` says.
+    """
+    known = factors or {}
     learned = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learned if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    for factor in sorted({known.get(p, 1.0) for p in learned}, reverse=True):
+        own = [p for p in learned if known.get(p, 1.0) == factor]
+        matrices, vectors = [p for p in own if p.ndim > 1], [p for p in own if p.ndim <= 1]
+        groups.append({"params": matrices, "weight_decay": settings.weight_decay, "factor": factor})
+        groups.append({"params": vectors, "weight_decay": 0.0, "factor": factor})
     groups = [group for group in groups if group["params"]]
     betas = (settings.momentum, settings.beta2)
     # Fused: one pass over the weights, which for small batches is what the step would otherwise wait for.

@@ -11,74 +11,42 @@ again in its folder continues it. Several ranks run the same recipe in step; the
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
 from screening import config as toml
 from screening.errors import InputError
-from screening.graphs import Neighbors
-from screening.models import checkpoint, registry
+from screening.models import checkpoint
 from screening.models.model import CrystalModel
 from screening.ops import core
 from screening.training.assess import Assessment
-from screening.training.config import SplitSettings, TrainingConfig
+from screening.training.config import RunSettings
 from screening.training.curves import draw_curves
 from screening.training.folds import summary_of
 from screening.training.graph_files import GraphWriter, mapped_graphs
 from screening.training.journal import read_journal
-from screening.training.judge import judge, read_crystals
+from screening.training.judge import read_crystals
 from screening.training.labelled import LabelledGraphs
-from screening.training.loop import JOURNAL_FILE, STATE_FILE, Fitting, Keep, Task, Watch
-from screening.training.losses import TargetLoss
-from screening.training.normalise import Normaliser
-from screening.training.objectives.properties import Properties
+from screening.training.lessons.lesson import MODEL_FILE as MODEL_FILE
+from screening.training.lessons.lesson import Lesson, Work
+from screening.training.lessons.registry import lesson_of
+from screening.training.loop import JOURNAL_FILE, STATE_FILE, Fitting, Keep, Task
+from screening.training.material import Listener as Listener
+from screening.training.material import Material as Material
 from screening.training.ranks import ALONE, Ranks
 from screening.training.resume import write_whole
-from screening.training.splits import Split, split_in_folds, split_once
+from screening.training.splits import Split
 
-Int64 = npt.NDArray[np.int64]
-
-CONFIG_FILE, MODEL_FILE, METRICS_FILE, FOLDS_FILE = "config.toml", "model.safetensors", "metrics.json", "folds.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Who is told how a run goes: `say` a sentence now and then, `watch` every step. `check` may raise, to end it."""
-
-    say: Callable[[str], None]
-    watch: Watch
-    check: Callable[[], None] = lambda: None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Material:
-    """What runs learn from: graphs of training, validation and test files, end to end; of which, and how many each."""
-
-    graphs: LabelledGraphs
-    files: tuple[tuple[Path, ...], ...]
-    sizes: tuple[int, ...]
-
-    def fitted(self, config: TrainingConfig) -> "Material":
-        """The same crystals with the labels of a configuration's targets."""
-        if self.files != _files(config):
-            raise InputError("these graphs are of other files than the configuration names; prepare its own")
-        neighbors = _model(config).neighbors
-        if self.graphs.neighbors != neighbors:
-            raise InputError(f"the model needs {neighbors}, these graphs have {self.graphs.neighbors}; prepare others")
-        return replace(self, graphs=self.graphs.for_targets(config.heads))
+CONFIG_FILE, METRICS_FILE, FOLDS_FILE, GRAPHS = "config.toml", "metrics.json", "folds.json", "graphs"
 
 
 def train(
-    config: TrainingConfig,
+    config: RunSettings,
     folder: Path,
     listener: Listener,
     *,
@@ -100,12 +68,34 @@ def train(
 
 
 def _train(
-    config: TrainingConfig, folder: Path, listener: Listener, material: Material | None, ranks: Ranks
+    config: RunSettings, folder: Path, listener: Listener, material: Material | None, ranks: Ranks
 ) -> dict[str, Any]:
-    own = prepare(config, listener) if material is None else material.fitted(config)
-    graphs, splits = own.graphs, splits_of(config, own)
+    lesson = lesson_of(config)
+    with _material(lesson, folder, listener, material) as own:
+        if ranks.size == 1:
+            prepare_objective(config, own, folder, listener)
+        return _divided(lesson, own, folder, listener, ranks)
+
+
+@contextmanager
+def _material(lesson: Lesson[Any], folder: Path, listener: Listener, given: Material | None) -> Iterator[Material]:
+    if given is not None:
+        yield fitted(lesson.config, given)
+    elif not lesson.maps_graphs:
+        yield prepare(lesson.config, listener)
+    else:
+        try:
+            sizes = prepare_files(lesson.config, folder / GRAPHS, listener)
+            yield prepared(lesson.config, folder / GRAPHS, sizes)
+        finally:
+            shutil.rmtree(folder / GRAPHS, ignore_errors=True)
+
+
+def _divided(lesson: Lesson[Any], own: Material, folder: Path, listener: Listener, ranks: Ranks) -> dict[str, Any]:
+    config = lesson.config
+    graphs, splits = own.graphs, lesson.splits(own)
     if not config.data.split.in_folds:
-        return _run(config, graphs, splits[0], folder, listener, ranks)
+        return _run(lesson, Work(graphs, splits[0], folder, folder, listener, ranks))
     chosen = config.data.split.fold
     if chosen is not None and chosen >= len(splits):
         raise InputError(f"data.split.fold is {chosen}, but there are folds 0 to {len(splits) - 1}")
@@ -115,7 +105,7 @@ def _train(
         if ranks.writes():
             listener.say(f"fold {fold} of {len(splits)}")
             place.mkdir(exist_ok=True)
-        found.append(_run(config, graphs, splits[fold], place, listener, ranks))
+        found.append(_run(lesson, Work(graphs, splits[fold], folder, place, listener, ranks)))
     if not ranks.writes():
         return {}
     summary = summary_of([each["test"]["targets"] for each in found])
@@ -123,7 +113,7 @@ def _train(
     return summary
 
 
-def claim(folder: Path, config: TrainingConfig) -> None:
+def claim(folder: Path, config: RunSettings) -> None:
     """Write the resolved configuration, or see that the folder's own is the same."""
     folder.mkdir(parents=True, exist_ok=True)
     path, text = folder / CONFIG_FILE, toml.to_toml(config)
@@ -150,44 +140,54 @@ def _using_threads(threads: int | None) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def _model(config: TrainingConfig) -> CrystalModel:
-    """A new model; its weights depend on the seed alone."""
-    torch.manual_seed(config.training.seed)
-    return registry.build(config.model.architecture, config.model.settings, config.heads)
-
-
-def prepare(config: TrainingConfig, listener: Listener) -> Material:
+def prepare(config: RunSettings, listener: Listener) -> Material:
     """Read a configuration's files, and list the neighbours of their crystals as its model needs them."""
+    lesson = lesson_of(config)
     parts: list[LabelledGraphs] = []
-    neighbors = _model(config).neighbors
-    sizes = _read(config, neighbors, listener, parts.append)
-    return Material(LabelledGraphs.joined(parts, config.heads, neighbors), _files(config), sizes)
+    sizes = _read(lesson, listener, parts.append)
+    joined = LabelledGraphs.joined(parts, lesson.labels, lesson.neighbors, forces=lesson.keeps_forces)
+    return Material(joined, lesson.files, sizes)
 
 
-def prepare_files(config: TrainingConfig, folder: Path, listener: Listener) -> tuple[int, ...]:
+def prepare_files(config: RunSettings, folder: Path, listener: Listener) -> tuple[int, ...]:
     """Do the same into files in a folder, for processes that share them; give the number of crystals of each part."""
-    neighbors = _model(config).neighbors
-    with GraphWriter(folder, config.heads, neighbors) as writer:
-        return _read(config, neighbors, listener, writer.append)
+    lesson = lesson_of(config)
+    with GraphWriter(folder, lesson.labels, lesson.neighbors, forces=lesson.keeps_forces) as writer:
+        return _read(lesson, listener, writer.append)
 
 
-def prepared(config: TrainingConfig, folder: Path, sizes: tuple[int, ...]) -> Material:
+def prepared(config: RunSettings, folder: Path, sizes: tuple[int, ...]) -> Material:
     """Take what `prepare_files` left in a folder."""
-    return Material(mapped_graphs(folder), _files(config), sizes)
+    return Material(mapped_graphs(folder), lesson_of(config).files, sizes)
 
 
-def _read(
-    config: TrainingConfig, neighbors: Neighbors, listener: Listener, take: Callable[[LabelledGraphs], None]
-) -> tuple[int, ...]:
+def fitted(config: RunSettings, material: Material) -> Material:
+    """Take of material what a configuration asks for; it must be of the same files and neighbours."""
+    lesson = lesson_of(config)
+    return material.fitted(lesson.files, lesson.neighbors, lesson.labels)
+
+
+def prepare_objective(config: RunSettings, material: Material, folder: Path, listener: Listener) -> None:
+    """Work out what else a run needs of its crystals, once, in its folder, before any rank is at work."""
+    lesson_of(config).prepare(material.graphs, folder, listener)
+
+
+def splits_of(config: RunSettings, material: Material) -> list[Split]:
+    """Divide the crystals as the configuration says; with folds, once for each."""
+    return lesson_of(config).splits(material)
+
+
+def _read(lesson: Lesson[Any], listener: Listener, take: Callable[[LabelledGraphs], None]) -> tuple[int, ...]:
     sizes, seen = [], set[str]()
-    for what, paths in zip(("train", "validation", "test"), _files(config), strict=True):
+    several = sum(map(bool, lesson.files)) > 1
+    for what, paths in lesson.parts.items():
         own, size = set[str](), 0
         if paths:
-            stream = read_crystals(paths, workers=config.data.workers, name=what, say=listener.say)
-            for part in LabelledGraphs.parts(stream, config.heads, neighbors):
+            stream = read_crystals(paths, workers=lesson.config.data.workers, name=what, say=listener.say)
+            for part in LabelledGraphs.parts(stream, lesson.labels, lesson.neighbors, forces=lesson.keeps_forces):
                 listener.check()
                 take(part)
-                own.update(part.ids)
+                own.update(part.ids if several else ())
                 size += len(part)
         repeated = seen & own
         if repeated:
@@ -199,35 +199,8 @@ def _read(
     return tuple(sizes)
 
 
-def _files(config: TrainingConfig) -> tuple[tuple[Path, ...], ...]:
-    return config.data.train, config.data.validation, config.data.test
-
-
-def splits_of(config: TrainingConfig, material: Material) -> list[Split]:
-    """Divide crystals as a configuration says: one split, or one per fold."""
-    settings, fraction, seed = config.data.split, config.data.fraction, config.data.split.seed
-    graphs = material.graphs
-    if settings.by == "files":
-        return [_split_of_files(settings, material).thinned(fraction, seed=seed)]
-    if settings.in_folds:
-        found = split_in_folds(settings, graphs.formulas, graphs.folds)
-        return [split.thinned(fraction, seed=seed) for split in found]
-    return [split_once(settings, graphs.formulas).thinned(fraction, seed=seed)]
-
-
-def _split_of_files(settings: SplitSettings, material: Material) -> Split:
-    train, validation, test = np.split(np.arange(len(material.graphs)), np.cumsum(material.sizes)[:2])
-    if settings.held_formulas:
-        drawing = SplitSettings(by="formula", validation=0.0, test=settings.held_formulas, seed=settings.seed)
-        # Training crystals come first, so that rows among them are rows among all.
-        drawn = split_once(drawing, material.graphs.formulas[: len(train)])
-        train, test = drawn.train, drawn.test
-    return Split(train, validation, test)
-
-
-def _run(
-    config: TrainingConfig, graphs: LabelledGraphs, split: Split, folder: Path, listener: Listener, ranks: Ranks
-) -> dict[str, Any]:
+def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
+    config, folder, ranks, listener = lesson.config, work.folder, work.ranks, work.listener
     done = folder / METRICS_FILE
     finished = ranks.told(done.read_bytes() if ranks.is_first and done.exists() else b"")
     if finished:
@@ -235,47 +208,37 @@ def _run(
             listener.say(f"{folder} is finished")
         found: dict[str, Any] = json.loads(finished)
         return found
-    normaliser = _normaliser(graphs, split, ranks)
-    model = _model(config)
-    model.set_scaling(normaliser.mean.tolist(), normaliser.std.tolist())
-    losses = [TargetLoss(t.resolved_loss, t.weight, t.delta) for t in config.targets.values()]
-    task = Task(graphs, split, Properties(graphs, normaliser, losses))
+    start = lesson.start(work)
+    task = Task(work.graphs, work.split, start.objective, start.tuning)
     stamp = ""
     keep: Keep = _kept_by_others
     if ranks.is_first:
-        listener.say(_described(graphs, split))
-        learned = normaliser.normalise(graphs.labels[split.train])
-        model.start_from(torch.from_numpy(graphs.fractions(split.train)), torch.from_numpy(learned))
-        card = _card(config, graphs, split)
-        stamp = _stamp(config, card.fingerprint, graphs.fingerprint(split.validation))
+        card = _card(lesson, work)
+        stamp = _stamp(config, card.fingerprint, work.graphs.fingerprint(work.split.validation))
         keep = _keeping(folder / MODEL_FILE, card)
-    fitting = Fitting(model, task, config.training, folder, stamp=stamp, keep=keep, watch=listener.watch, ranks=ranks)
+    fitting = Fitting(
+        start.model, task, config.training, folder, stamp=stamp, keep=keep, watch=listener.watch, ranks=ranks
+    )
     at = fitting.run()
-    outcome = {"epochs": at.epoch, "best_epoch": at.best_epoch} | _judged(config, graphs, split, folder, ranks)
+    outcome = {"epochs": at.epoch, "best_epoch": at.best_epoch} | lesson.judged(work)
     if ranks.writes():
-        draw_curves(read_journal(folder / JOURNAL_FILE), graphs.targets, folder / "curves.png")
+        draw_curves(read_journal(folder / JOURNAL_FILE), lesson.targets, folder / "curves.png")
         _write_json(done, outcome)
         (folder / STATE_FILE).unlink(missing_ok=True)
     return outcome
 
 
-def _normaliser(graphs: LabelledGraphs, split: Split, ranks: Ranks) -> Normaliser:
-    """Measure the labels; ranks take the first one's numbers."""
-    found = Normaliser.fit(graphs.labels[split.train], graphs.targets)
-    if ranks.size == 1:
-        return found
-    mean, std = json.loads(ranks.told(json.dumps([found.mean.tolist(), found.std.tolist()]).encode()))
-    return Normaliser(found.targets, np.array(mean), np.array(std))
-
-
-def _card(config: TrainingConfig, graphs: LabelledGraphs, split: Split) -> checkpoint.Card:
+def _card(lesson: Lesson[Any], work: Work) -> checkpoint.Card:
+    given, graphs, rows = lesson.config.card, work.graphs, work.split.train
+    of = ", ".join(target.name for target in lesson.targets) or "atoms in crystals"
     return checkpoint.Card(
-        title=config.card.title or f"{config.model.architecture} for {', '.join(t.name for t in graphs.targets)}",
-        description=config.card.description,
-        licence=config.card.licence,
-        limits=config.card.limits,
-        elements=tuple(graphs.elements(split.train)),
-        fingerprint=graphs.fingerprint(split.train),
+        title=given.title or f"{lesson.config.model.architecture} for {of}",
+        description=given.description,
+        licence=given.licence,
+        limits=given.limits,
+        elements=tuple(graphs.elements(rows)),
+        fingerprint=graphs.fingerprint(rows),
+        references=lesson.references(work),
     )
 
 
@@ -291,39 +254,13 @@ def _kept_by_others(best: CrystalModel, epoch: int, found: Assessment | None) ->
     raise AssertionError("only the first rank writes")
 
 
-def _judged(config: TrainingConfig, graphs: LabelledGraphs, split: Split, folder: Path, ranks: Ranks) -> dict[str, Any]:
-    """Metrics of the checkpoint as it lies on disk."""
-    model = _loaded(config, folder, ranks)
-    found = {}
-    for name, rows in (("validation", split.validation), ("test", split.test)):
-        if len(rows):
-            plot = folder / f"parity-{name}.png" if ranks.writes() else None
-            found[name] = {"targets": judge(model, graphs, rows, config.training, plot=plot, ranks=ranks)}
-    return found
-
-
-def _loaded(config: TrainingConfig, folder: Path, ranks: Ranks) -> CrystalModel:
-    """The checkpoint, from the first rank's disk to the others."""
-    if ranks.is_first:
-        model, _ = checkpoint.load(folder / MODEL_FILE, device=config.training.device)
-        ranks.told(save_tensors(model.state_dict()) if ranks.size > 1 else b"")
-        return model
-    model = _model(config)
-    model.load_state_dict(load_tensors(ranks.told(b"")))
-    return model.to(config.training.device).eval()
-
-
-def _described(graphs: LabelledGraphs, split: Split) -> str:
-    counts = (~np.isnan(graphs.labels[split.train])).sum(axis=0).tolist()
-    labels = ", ".join(f"{target.name} {count:,}" for target, count in zip(graphs.targets, counts, strict=True))
-    sizes = f"{len(split.train):,} to train, {len(split.validation):,} to validate, {len(split.test):,} to test"
-    return f"{sizes}; training labels: {labels}"
-
-
-def _stamp(config: TrainingConfig, *fingerprints: str) -> str:
+def _stamp(config: RunSettings, *fingerprints: str) -> str:
     """What a state must agree on to be continued: everything that decides a step."""
     decisive = config.model_dump(mode="json", exclude={"training": {"save_every_s"}})
     del decisive["card"]
+    if decisive.get("init", "") is None:
+        # As it was before there was such a setting.
+        del decisive["init"]
     text = json.dumps([decisive, *fingerprints], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,0 +1,98 @@
+"""`screening distil`: targets from labels and from what teachers say."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from screening.graphs import Neighbors
+from screening.training.config import RunSettings
+from screening.training.distillation_config import DistillationConfig
+from screening.training.graph_files import GraphWriter, mapped_graphs
+from screening.training.judge import read_crystals
+from screening.training.labelled import LabelledGraphs
+from screening.training.lessons.lesson import Start, Work
+from screening.training.lessons.properties import LabelLesson, supervised
+from screening.training.material import Listener, Material
+from screening.training.objectives.distillation import Distillation, TaughtAtoms, TaughtLabels
+from screening.training.splits import Split
+from screening.training.teachers import Teachers, described_atoms, mapped, predictions
+from screening.training.tuning import Tuning
+
+UNLABELLED, LABELLED_PARTS = "unlabelled", 3
+CACHE, TEACHER_GRAPHS = "teacher", "graphs-of-teacher"
+
+
+class DistillationLesson(LabelLesson[DistillationConfig]):
+    """A distillation run."""
+
+    command: ClassVar[str] = "distil"
+    settings_type: ClassVar[type[RunSettings]] = DistillationConfig
+    config: DistillationConfig
+
+    @property
+    def parts(self) -> Mapping[str, tuple[Path, ...]]:
+        given = self.config.predictions
+        return {**super().parts, UNLABELLED: () if given is None else given.crystals}
+
+    def splits(self, material: Material) -> list[Split]:
+        """Divide the crystals with labels; those without are all trained on."""
+        count = sum(material.sizes[:LABELLED_PARTS])
+        labelled = Material(material.graphs.first(count), material.files, material.sizes)
+        more = np.arange(count, len(material.graphs))
+        return [
+            Split(np.concatenate([split.train, more]), split.validation, split.test)
+            for split in super().splits(labelled)
+        ]
+
+    def prepare(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> None:
+        """Have the teachers say what they know, if they have not."""
+        self._said(graphs, folder, listener)
+
+    def start(self, work: Work) -> Start:
+        model, properties = supervised(self.config, self.new_model(), work)
+        told = json.dumps(self._said(work.graphs, work.root, work.listener)) if work.ranks.is_first else ""
+        said = json.loads(work.ranks.told(told.encode()))
+        atoms = labels = None
+        if self.config.distillation is not None:
+            table = mapped(Path(said["atoms"]), len(work.graphs.numbers))
+            atoms = TaughtAtoms(table, self.config.distillation.alpha)
+        if self.config.predictions is not None:
+            found = np.array(mapped(Path(said["predictions"]), len(work.graphs)), np.float64)
+            labels = TaughtLabels(found, self.config.predictions.weight)
+        objective = Distillation(work.graphs, properties, model, atoms=atoms, labels=labels)
+        return Start(model, objective, Tuning.of(self.config.init))
+
+    def _said(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> dict[str, str]:
+        """The files of what teachers say."""
+        settings, cache = self.config.training, self.config.cache or folder / CACHE
+        found = {}
+
+        def made(neighbors: Neighbors) -> LabelledGraphs:
+            return self._listed(neighbors, cache / TEACHER_GRAPHS, listener)
+
+        try:
+            if self.config.distillation is not None:
+                teacher = Teachers.loaded([self.config.distillation.teacher], device=settings.device, encoders=True)
+                found["atoms"] = str(described_atoms(teacher, graphs, cache, settings, made).resolve())
+            if self.config.predictions is not None:
+                several = Teachers.loaded(self.config.predictions.teachers, device=settings.device, encoders=False)
+                path = predictions(several, self.labels, graphs, cache, settings, made)
+                found["predictions"] = str(path.resolve())
+        finally:
+            shutil.rmtree(cache / TEACHER_GRAPHS, ignore_errors=True)
+        return found
+
+    def _listed(self, neighbors: Neighbors, place: Path, listener: Listener) -> LabelledGraphs:
+        """The same crystals with other neighbours."""
+        with GraphWriter(place, self.labels, neighbors) as writer:
+            for what, paths in self.parts.items():
+                if paths:
+                    stream = read_crystals(paths, workers=self.config.data.workers, name=what, say=listener.say)
+                    for part in LabelledGraphs.parts(stream, self.labels, neighbors):
+                        listener.check()
+                        writer.append(part)
+        return mapped_graphs(place)

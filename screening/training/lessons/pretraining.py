@@ -1,0 +1,52 @@
+"""`screening pretrain`: an encoder from structures alone."""
+
+import json
+from typing import Any, ClassVar
+
+import numpy as np
+
+from screening.crystals.symmetry import GROUP_LABEL
+from screening.predictions import Target
+from screening.training.config import RunSettings
+from screening.training.journal import read_journal
+from screening.training.lessons.lesson import Lesson, Start, Work
+from screening.training.lessons.properties import sizes
+from screening.training.loop import JOURNAL_FILE
+from screening.training.objectives.structure import SECTION, Structure
+from screening.training.pretraining_config import PretrainingConfig
+
+
+class PretrainingLesson(Lesson[PretrainingConfig]):
+    """A pre-training run; its model has no targets."""
+
+    command: ClassVar[str] = "pretrain"
+    settings_type: ClassVar[type[RunSettings]] = PretrainingConfig
+    maps_graphs: ClassVar[bool] = True
+    config: PretrainingConfig
+
+    @property
+    def labels(self) -> tuple[Target, ...]:
+        return (Target(GROUP_LABEL, "1"),)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        return ()
+
+    def start(self, work: Work) -> Start:
+        graphs, split = work.graphs, work.split
+        model = self.new_model()
+        groups = np.nan_to_num(np.asarray(graphs.labels[:, 0])).astype(np.int64)
+        objective = Structure(graphs, groups, split.train, self.config.objectives, model.width)
+        if work.ranks.is_first:
+            known = int((groups[split.train] > 0).sum())
+            work.listener.say(f"{sizes(split)}; {known:,} crystals to train on have a space group")
+        return Start(model, objective)
+
+    def judged(self, work: Work) -> dict[str, Any]:
+        """The validation metrics of the epoch that was kept; the heads that they need are not."""
+        text = b""
+        if work.ranks.is_first:
+            kept = [entry for entry in read_journal(work.folder / JOURNAL_FILE) if entry["best"]]
+            text = json.dumps(kept[-1].get("validation") if kept else None).encode()
+        found = json.loads(work.ranks.told(text))
+        return {"validation": {"loss": found["loss"], SECTION: found[SECTION]}} if found else {}

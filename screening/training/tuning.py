@@ -1,0 +1,184 @@
+"""Going on from a checkpoint: what of it a model takes over, what of the model stays as it is, what learns how fast."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from screening.crystals.labels import canonical
+from screening.errors import InputError
+from screening.models import checkpoint
+from screening.models.model import CrystalModel, Scaling
+from screening.models.registry import build
+from screening.predictions import Target
+from screening.pretrained.shipped import model_file
+from screening.training.config import InitSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How the stages of an encoder learn: the first `frozen` not at all (None: none of them does).
+
+    The last at `rate` times the rate of the readout, each at `decay` times that of the one after it.
+    """
+
+    frozen: int | None = 0
+    rate: float = 1.0
+    decay: float = 1.0
+
+    @classmethod
+    def of(cls, settings: InitSettings | None) -> "Tuning":
+        """As a configuration says."""
+        if settings is None:
+            return WHOLE
+        return cls(None if settings.frozen == "all" else settings.frozen, settings.rate, settings.decay)
+
+    def freeze(self, model: CrystalModel) -> None:
+        """Keep gradients from what stays as it is."""
+        if self.frozen is not None and self.frozen > len(model.stages):
+            raise InputError(
+                f"init.frozen is {self.frozen}, and the encoder of {model.architecture} has {len(model.stages)} "
+                "stages; give at most so many, or all"
+            )
+        for stage in self._resting(model):
+            for name in stage:
+                for parameter in _part(model, name):
+                    parameter.requires_grad_(False)
+
+    def rest(self, model: CrystalModel) -> None:
+        """Let what stays as it is normalise by its running moments, which then stay too."""
+        for stage in self._resting(model):
+            for name in stage:
+                module = _named(model, name)
+                if isinstance(module, nn.Module):
+                    module.eval()
+
+    def factors(self, model: CrystalModel) -> dict[nn.Parameter, float]:
+        """What the rate of each parameter of the encoder is multiplied by."""
+        last = len(model.stages) - 1
+        return {
+            parameter: self.rate * self.decay ** (last - depth)
+            for depth, stage in enumerate(model.stages)
+            for name in stage
+            for parameter in _part(model, name)
+        }
+
+    def _resting(self, model: CrystalModel) -> Sequence[tuple[str, ...]]:
+        return model.stages[: self.frozen]
+
+
+WHOLE = Tuning()
+
+
+def started(model: CrystalModel, settings: InitSettings) -> Mapping[str, Scaling]:
+    """Give a new model what it takes over of a checkpoint; the scaling of each target whose head it takes.
+
+    A head that is taken over gives values on the scale on which it learned.
+    """
+    source, _ = checkpoint.load(model_file(settings.checkpoint), encoder=True)
+    _require_alike(model, source, settings.checkpoint)
+    kept = _kept(model, source, settings)
+    shared = settings.readout and bool(source.targets)
+    own, theirs, along = model.state_dict(), source.state_dict(), target_dimensions(model)
+    encoder = {name for stage in model.stages for part in stage for name in own if _lies_in(name, part)}
+    rows = [[t.name for t in each.targets] for each in (model, source)]
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if name in along:
+                places = [(rows[0].index(target), rows[1].index(target)) for target in kept]
+                _copy_rows(name, tensor, theirs.get(name), along[name], places)
+            elif name in encoder or shared:
+                _copy(name, tensor, theirs.get(name), settings, encodes=name in encoder)
+    return {name: source.scaling[rows[1].index(name)] for name in kept}
+
+
+def target_dimensions(model: CrystalModel) -> dict[str, int]:
+    """Along which dimension a tensor of the weights has a place for each target, for those that have."""
+    other = Target("another target", "")
+    with torch.random.fork_rng(devices=[]):
+        more = build(model.architecture, model.settings.model_dump(mode="json"), [*model.targets, other])
+    shapes = {name: tensor.shape for name, tensor in more.state_dict().items()}
+    found: dict[str, int] = {}
+    for name, tensor in model.state_dict().items():
+        grown = [d for d, (a, b) in enumerate(zip(tensor.shape, shapes[name], strict=True)) if a != b]
+        found |= {name: grown[0]} if grown else {}
+    return found
+
+
+def _kept(model: CrystalModel, source: CrystalModel, settings: InitSettings) -> list[str]:
+    """The targets whose heads are taken over."""
+    if not settings.readout:
+        return []
+    theirs = {target.name: target for target in source.targets}
+    anew = set(map(canonical, settings.new_heads))
+    found = []
+    for target in model.targets:
+        if target.name in anew or target.name not in theirs:
+            continue
+        if theirs[target.name] != target:
+            raise InputError(
+                f"{settings.checkpoint}: its {target.name} is {_told(theirs[target.name])}, here it is "
+                f"{_told(target)}; make them alike, or name it in init.new_heads"
+            )
+        found.append(target.name)
+    return found
+
+
+def _require_alike(model: CrystalModel, source: CrystalModel, origin: str) -> None:
+    if source.architecture != model.architecture:
+        raise InputError(
+            f"{origin}: is a {source.architecture}, and this run trains a {model.architecture}; set "
+            f"model.architecture = {source.architecture!r}, or take what it knows over by `screening distil`"
+        )
+    if not model.stages:
+        raise InputError(f"{model.architecture} does not say what its encoder is made of, so it cannot start from one")
+    if source.neighbors != model.neighbors:
+        raise InputError(f"{origin}: learned on {source.neighbors}, and this run has {model.neighbors}; use its own")
+
+
+def _copy(name: str, own: Tensor, theirs: Tensor | None, settings: InitSettings, *, encodes: bool) -> None:
+    if theirs is not None and theirs.shape == own.shape:
+        own.copy_(theirs)
+        return
+    there = "absent" if theirs is None else f"of shape {tuple(theirs.shape)}"
+    advice = "give model.settings the sizes of its encoder" if encodes else "give its sizes, or set init.readout=false"
+    raise InputError(f"{settings.checkpoint}: its {name} is {there}, here it is of {tuple(own.shape)}; {advice}")
+
+
+def _copy_rows(
+    name: str, own: Tensor, theirs: Tensor | None, dimension: int, places: Sequence[tuple[int, int]]
+) -> None:
+    for here, there in places:
+        taken = None if theirs is None else theirs.select(dimension, there)
+        place = own.select(dimension, here)
+        if taken is None or taken.shape != place.shape:
+            shape = "absent" if taken is None else f"of shape {tuple(taken.shape)}"
+            raise InputError(
+                f"{name}: in the checkpoint a target's part of it is {shape}, here it is of {tuple(place.shape)}; give "
+                "the sizes of its heads, or set init.readout=false"
+            )
+        place.copy_(taken)
+
+
+def _told(target: Target) -> str:
+    return f"a {target.kind} on the scale {target.scale} in {target.unit or 'no unit'}"
+
+
+def _lies_in(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")
+
+
+def _named(model: nn.Module, name: str) -> object:
+    found: object = model
+    for step in name.split("."):
+        found = getattr(found, step)
+    return found
+
+
+def _part(model: CrystalModel, name: str) -> Iterator[nn.Parameter]:
+    found = _named(model, name)
+    if isinstance(found, nn.Module):
+        yield from found.parameters()
+    elif isinstance(found, nn.Parameter):
+        yield found

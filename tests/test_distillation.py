@@ -1,0 +1,214 @@
+"""Distillation: the loss is its equation, teachers are frozen and asked once, students of any width and edges learn."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made import PERIODIC_KINDS, made_crystals
+
+from screening import config
+from screening.crystals.batch import Crystals
+from screening.crystals.write import write
+from screening.errors import FileFormatError, InputError
+from screening.models import checkpoint
+from screening.models.checkpoint import Card
+from screening.models.model import CrystalModel
+from screening.models.registry import build
+from screening.predictions import Target
+from screening.training import teachers as teaching
+from screening.training.config import LoopSettings
+from screening.training.distillation_config import DistillationConfig
+from screening.training.labelled import LabelledGraphs
+from screening.training.losses import TargetLoss
+from screening.training.material import Listener
+from screening.training.normalise import Normaliser
+from screening.training.objectives.distillation import Distillation, TaughtAtoms, TaughtLabels
+from screening.training.objectives.objective import Batch
+from screening.training.objectives.properties import Properties
+from screening.training.recipe import train
+from screening.training.teachers import Teachers, described_atoms, predictions
+
+ENERGY, GAP = Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV")
+SETTINGS = LoopSettings(batch_size=7)
+SIZES: dict[str, Any] = {"width": 8, "convolutions": 1, "hidden": 8, "cutoff": 5.0}
+CONFIG = """
+[data]
+train = ["labelled.extxyz"]
+split.validation = 0.2
+[model.settings]
+width = 6
+convolutions = 1
+hidden = 8
+cutoff = 4.0
+[targets.formation_energy_per_atom]
+[targets.band_gap]
+[training]
+epochs = 2
+batch_size = 16
+threads = 1
+"""
+
+
+def made(*targets: Target, seed: int = 0, **sizes: Any) -> CrystalModel:
+    torch.manual_seed(seed)
+    return build("cgcnn", SIZES | sizes, targets).train()
+
+
+def labelled(neighbors: Any = None, count: int = 20, seed: int = 3) -> LabelledGraphs:
+    crystals = Crystals.of(made_crystals(count, seed=seed, kinds=PERIODIC_KINDS, max_atoms=5))
+    return LabelledGraphs.of([crystals], (ENERGY, GAP), neighbors or made(GAP).neighbors)
+
+
+GRAPHS = labelled()
+
+
+def never(neighbors: object) -> LabelledGraphs:
+    raise AssertionError("the edges are those of the student")
+
+
+def saved(folder: Path, *targets: Target, seed: int = 0, **sizes: Any) -> str:
+    folder.mkdir(exist_ok=True)
+    checkpoint.save(made(*targets, seed=seed, **sizes), folder / "model.safetensors", Card())
+    return str(folder)
+
+
+def properties() -> Properties:
+    return Properties(
+        GRAPHS, Normaliser.fit(GRAPHS.labels, GRAPHS.targets), [TargetLoss("mse", 1.0), TargetLoss("l1", 3.0)]
+    )
+
+
+@pytest.mark.parametrize("width", [8, 5])
+def test_the_loss_is_its_equation(width: int) -> None:
+    rng = np.random.default_rng(0)
+    taught_atoms = rng.normal(size=(len(GRAPHS.numbers), width)).astype(np.float32)
+    taught_atoms /= np.linalg.norm(taught_atoms, axis=1, keepdims=True)
+    taught = rng.normal(size=GRAPHS.labels.shape)
+    model, own = made(ENERGY, GAP).eval(), properties()
+    objective = Distillation(GRAPHS, own, model, atoms=TaughtAtoms(taught_atoms, 0.3), labels=TaughtLabels(taught, 0.5))
+    assert (objective.modules is None) == (width == 8)
+    rows = np.array([4, 11, 2, 17])
+    part = objective.gather(Batch(rows, np.arange(4), 0, 0, "cpu"))
+    with torch.no_grad():
+        sums = objective.sums(model, part)
+        outputs, atoms = model(part.graph), model.encode(part.graph)
+        if objective.modules is not None:
+            atoms = objective.modules["projection"](atoms)
+    labels = torch.from_numpy(own.normaliser.normalise(GRAPHS.labels[rows]))
+    others = torch.from_numpy(own.normaliser.normalise(taught[rows]))
+    total, units = 0.0, torch.nn.functional.normalize(atoms, dim=1)
+    for t, weight in enumerate((0.7 / 4, 0.7 * 3 / 4)):
+        for right, share in ((labels[:, t], 1.0), (torch.where(labels[:, t].isnan(), others[:, t], torch.nan), 0.5)):
+            there = ~right.isnan()
+            off = outputs[there, t] - right[there]
+            each = off.square() if t == 0 else off.abs()
+            total += share * weight * float(each.sum()) / max(int(there.sum()), 1)
+    apart = [
+        np.mean([((units[k].numpy() - taught_atoms[i]) ** 2).sum() for k, i in zip(here, there, strict=True)])
+        for here, there in (
+            (
+                np.flatnonzero(part.graph.crystal_of_atom.numpy() == c),
+                np.arange(GRAPHS.atom_offsets[row], GRAPHS.atom_offsets[row + 1]),
+            )
+            for c, row in enumerate(rows.tolist())
+        )
+    ]
+    total += 0.3 * float(np.mean(apart))
+    weights = list(objective.weights.values())
+    assert sum(weights) == pytest.approx(0.7 + 0.7 * 0.5 + 0.3)
+    assert float(sums.mean(weights)) * sum(weights) == pytest.approx(total, rel=1e-5)
+
+
+def test_a_teacher_is_frozen_and_in_evaluation(tmp_path: Path) -> None:
+    teachers = Teachers.loaded([saved(tmp_path / "t")], device="cpu", encoders=True)
+    (model,) = teachers.models
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    with pytest.raises(InputError, match="is a pre-trained encoder"):
+        Teachers.loaded([str(tmp_path / "t")], device="cpu", encoders=False)
+
+
+def test_atoms_are_described_once_in_any_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teachers = Teachers.loaded([saved(tmp_path / "t")], device="cpu", encoders=True)
+    path = described_atoms(teachers, GRAPHS, tmp_path / "cache", SETTINGS, never)
+    found = teaching.mapped(path, len(GRAPHS.numbers))
+    with torch.no_grad():
+        whole, _ = GRAPHS.take(np.arange(len(GRAPHS)))
+        right = torch.nn.functional.normalize(teachers.models[0].encode(whole), dim=1)
+    np.testing.assert_allclose(found, right, atol=1e-6)
+
+    def fail(*arguments: object, **named: object) -> None:
+        raise AssertionError("it was there already")
+
+    monkeypatch.setattr(teaching, "_fill", fail)
+    # Labels are of no interest to it; other crystals and other teachers are.
+    other_labels = replace(GRAPHS, labels=GRAPHS.labels + 1.0)
+    assert described_atoms(teachers, other_labels, tmp_path / "cache", SETTINGS, never) == path
+    another = Teachers.loaded([saved(tmp_path / "u", seed=1)], device="cpu", encoders=True)
+    for who, graphs in ((another, GRAPHS), (teachers, GRAPHS.first(9))):
+        with pytest.raises(AssertionError, match="it was there already"):
+            described_atoms(who, graphs, tmp_path / "cache", SETTINGS, never)
+    # What was begun and not finished is nothing.
+    assert {p.suffix for p in (tmp_path / "cache").iterdir()} <= {".npy", ".part"}
+    with pytest.raises(FileFormatError, match="rows, expected 3; delete it"):
+        teaching.mapped(path, 3)
+
+
+def test_predictions_are_means_of_those_who_can(tmp_path: Path) -> None:
+    names = [saved(tmp_path / "a", GAP), saved(tmp_path / "b", ENERGY, GAP, seed=1)]
+    # A teacher with other edges is shown the same crystals with these.
+    names.append(saved(tmp_path / "c", GAP, seed=2, cutoff=4.0))
+    teachers = Teachers.loaded(names, device="cpu", encoders=False)
+    wide = Target("volume", "angstrom^3/cell")
+    path = predictions(teachers, (GAP, wide, ENERGY), GRAPHS, tmp_path, SETTINGS, labelled)
+    found = teaching.mapped(path, len(GRAPHS))
+    values = []
+    for model in teachers.models:
+        graph, _ = labelled(model.neighbors).take(np.arange(len(GRAPHS)))
+        with torch.no_grad():
+            values.append({name: column.numpy() for name, column in model.predict(graph).items()})
+    np.testing.assert_allclose(found[:, 0], np.mean([v["band_gap"] for v in values], axis=0), rtol=1e-6, atol=1e-9)
+    assert np.isnan(found[:, 1]).all()
+    np.testing.assert_allclose(found[:, 2], values[1][ENERGY.name], rtol=1e-6, atol=1e-9)
+    with pytest.raises(InputError, match="no teacher predicts volume; name teachers"):
+        predictions(teachers, (wide,), GRAPHS, tmp_path, SETTINGS, labelled)
+    with pytest.raises(InputError, match="a teacher's band_gap is a regression in eV, this run's a regression in meV"):
+        predictions(teachers, (Target("band_gap", "meV"),), GRAPHS, tmp_path, SETTINGS, labelled)
+
+
+def test_a_run_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("training.recipe.draw_curves", "training.judge.draw_parity"):
+        monkeypatch.setattr(f"screening.{name}", lambda *arguments: None)
+    crystals = made_crystals(30, seed=1, kinds=PERIODIC_KINDS, max_atoms=4)
+    more = made_crystals(16, seed=2, kinds=PERIODIC_KINDS, max_atoms=4, labels=(), prefix="more")
+    write(Crystals.of(crystals), tmp_path / "labelled.extxyz", format="extxyz")
+    write(Crystals.of(more), tmp_path / "more.extxyz", format="extxyz")
+    (tmp_path / "c.toml").write_text(CONFIG, encoding="utf-8")
+    taught = [f"distillation.teacher={saved(tmp_path / 'encoder')}", "distillation.alpha=0.2"]
+    taught += [f"predictions.teachers=['{saved(tmp_path / 'model', ENERGY, GAP)}']"]
+    taught += ["predictions.crystals=['more.extxyz']"]
+    settings = config.load(DistillationConfig, tmp_path / "c.toml", overrides=taught)
+    said: list[str] = []
+    found = train(settings, tmp_path / "run", Listener(said.append, lambda progress: None))
+    assert "unlabelled: 16 crystals" in said
+    assert any(line.startswith("40 to train, 6 to validate, 0 to test") for line in said)
+    lines = (tmp_path / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    terms = set(json.loads(lines[0])["train"]["losses"])
+    assert {ENERGY.name, GAP.name, f"{GAP.name} taught", "nodes"} <= terms
+    assert found["validation"]["targets"][GAP.name]["count"] <= 6
+    # The model that is kept is one that `train` might have made.
+    model, _ = checkpoint.load(tmp_path / "run/model.safetensors")
+    assert {t.name for t in model.targets} == {ENERGY.name, GAP.name}
+    again = train(settings, tmp_path / "run", Listener(said.append, lambda progress: None))
+    assert again == found
+
+
+def test_somebody_must_teach(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(CONFIG, encoding="utf-8")
+    with pytest.raises(InputError, match="nobody teaches; add"):
+        config.load(DistillationConfig, tmp_path / "c.toml")

@@ -140,6 +140,34 @@ def distil(
 app.command("distill", hidden=True)(distil)
 
 
+@app.command("train-forces")
+def train_forces(
+    context: typer.Context,
+    file: Config,
+    overrides: Overrides = None,
+    out: Out = None,
+    cluster: Cluster = None,
+    ranks: RankCount = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model whose derivatives are forces and stress, on labels of these or by calling back moved atoms.
+
+    Each entry of data.train is a source of labels with a zero of energy of its own. What comes out relaxes crystals
+    (`screening relax`), is a calculator of ASE, and is what a model of any property can start from: `train --init`.
+
+    - `screening train-forces examples/forces.toml --set data.train='["mlearn.extxyz"]' --out runs/potential`
+
+    - `screening train-forces examples/forces.toml --set forces.learn=denoising --out runs/denoised`
+    """
+    from screening.training.forces_config import ForcesConfig
+
+    settings = _settings(ForcesConfig, file, overrides or ())
+    folder = out or Path("runs") / file.stem
+    found = run_lesson(context, settings, folder, cluster=cluster, ranks=ranks, quiet=quiet)
+    if not quiet:
+        print("\n".join([*_pretrained(found), f"{folder}"]))
+
+
 @app.command()
 def evaluate(
     context: typer.Context,
@@ -242,7 +270,8 @@ def _pretrained(found: dict[str, Any]) -> list[str]:
     lines = [f"{found['epochs']} epochs, the best is {found['best_epoch']}"]
     if "validation" in found:
         lines.append(f"validation loss {found['validation']['loss']:.4f}")
-        for name, metrics in found["validation"]["objectives"].items():
+        (section,) = found["validation"].keys() - {"loss"}
+        for name, metrics in found["validation"][section].items():
             shown = {key: value for key, value in metrics.items() if value is not None and key != "count"}
             lines.append(f"  {name:13} " + ", ".join(f"{key} {value:.4f}" for key, value in shown.items()))
     return lines

@@ -24,7 +24,7 @@ class Calculator(AseCalculator):
     >>> ase.optimize.BFGS(ase.filters.FrechetCellFilter(atoms)).run(fmax=0.05)
     """
 
-    implemented_properties: list[str] = ["energy", "free_energy", "forces", "stress"]
+    implemented_properties: list[str] = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - as ASE has it
 
     def __init__(
         self, model: CrystalModel, *, device: torch.device | str = "cpu", threads: int | None = None, **settings: Any

@@ -103,7 +103,7 @@ def _generalised(
     turned = motion.deformation.transpose(0, 2, 1)
     force = _rows(surface.forces, np.repeat(turned, crystals.atom_counts, axis=0))
     virial = np.abs(np.linalg.det(crystals.lattice))[:, None, None] * surface.stress
-    inverse: Float64 = np.linalg.inv(turned)
+    inverse = np.linalg.inv(turned).astype(np.float64, copy=False)
     pull = -_product(inverse, virial) / crystals.atom_counts[:, None, None]
     return force, np.where(moving_cells[:, None, None], pull, 0.0)
 

@@ -5,7 +5,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from screening.crystals.batch import Crystals, Float64
+from screening.crystals.batch import Crystals
+from screening.crystals.crystal import Float64
 from screening.predictions import Target
 
 Float32 = npt.NDArray[np.float32]

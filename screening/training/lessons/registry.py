@@ -5,12 +5,13 @@ from typing import Any
 
 from screening.training.config import RunSettings
 from screening.training.lessons.distillation import DistillationLesson
+from screening.training.lessons.forces import ForcesLesson
 from screening.training.lessons.lesson import Lesson
 from screening.training.lessons.pretraining import PretrainingLesson
 from screening.training.lessons.properties import PropertyLesson
 
 LESSONS: Mapping[str, type[Lesson[Any]]] = {
-    kind.command: kind for kind in (PropertyLesson, PretrainingLesson, DistillationLesson)
+    kind.command: kind for kind in (PropertyLesson, PretrainingLesson, DistillationLesson, ForcesLesson)
 }
 
 

@@ -1,0 +1,160 @@
+"""`screening train-forces`: a potential from energies, forces and stresses, or from atoms that were moved."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from screening.errors import InputError
+from screening.models.derivatives import require_smooth
+from screening.models.model import CrystalModel
+from screening.predictions import Target
+from screening.training.batching import epoch_batches
+from screening.training.config import RunSettings
+from screening.training.forces_config import ForcesConfig
+from screening.training.journal import read_journal
+from screening.training.lessons.lesson import Lesson, Start, Work
+from screening.training.lessons.properties import sizes
+from screening.training.loop import JOURNAL_FILE
+from screening.training.material import Material
+from screening.training.mechanics import STRESS, VOLUME
+from screening.training.objectives.denoising import DenoisingByDerivative, DenoisingByHead
+from screening.training.objectives.forces import Compared, EnergyForceStress, Sources
+from screening.training.objectives.frozen import calibrate
+from screening.training.objectives.objective import Int64
+from screening.training.references import References
+from screening.training.splits import Split, split_once
+from screening.training.tuning import Tuning, started
+
+ENERGY = Target("energy", "eV/cell")
+LEARNED = Target("referenced_energy_per_atom", "eV/atom")
+# The moments of a new model are those of so many batches.
+CALIBRATION = 8
+
+
+class ForcesLesson(Lesson[ForcesConfig]):
+    """A run that learns derivatives. What a head of noise has learned from has no targets: it is an encoder."""
+
+    command: ClassVar[str] = "train-forces"
+    settings_type: ClassVar[type[RunSettings]] = ForcesConfig
+    keeps_forces: ClassVar[bool] = True
+    config: ForcesConfig
+
+    @property
+    def labels(self) -> tuple[Target, ...]:
+        return (ENERGY, VOLUME, *STRESS)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        return () if self.config.forces.learn == "denoising_by_head" else (LEARNED,)
+
+    @property
+    def parts(self) -> Mapping[str, tuple[Path, ...]]:
+        """Each entry of `data.train` is a source."""
+        names = [path.name for path in self.config.data.train]
+        if len(set(names)) < len(names):
+            raise InputError(f"data.train: sources are told apart by their names, which are {', '.join(names)}")
+        return {path.name: (path,) for path in self.config.data.train}
+
+    def splits(self, material: Material) -> list[Split]:
+        """Divide each source alike, and note which crystals are of which."""
+        settings, fraction = self.config.data.split, self.config.data.fraction
+        ends = np.cumsum([0, *material.sizes])
+        found = []
+        for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+            if start < end:
+                own = split_once(settings, material.graphs.formulas[start:end]).thinned(fraction, seed=settings.seed)
+                found.append(Split(own.train + start, own.validation + start, own.test + start))
+        if not found:
+            raise InputError("data.train holds no crystal that can be used; see what was refused with `screening pack`")
+        parts = zip(*((split.train, split.validation, split.test) for split in found), strict=True)
+        self._sources = Sources(tuple(self.parts), np.repeat(np.arange(len(material.sizes)), material.sizes))
+        return [Split(*(np.concatenate(part) for part in parts))]
+
+    def start(self, work: Work) -> Start:
+        model, objective = self._objective(work, self.new_model())
+        first = work.ranks.is_first
+        if first:
+            work.listener.say(self._described(work))
+        if self.config.init is not None:
+            if first:
+                started(model, self.config.init)
+        elif first and objective.differentiates_inputs:
+            self._calibrate(model, work)
+        return Start(model, objective, Tuning.of(self.config.init))
+
+    def references(self, work: Work) -> Mapping[str, Mapping[str, float]]:
+        return self._references(work).as_card() if self.config.forces.learn == "labels" else {}
+
+    def judged(self, work: Work) -> dict[str, Any]:
+        """Errors of the model that was kept; of a head, which was not, those of its epoch."""
+        if self.config.forces.learn == "denoising_by_head":
+            return self._journalled(work)
+        model = self.loaded(work)
+        _, objective = self._objective(work, model)
+        found = {}
+        for name, rows in (("validation", work.split.validation), ("test", work.split.test)):
+            if len(rows):
+                assessed = objective.assess(model, rows, self.config.training, work.ranks).as_json()
+                found[name] = {key: assessed[key] for key in ("loss", objective.section)}
+        return found
+
+    def _objective(self, work: Work, model: CrystalModel) -> tuple[CrystalModel, Compared]:
+        require_smooth(model)
+        graphs, settings = work.graphs, self.config.forces
+        match settings.learn:
+            case "labels":
+                references = self._references(work)
+                energies = graphs.labels[:, 0] / graphs.atom_counts
+                above = energies - references.per_atom(self._fractions(work), self._sources.of)
+                spread = float(np.nanstd(above[work.split.train])) if (~np.isnan(above)).any() else 1.0
+                if work.ranks.size > 1:
+                    spread = json.loads(work.ranks.told(json.dumps(spread).encode()))
+                model.set_scaling([0.0], [spread if spread > 0 else 1.0])
+                return model, EnergyForceStress(graphs, above, self._sources, settings)
+            case "denoising":
+                return model, DenoisingByDerivative(graphs, self._sources, settings)
+            case "denoising_by_head":
+                return model, DenoisingByHead(graphs, self._sources, settings, model)
+
+    def _references(self, work: Work) -> References:
+        graphs, rows = work.graphs, work.split.train
+        per_atom = graphs.labels[rows, 0] / graphs.atom_counts[rows]
+        fractions = self._fractions(work)[rows]
+        return References.fit(fractions, per_atom, self._sources.of[rows], self._sources.names)
+
+    def _fractions(self, work: Work) -> npt.NDArray[np.float64]:
+        return work.graphs.fractions(np.arange(len(work.graphs))).astype(np.float64)
+
+    def _calibrate(self, model: CrystalModel, work: Work) -> None:
+        settings = self.config.training
+        batches: list[Int64] = epoch_batches(
+            work.graphs,
+            work.split.train,
+            batch_size=settings.batch_size,
+            max_atoms=settings.max_atoms,
+            max_edges=settings.max_edges,
+            seed=settings.seed,
+            epoch=0,
+        )
+        with torch.random.fork_rng(devices=[]):
+            calibrate(model, work.graphs, batches[:CALIBRATION], device=settings.device)
+
+    def _described(self, work: Work) -> str:
+        rows, graphs = work.split.train, work.graphs
+        energies = int((~np.isnan(graphs.labels[rows, 0])).sum())
+        stresses = int((~np.isnan(graphs.labels[rows, 2])).sum())
+        forces = int((~np.isnan(graphs.forces_in(rows)[:, 0])).sum())
+        return f"{sizes(work.split)}; training labels: {energies:,} energies, {forces:,} forces, {stresses:,} stresses"
+
+    def _journalled(self, work: Work) -> dict[str, Any]:
+        text = b""
+        if work.ranks.is_first:
+            kept = [entry for entry in read_journal(work.folder / JOURNAL_FILE) if entry["best"]]
+            text = json.dumps(kept[-1].get("validation") if kept else None).encode()
+        found = json.loads(work.ranks.told(text))
+        return {"validation": {"loss": found["loss"], "denoising": found["denoising"]}} if found else {}

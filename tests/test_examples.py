@@ -17,11 +17,13 @@ from screening import config
 from screening.config import Settings
 from screening.enumerate.spec import Specification
 from screening.training.config import TrainingConfig
+from screening.training.forces_config import ForcesConfig
 
 pytestmark = pytest.mark.native
 
 KINDS: dict[str, type[Settings]] = {
     "cgcnn.toml": TrainingConfig,
+    "forces.toml": ForcesConfig,
     "million.toml": Specification,
     "perovskites.toml": Specification,
 }

@@ -1,0 +1,1 @@
+"""Parts of derivative_study.py."""

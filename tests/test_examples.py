@@ -17,11 +17,15 @@ from screening import config
 from screening.config import Settings
 from screening.enumerate.spec import Specification
 from screening.training.config import TrainingConfig
+from screening.training.distillation_config import DistillationConfig
+from screening.training.pretraining_config import PretrainingConfig
 
 pytestmark = pytest.mark.native
 
 KINDS: dict[str, type[Settings]] = {
     "cgcnn.toml": TrainingConfig,
+    "crysgnn.toml": PretrainingConfig,
+    "distil.toml": DistillationConfig,
     "million.toml": Specification,
     "perovskites.toml": Specification,
 }

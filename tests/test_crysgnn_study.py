@@ -30,8 +30,8 @@ train = "train.extxyz"
 validation = "val.extxyz"
 unlabelled = ["more.extxyz"]
 phonons = "phonons.extxyz"
-enumeration = "spec.toml"
-pools = {{ "60k" = 60 }}
+enumeration = "{Path(__file__).resolve().parent.parent / "examples/perovskites.toml"}"
+pools = {{ "60k" = 60, "300k" = 64 }}
 workers = 1
 
 [lengths]
@@ -103,6 +103,8 @@ def test_gains_are_taken_seed_by_seed() -> None:
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a few crystals of every kind, and settings of a tiny study."""
     monkeypatch.chdir(tmp_path)
+    for name in ("plan.LARGE", "plan.TUNED", "running.TUNED", "report.LARGE", "report.TUNED"):
+        monkeypatch.setattr(f"crysgnn.{name}", ("cgcnn",))
     monkeypatch.setattr("screening.training.recipe.draw_curves", lambda *arguments: None)
     monkeypatch.setattr("screening.training.judge.draw_parity", lambda *arguments: None)
     rng = np.random.default_rng(0)

@@ -26,10 +26,10 @@ LABEL = Target("spacegroup_number", "1")
 SIZES: dict[str, Any] = {"width": 8, "convolutions": 2, "hidden": 8, "cutoff": 5.0}
 
 
-def encoder(architecture: str = "cgcnn", dtype: torch.dtype = torch.float32) -> CrystalModel:
+def encoder(architecture: str = "cgcnn") -> CrystalModel:
     """An encoder with random weights, the same in every process."""
     torch.manual_seed(0)
-    return build(architecture, SIZES, ()).to(dtype).train()
+    return build(architecture, SIZES, ()).train()
 
 
 def structure_task(model: CrystalModel, *, count: int = 40, **settings: Any) -> Task:
@@ -50,30 +50,17 @@ def structured(ranks: Ranks, folder: Any) -> list[list[dict[str, Any]]]:
 
 
 def gradients(ranks: Ranks) -> list[dict[str, Any]]:
-    """The loss and the gradient of batches, in float64."""
-    model = encoder(dtype=torch.float64)
+    """The loss and the gradient of batches."""
+    model = encoder()
     task = structure_task(model, nodes={"masked": 0.3})
     objective = task.objective
-    learned = objective.learner(model).double()
-    parameters, found = list(learned.parameters()), []
+    parameters, found = list(objective.learner(model).parameters()), []
     for rows in (np.arange(30), np.array([3, 17, 21]), np.array([5])):
         part = objective.gather(Batch(rows, ranks.places(task.graphs, rows), epoch=2, seed=7, device="cpu"))
         with ranks.sharing(part.batch.places, len(rows), "cpu"):
-            own = objective.sums(_Wide(model), part)
+            own = objective.sums(model, part)
         loss = whole_loss(own, list(objective.weights.values()), ranks)
         differentiate(loss, None, parameters, GradScaler("cpu", enabled=False), ranks)
         numbers = [loss.value, *loss.sums, *loss.counts]
         found.append({"loss": np.array(numbers), "gradient": flattened(parameters).clone().numpy()})
     return found
-
-
-class _Wide:
-    """A model whose graphs are in float64 when it sees them."""
-
-    def __init__(self, model: CrystalModel) -> None:
-        self._model = model
-
-    def encode(self, graph: Any) -> torch.Tensor:
-        from dataclasses import replace
-
-        return self._model.encode(replace(graph, edge_vector=graph.edge_vector.double()))

@@ -20,7 +20,7 @@ from screening.models.model import CrystalModel
 from screening.models.registry import build
 from screening.predictions import Target
 from screening.training import teachers as teaching
-from screening.training.config import LoopSettings
+from screening.training.config import LoopSettings, LossName
 from screening.training.distillation_config import DistillationConfig
 from screening.training.labelled import LabelledGraphs
 from screening.training.losses import TargetLoss
@@ -77,9 +77,8 @@ def saved(folder: Path, *targets: Target, seed: int = 0, **sizes: Any) -> str:
 
 
 def properties() -> Properties:
-    return Properties(
-        GRAPHS, Normaliser.fit(GRAPHS.labels, GRAPHS.targets), [TargetLoss("mse", 1.0), TargetLoss("l1", 3.0)]
-    )
+    losses = [TargetLoss(LossName.MSE, 1.0), TargetLoss(LossName.L1, 3.0)]
+    return Properties(GRAPHS, Normaliser.fit(GRAPHS.labels, GRAPHS.targets), losses)
 
 
 @pytest.mark.parametrize("width", [8, 5])

@@ -17,12 +17,16 @@ from screening import config
 from screening.config import Settings
 from screening.enumerate.spec import Specification
 from screening.training.config import TrainingConfig
+from screening.training.distillation_config import DistillationConfig
 from screening.training.forces_config import ForcesConfig
+from screening.training.pretraining_config import PretrainingConfig
 
 pytestmark = pytest.mark.native
 
 KINDS: dict[str, type[Settings]] = {
     "cgcnn.toml": TrainingConfig,
+    "crysgnn.toml": PretrainingConfig,
+    "distil.toml": DistillationConfig,
     "forces.toml": ForcesConfig,
     "million.toml": Specification,
     "perovskites.toml": Specification,

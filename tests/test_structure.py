@@ -1,6 +1,5 @@
 """Learning from structure: what is drawn belongs to crystals, each aspect is what its equation says, ranks are one."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from screening.crystals.batch import Crystals
 from screening.errors import InputError, ScreeningError
 from screening.graphs import Neighbors
 from screening.models.element_features import published_features
+from screening.models.graph_tensors import GraphTensors
 from screening.training.config import LoopSettings
 from screening.training.labelled import LabelledGraphs
 from screening.training.objectives.aspects import SYSTEM_ENDS, class_weights, systems_of
@@ -24,11 +24,13 @@ from screening.training.objectives.draws import uniform
 from screening.training.objectives.objective import Batch, Part
 from screening.training.objectives.pairs import CLASSES, edges_between, sampled_pairs
 from screening.training.objectives.structure import Structure
+from screening.training.pretraining_config import ObjectivesSettings
 from screening.training.ranks import ALONE
 
 MODEL = structured.encoder()
 TASK = structured.structure_task(MODEL)
 SETTINGS = LoopSettings(batch_size=4)
+EVERYTHING = ObjectivesSettings()
 
 
 def batch(rows: list[int] | np.ndarray, epoch: int = 0, seed: int = 0) -> Batch:
@@ -216,7 +218,7 @@ def test_contrast_without_others_of_another_system_is_nothing() -> None:
     # Rows 0, 1 and 9 are cubic.
     part = objective.gather(batch([0, 1, 9]))
     found = objective.sums(MODEL, part)
-    assert (float(found.sums), found.counts.tolist()) == (0.0, [0])
+    assert (float(found.sums.detach()), found.counts.tolist()) == (0.0, [0])
     found.sums.sum().backward()
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in MODEL.parameters())
     MODEL.zero_grad()
@@ -257,7 +259,6 @@ def test_ranks_give_the_gradient_of_one_process(tmp_path: Path) -> None:
     for ours, right in zip(together, alone, strict=True):
         for key in ("loss", "gradient"):
             off = np.linalg.norm(ours[key] - right[key]) / np.linalg.norm(right[key])
-            # Parts of the objective are in float32: unit rows, logits.
             assert off < 1e-5, key
     for other in found[1:]:
         for ours, theirs in zip(together, other[0], strict=True):
@@ -275,24 +276,21 @@ def test_measuring_is_repeatable_and_knows_its_metrics() -> None:
     assert set(found.as_json()) == {"loss", "losses", "objectives"}
 
 
-def test_crystals_that_cannot_be_encoded_are_named() -> None:
+def test_crystals_that_cannot_be_encoded_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     model, task = structured.encoder(), structured.structure_task(MODEL)
-    vectors = task.graphs.edge_vector.copy()
-    atoms = task.graphs.atom_offsets[[33, 34]]
-    vectors[task.graphs.edge_offsets[atoms[0]] : task.graphs.edge_offsets[atoms[1]]] = np.nan
-    broken = replace(task.graphs, edge_vector=vectors)
-    objective = Structure(broken, structured.GROUPS.repeat(4), task.split.train, one_settings(), model.width)
+    encode = model.encode
+
+    def broken(graph: GraphTensors) -> torch.Tensor:
+        # The last of the first batch, which alone has four crystals.
+        wrong = (graph.crystal_of_atom == 3)[:, None]
+        return encode(graph).masked_fill(wrong, torch.nan)
+
+    monkeypatch.setattr(model, "encode", broken)
     with pytest.raises(ScreeningError, match=r"not finite in made-000033; check these"):
-        objective.assess(model.eval(), task.split.validation, SETTINGS, ALONE)
-
-
-def one_settings() -> Any:
-    from screening.training.pretraining_config import ObjectivesSettings
-
-    return ObjectivesSettings()
+        task.objective.assess(model, task.split.validation, SETTINGS, ALONE)
 
 
 def test_groups_must_be_there_when_they_are_asked_for() -> None:
     none = np.zeros(40, np.int64)
     with pytest.raises(InputError, match="no training crystal has a space group; make the files with `screening pack"):
-        Structure(TASK.graphs, none, TASK.split.train, one_settings(), 8)
+        Structure(TASK.graphs, none, TASK.split.train, EVERYTHING, 8)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
 
 from screening.graphs import Neighbors
 from screening.training.config import RunSettings
@@ -69,6 +70,9 @@ class DistillationLesson(LabelLesson[DistillationConfig]):
     def _said(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> dict[str, str]:
         """The files of what teachers say."""
         settings, cache = self.config.training, self.config.cache or folder / CACHE
+        if not torch.cuda.is_available():
+            # The machine of a cluster's driver may have no GPU.
+            settings = settings.model_copy(update={"device": "cpu"})
         found = {}
 
         def made(neighbors: Neighbors) -> LabelledGraphs:

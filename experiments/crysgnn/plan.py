@@ -1,0 +1,129 @@
+"""Which encoders and runs the study is made of, and in which order: plain data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from crysgnn.settings import StudySettings
+
+Mode = Literal["vanilla", "fine-tuned", "distilled"]
+Part = Literal["subset", "whole", "fifth", "moduli", "phonons"]
+
+MODES: tuple[Mode, ...] = ("vanilla", "fine-tuned", "distilled")
+FORMATION, GAP, BULK, SHEAR = "formation_energy_per_atom", "band_gap", "bulk_modulus", "shear_modulus"
+PHONONS = "last_phdos_peak"
+SHORT = {FORMATION: "formation", GAP: "gap", BULK: "bulk", SHEAR: "shear", PHONONS: "phonons"}
+TARGETS: dict[Part, tuple[tuple[str, ...], ...]] = {
+    "subset": ((FORMATION,), (GAP,)),
+    "whole": ((FORMATION, GAP),),
+    "fifth": ((FORMATION, GAP),),
+    "moduli": ((BULK, SHEAR),),
+    "phonons": ((PHONONS,),),
+}
+ASPECTS = ("nodes", "connectivity", "space_group", "contrast")
+# Compared on more than the subset: the paper's student, and this project's own model.
+LARGE = ("cgcnn", "sieve")
+# Whose rates and weights are tuned; the other architectures take those of the first.
+TUNED = LARGE
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """A pre-training run: of an architecture (`teacher` is a deeper CGCNN), on a pool of crystals, of some aspects."""
+
+    architecture: str
+    pool: str
+    aspects: tuple[str, ...] = ASPECTS
+    masked: bool = True
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        what = "all" if self.aspects == ASPECTS else "+".join(self.aspects)
+        return f"encoder-{self.architecture}-{self.pool}-{what}{'' if self.masked else '-unmasked'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training run. `tried` is what a tuning run tries: a factor of the rate, of the encoder's rate, or alpha."""
+
+    part: Part
+    architecture: str
+    mode: Mode
+    targets: tuple[str, ...]
+    seed: int
+    encoder: Encoder | None = None
+    tried: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        of = "+".join(SHORT[target] for target in self.targets)
+        by = "" if self.encoder is None else f"-{self.encoder.name.removeprefix('encoder-')}"
+        tried = "" if self.tried is None else f"-tries-{self.tried:g}"
+        return f"{self.part}-{self.architecture}-{self.mode}{by}-{of}-seed{self.seed}{tried}"
+
+
+def encoders(study: StudySettings) -> list[Encoder]:
+    """All encoders, those that most runs need first."""
+    main = [Encoder(name, study.pool) for name in ("teacher", *study.architectures)]
+    alone = [Encoder("teacher", study.pool, (aspect,)) for aspect in ASPECTS]
+    unmasked = [Encoder("teacher", study.pool, masked=False)]
+    pools = [Encoder("teacher", pool) for pool in study.crystals.pools if pool != study.pool]
+    return [*main, *alone, *unmasked, *pools]
+
+
+def tuning(study: StudySettings) -> list[Run]:
+    """What is tried: formation energy on the subset, one seed."""
+    tried = {
+        "vanilla": study.tuning.rates,
+        "fine-tuned": study.tuning.encoder_rates,
+        "distilled": study.tuning.alphas,
+    }
+    return [
+        Run("subset", name, mode, (FORMATION,), 0, encoder_of(name, mode, study), value)
+        for mode in MODES
+        for name in TUNED
+        for value in tried[mode]
+    ]
+
+
+def runs(study: StudySettings) -> list[Run]:
+    """All runs but those of tuning: the subset, the ablation, then the larger parts, a seed before the next."""
+    subset = [
+        Run("subset", name, mode, targets, seed, encoder_of(name, mode, study))
+        for seed in study.seeds
+        for name in study.architectures
+        for targets in TARGETS["subset"]
+        for mode in MODES
+    ]
+    main = encoder_of("cgcnn", "distilled", study)
+    ablation = [
+        Run("subset", "cgcnn", "distilled", targets, seed, encoder)
+        for seed in study.seeds
+        for encoder in encoders(study)
+        if encoder.architecture == "teacher" and encoder != main
+        for targets in TARGETS["subset"]
+    ]
+    parts: tuple[Part, ...] = ("phonons", "moduli", "fifth", "whole")
+    large = [
+        Run(part, name, mode, targets, seed, encoder_of(name, mode, study))
+        for seed in study.whole_seeds
+        for part in parts
+        for name in LARGE
+        for targets in TARGETS[part]
+        for mode in MODES
+    ]
+    return [*subset, *ablation, *large]
+
+
+def encoder_of(architecture: str, mode: Mode, study: StudySettings) -> Encoder | None:
+    """What a run starts from, or learns from."""
+    if mode == "vanilla":
+        return None
+    return Encoder("teacher" if mode == "distilled" else architecture, study.pool)
+
+
+def every(study: StudySettings) -> Sequence[Encoder | Run]:
+    """All of the study, in order."""
+    return [*encoders(study), *tuning(study), *runs(study)]

@@ -1,0 +1,108 @@
+"""The study in words: tables in Markdown of whatever is finished."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from multitask.outcomes import Estimate
+
+from crysgnn.plan import LARGE, MODES, SHORT, TARGETS, TUNED, Encoder, Mode, Part, Run, encoder_of, encoders, runs
+from crysgnn.running import best_tried, metrics_of
+from crysgnn.settings import StudySettings
+
+UNITS = {"formation": "eV/atom", "gap": "eV", "bulk": "GPa", "shear": "GPa", "phonons": "cm⁻¹"}
+PARTS: Mapping[Part, str] = {
+    "subset": "5,000 crystals of at most 20 atoms",
+    "fifth": "20 % of the training crystals",
+    "whole": "all training crystals",
+    "moduli": "crystals with moduli, learned as logarithms",
+    "phonons": "matbench phonons, mean over the official test folds",
+}
+DASH = "-"
+BySeed = dict[int, float]
+
+
+def report_of(study: StudySettings, out: Path) -> str:
+    """Write the report."""
+    found = {run: metrics_of(run, out) for run in runs(study)}
+    done = sum(bool(metrics) for metrics in found.values())
+    head = (
+        f"{done} of {len(found)} runs are finished. Numbers are mean absolute errors, means over seeds ± their "
+        "standard error; gains are over the vanilla run of the same seed. Validation crystals chose epochs, rates and "
+        "weights of all kinds of runs; folds of phonons chose nothing."
+    )
+    sections = ["# Vanilla, fine-tuned, distilled", head, "## What tuning chose", _tuned(study, out)]
+    for part, title in PARTS.items():
+        sections += [f"## {title[0].upper()}{title[1:]}", _part(part, study, found)]
+    return "\n\n".join([*sections, "## Ablation: distilled CGCNN on the subset", _ablation(study, found)]) + "\n"
+
+
+def _tuned(study: StudySettings, out: Path) -> str:
+    rows = []
+    for name in TUNED:
+        values = [best_tried(name, mode, study, out) for mode in MODES]
+        rows.append([name, *(DASH if value is None else f"{value:g}" for value in values)])
+    return table(["architecture", "factor of the rate", "rate of the encoder", "alpha"], rows)
+
+
+def _part(part: Part, study: StudySettings, found: Mapping[Run, Mapping[str, float]]) -> str:
+    names = study.architectures if part == "subset" else LARGE
+    rows = []
+    for name in names:
+        for target in (target for together in TARGETS[part] for target in together):
+            vanilla = _by_seed(part, name, "vanilla", target, encoder_of(name, "vanilla", study), found)
+            row = [name, f"{SHORT[target]} ({UNITS[SHORT[target]]})", shown(Estimate.of(vanilla))]
+            for mode in MODES[1:]:
+                own = _by_seed(part, name, mode, target, encoder_of(name, mode, study), found)
+                row += [shown(Estimate.of(own)), gain(vanilla, own)]
+            rows.append(row)
+    return table(["architecture", "target", "vanilla", "fine-tuned", "gain", "distilled", "gain"], rows)
+
+
+def _ablation(study: StudySettings, found: Mapping[Run, Mapping[str, float]]) -> str:
+    rows = []
+    teachers: list[Encoder | None] = [None, *(e for e in encoders(study) if e.architecture == "teacher")]
+    for teacher in teachers:
+        mode: Mode = "vanilla" if teacher is None else "distilled"
+        row = ["nobody (vanilla)" if teacher is None else teacher.name.removeprefix("encoder-teacher-")]
+        for (target,) in TARGETS["subset"]:
+            vanilla = _by_seed("subset", "cgcnn", "vanilla", target, None, found)
+            own = _by_seed("subset", "cgcnn", mode, target, teacher, found)
+            row += [shown(Estimate.of(own)), DASH if teacher is None else gain(vanilla, own)]
+        rows.append(row)
+    return table(["teacher", "formation (eV/atom)", "gain", "gap (eV)", "gain"], rows)
+
+
+def _by_seed(
+    part: Part,
+    name: str,
+    mode: Mode,
+    target: str,
+    encoder: Encoder | None,
+    found: Mapping[Run, Mapping[str, float]],
+) -> BySeed:
+    return {
+        run.seed: metrics[target]
+        for run, metrics in found.items()
+        if (run.part, run.architecture, run.mode, run.encoder) == (part, name, mode, encoder) and target in metrics
+    }
+
+
+def gain(vanilla: BySeed, own: BySeed) -> str:
+    """By how many percent an error is lower, seed by seed."""
+    both = {seed: 100.0 * (1.0 - own[seed] / vanilla[seed]) for seed in sorted(vanilla.keys() & own.keys())}
+    found = Estimate.of(both)
+    if found is None:
+        return DASH
+    return f"{found.mean:+.1f} %" + (f" ± {found.error:.1f}" if found.error is not None else "")
+
+
+def shown(estimate: Estimate | None) -> str:
+    """A mean with its standard error."""
+    if estimate is None:
+        return DASH
+    return f"{estimate.mean:.4g}" + (f" ± {estimate.error:.2g}" if estimate.error is not None else "")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])

@@ -1,0 +1,203 @@
+"""Doing the study: each encoder and each run in its folder, finished ones left alone, an interrupted one continued."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from crysgnn.crystals import make_files, pool_files
+from crysgnn.plan import ASPECTS, FORMATION, TUNED, Encoder, Mode, Run, tuning
+from crysgnn.settings import ArchitectureSettings, StudySettings
+from screening.config import validated
+from screening.training.config import RunSettings, TrainingConfig
+from screening.training.distillation_config import DistillationConfig
+from screening.training.loop import STATE_FILE
+from screening.training.material import Listener
+from screening.training.pretraining_config import PretrainingConfig
+from screening.training.recipe import FOLDS_FILE, METRICS_FILE, train
+
+CRYSTALS = "crystals"
+State = Literal["finished", "begun", "waiting", "blocked"]
+
+
+def state_of(one: Encoder | Run, study: StudySettings, out: Path) -> State:
+    """How far one is; blocked while what it starts from, or what is tuned for it, is not finished."""
+    if _finished(out / one.name):
+        return "finished"
+    if isinstance(one, Run) and not _may_begin(one, study, out):
+        return "blocked"
+    return "begun" if list((out / one.name).glob(f"**/{STATE_FILE}")) else "waiting"
+
+
+def run_all(
+    plan: Sequence[Encoder | Run],
+    study: StudySettings,
+    out: Path,
+    listener: Listener,
+    *,
+    subset: set[str],
+    budget_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> bool:
+    """Do what is not finished, in order, whatever is not blocked first; tell whether all is done."""
+    started = clock()
+    make_files(study, out / CRYSTALS, listener.say, subset=subset)
+    while True:
+        states = {one: state_of(one, study, out) for one in plan}
+        ready = [one for one, state in states.items() if state in ("begun", "waiting")]
+        done = sum(state == "finished" for state in states.values())
+        if not ready:
+            if done < len(plan):
+                listener.say(f"{len(plan) - done} runs wait for encoders or tuning of another share; come back then")
+            return done == len(plan)
+        if clock() - started >= budget_s:
+            listener.say(f"the budget is spent: {len(plan) - done} runs are left")
+            return False
+        listener.say(f"{done + 1}/{len(plan)} {ready[0].name}, {(clock() - started) / 3600:.2f} h so far")
+        train(config_of(ready[0], study, out), out / ready[0].name, listener)
+
+
+def config_of(one: Encoder | Run, study: StudySettings, out: Path) -> RunSettings:
+    """The configuration of a run: `screening pretrain`, `train` or `distil` with it gives the same."""
+    if isinstance(one, Encoder):
+        return _pretraining(one, study, out)
+    table = _training(one, study, out)
+    if one.mode == "distilled":
+        assert one.encoder is not None, "somebody teaches"
+        alpha = _chosen(one, study, out)
+        table["distillation"] = {"teacher": str(out / one.encoder.name), "alpha": alpha}
+        table["cache"] = str(out / CRYSTALS / "teachers")
+        return validated(DistillationConfig, table, origin=one.name)
+    if one.mode == "fine-tuned":
+        assert one.encoder is not None, "it starts from somewhere"
+        table["init"] = {"checkpoint": str(out / one.encoder.name), "rate": _chosen(one, study, out)}
+    return validated(TrainingConfig, table, origin=one.name)
+
+
+def architecture_of(name: str, study: StudySettings) -> tuple[str, ArchitectureSettings]:
+    """The registered name of an architecture of the study, and how it is built and trained."""
+    return ("cgcnn", study.teacher) if name == "teacher" else (name, study.architectures[name])
+
+
+def metrics_of(one: Run, out: Path) -> dict[str, float]:
+    """The MAE of each target on validation crystals (phonons: on the test folds); empty before a run is finished."""
+    folder = out / one.name
+    if one.part == "phonons":
+        if not (folder / FOLDS_FILE).exists():
+            return {}
+        found = json.loads((folder / FOLDS_FILE).read_text(encoding="utf-8"))["targets"]
+        return {target: found[target]["mae"]["mean"] for target in one.targets}
+    if not (folder / METRICS_FILE).exists():
+        return {}
+    found = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))["validation"]["targets"]
+    return {target: found[target]["mae"] for target in one.targets}
+
+
+def best_tried(architecture: str, mode: Mode, study: StudySettings, out: Path) -> float | None:
+    """Which of the values that were tried validates best; None before all are finished."""
+    tried = [run for run in tuning(study) if (run.architecture, run.mode) == (architecture, mode)]
+    errors = [metrics_of(run, out).get(FORMATION, math.nan) for run in tried]
+    if any(map(math.isnan, errors)):
+        return None
+    return tried[errors.index(min(errors))].tried
+
+
+def _may_begin(run: Run, study: StudySettings, out: Path) -> bool:
+    if run.encoder is not None and not _finished(out / run.encoder.name):
+        return False
+    tunes = _tuned_as(run.architecture)
+    # What is tuned for the other modes takes the rate that was found for the vanilla one.
+    needed: list[Mode] = ["vanilla"] if run.mode == "vanilla" else ["vanilla", run.mode]
+    if run.tried is not None:
+        needed = needed[:-1]
+    return all(best_tried(tunes, mode, study, out) is not None for mode in needed)
+
+
+def _tuned_as(architecture: str) -> str:
+    return architecture if architecture in TUNED else TUNED[0]
+
+
+def _chosen(run: Run, study: StudySettings, out: Path) -> float:
+    """What a run of its mode uses: what it tries, or what was found best."""
+    found = run.tried if run.tried is not None else best_tried(_tuned_as(run.architecture), run.mode, study, out)
+    assert found is not None, "a run begins when this is known"
+    return found
+
+
+def _rate(run: Run, study: StudySettings, out: Path) -> float:
+    own = replace(run, mode="vanilla", encoder=None, tried=run.tried if run.mode == "vanilla" else None)
+    # Only what is tuned has a factor; of the others, the rate in the settings is the one to use.
+    if run.architecture not in TUNED:
+        return study.architectures[run.architecture].rate
+    return study.architectures[run.architecture].rate * _chosen(own, study, out)
+
+
+def _pretraining(one: Encoder, study: StudySettings, out: Path) -> PretrainingConfig:
+    name, built = architecture_of(one.architecture, study)
+    files, fraction = pool_files(study, one.pool, out / CRYSTALS)
+    size = study.crystals.pools[one.pool]
+    weight = 1.0 / len(one.aspects)
+    objectives: dict[str, Any] = {aspect: {"weight": weight if aspect in one.aspects else 0.0} for aspect in ASPECTS}
+    objectives["nodes"]["masked"] = 0.15 if one.masked else 0.0
+    table = {
+        "data": {
+            "train": list(map(str, files)),
+            "split": {"validation": 0.02},
+            "fraction": fraction,
+            "workers": study.crystals.workers,
+        },
+        "model": {"architecture": name, "settings": built.settings},
+        "objectives": objectives,
+        "training": _loop(built, study, seed=0)
+        | {"epochs": max(1, round(study.lengths.pretraining_crystals / size)), "batch_size": 128},
+    }
+    return validated(PretrainingConfig, table, origin=one.name)
+
+
+def _training(run: Run, study: StudySettings, out: Path) -> dict[str, Any]:
+    name, built = architecture_of(run.architecture, study)
+    log10 = {"scale": "log10"} if run.part == "moduli" else {}
+    loop = _loop(built, study, seed=run.seed)
+    loop["optimiser"] = loop["optimiser"] | {"rate": _rate(run, study, out)}
+    return {
+        "data": _data(run, study, out / CRYSTALS),
+        "targets": {target: {"loss": "l1"} | log10 for target in run.targets},
+        "model": {"architecture": name, "settings": built.settings},
+        "training": loop | {"epochs": getattr(study.lengths, run.part), "ema_decay": 0.995},
+    }
+
+
+def _data(run: Run, study: StudySettings, crystals: Path) -> dict[str, Any]:
+    by_files = {"split": {"by": "files", "seed": run.seed}, "workers": study.crystals.workers}
+    given = study.crystals
+    match run.part:
+        case "subset":
+            files = {"train": [crystals / "subset.extxyz"], "validation": [crystals / "subset-val.extxyz"]}
+        case "moduli":
+            files = {"train": [crystals / "moduli.extxyz"], "validation": [crystals / "moduli-val.extxyz"]}
+        case "phonons":
+            split = {"by": "folds", "validation": 0.1, "seed": run.seed}
+            return {"train": [str(given.phonons)], "split": split}
+        case "whole" | "fifth":
+            files = {"train": [given.train], "validation": [given.validation]}
+    fraction = {"fraction": 0.2} if run.part == "fifth" else {}
+    return {name: list(map(str, paths)) for name, paths in files.items()} | by_files | fraction
+
+
+def _loop(built: ArchitectureSettings, study: StudySettings, *, seed: int) -> dict[str, Any]:
+    return {
+        "batch_size": built.batch_size,
+        "clip_norm": 10.0,
+        "threads": study.threads,
+        "device": study.device,
+        "seed": seed,
+        "optimiser": {"rate": built.rate, "weight_decay": built.weight_decay},
+        "schedule": {"name": "one_cycle", "warmup": 0.1},
+    }
+
+
+def _finished(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (METRICS_FILE, FOLDS_FILE))

@@ -1,0 +1,111 @@
+"""Does pre-training on structures help? The study of CrysGNN (arXiv:2301.05852), in one command.
+
+    .venv/bin/python experiments/crysgnn_study.py runs/crysgnn                     begin, or go on
+    .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --budget-hours 2    begin no run after two hours
+    .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --share 1/2         every second run, for one of two
+    .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --list              what is finished, begun or blocked
+    .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --report            tables of what is there
+    .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --draw-subset FILE  how crysgnn/subset.txt was made
+
+Every run is a folder: a finished one is left alone, an interrupted one continues where it was; its config.toml alone
+gives the same run with `screening pretrain`, `train` or `distil`. `crysgnn/study.toml` says what runs share,
+`crysgnn/plan.py` which there are: encoders first, then tuning (three tries of the rate for vanilla runs; the others
+take what was best, and have three tries of what they add), then each architecture x {vanilla, fine-tuned, distilled},
+the ablation of the teacher, and the larger parts. A run that needs an encoder or a choice that is not there yet is
+blocked, and others come first. Of several shares, begin the others when the first has made its files.
+
+Pre-training reads the training file, the unlabelled files and enumerated crystals; never the validation file. The
+validation file chooses epochs, rates and weights; the folds of phonons choose nothing.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from crysgnn.crystals import SUBSET, draw_subset, read_subset, write_subset
+from crysgnn.plan import Encoder, Run, every
+from crysgnn.report import report_of
+from crysgnn.running import run_all, state_of
+from crysgnn.settings import StudySettings
+
+from screening import config
+from screening.cli.progress import training_progress
+from screening.errors import InputError, ScreeningError
+from screening.training.material import Listener
+
+STUDY = Path(__file__).resolve().parent / "crysgnn/study.toml"
+REPORT_FILE = "report.md"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the arguments say; 0 when all is done, 1 when runs are left."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        return _act(chosen)
+    except ScreeningError as error:
+        print(f"crysgnn_study: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _act(chosen: argparse.Namespace) -> int:
+    study = config.load(StudySettings, chosen.config, overrides=chosen.set)
+    if chosen.draw_subset is not None:
+        write_subset(draw_subset(study), chosen.draw_subset)
+        return 0
+    plan = every(study)
+    if chosen.list:
+        print("\n".join(listed(plan, study, chosen.out)))
+        return 0
+    done = True
+    if not chosen.report:
+        with training_progress(quiet=chosen.quiet) as show:
+            done = run_all(
+                shared(plan, chosen.share),
+                study,
+                chosen.out,
+                Listener(_say, show),
+                subset=read_subset(chosen.subset),
+                budget_s=3600 * chosen.budget_hours,
+            )
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    (chosen.out / REPORT_FILE).write_text(report_of(study, chosen.out), encoding="utf-8")
+    _say(f"{chosen.out / REPORT_FILE}")
+    return 0 if done else 1
+
+
+def shared(plan: Sequence[Encoder | Run], share: str) -> Sequence[Encoder | Run]:
+    """Take every n-th run, beginning with the k-th, of a share k/n."""
+    part, _, parts = share.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise InputError(f"--share {share}: expected K/N with 1 <= K <= N, such as 1/2 and, beside it, 2/2")
+    return plan[int(part) - 1 :: int(parts)]
+
+
+def listed(plan: Sequence[Encoder | Run], study: StudySettings, out: Path) -> list[str]:
+    """A line per run: its place, state and name."""
+    return [f"{number:3} {state_of(one, study, out):8} {one.name}" for number, one in enumerate(plan, 1)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Do the runs of the study of pre-training and report on them.")
+    parser.add_argument("out", type=Path, metavar="FOLDER", help="where crystals, runs and the report go")
+    parser.add_argument("--config", type=Path, default=STUDY, metavar="FILE.toml", help="what all runs share")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace one of its settings")
+    parser.add_argument("--subset", type=Path, default=SUBSET, metavar="FILE", help="ids of the subset")
+    parser.add_argument("--share", default="1/1", metavar="K/N", help="do every N-th run, from the K-th on")
+    parser.add_argument("--budget-hours", type=float, default=float("inf"), metavar="H", help="begin no run after this")
+    parser.add_argument("--quiet", action="store_true", help="no progress within runs")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--list", action="store_true", help="list the runs and do nothing")
+    instead.add_argument("--report", action="store_true", help="report on what is finished and run nothing")
+    instead.add_argument("--draw-subset", type=Path, metavar="FILE", help="draw the subset's ids into a file")
+    return parser
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

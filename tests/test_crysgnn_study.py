@@ -1,0 +1,156 @@
+"""The study of CrysGNN: its plan, its subset, its report, and a tiny study from end to end."""
+
+from collections import Counter
+from pathlib import Path
+
+import crysgnn_study
+import numpy as np
+import pytest
+from crysgnn.crystals import SUBSET_SIZE, draw_subset, read_subset, write_subset
+from crysgnn.plan import ASPECTS, FORMATION, GAP, LARGE, MODES, Encoder, encoders, every, runs, tuning
+from crysgnn.report import gain, report_of
+from crysgnn.running import metrics_of, state_of
+from crysgnn.settings import StudySettings
+from made import PERIODIC_KINDS, made_crystals
+
+from screening import config
+from screening.crystals.batch import Crystals
+from screening.crystals.crystal import Crystal
+from screening.crystals.write import write
+
+STUDY = config.load(StudySettings, crysgnn_study.STUDY)
+SIZES = "{ width = 4, convolutions = 1, hidden = 4, cutoff = 3.5 }"
+TINY = f"""
+pool = "60k"
+seeds = [0]
+whole_seeds = [0]
+
+[crystals]
+train = "train.extxyz"
+validation = "val.extxyz"
+unlabelled = ["more.extxyz"]
+phonons = "phonons.extxyz"
+enumeration = "{Path(__file__).resolve().parent.parent / "examples/perovskites.toml"}"
+pools = {{ "60k" = 60, "300k" = 64 }}
+workers = 1
+
+[lengths]
+pretraining_crystals = 60
+subset = 1
+whole = 1
+fifth = 1
+moduli = 1
+phonons = 1
+
+[tuning]
+rates = [1.0]
+encoder_rates = [1.0]
+alphas = [0.1]
+
+[teacher]
+settings = {SIZES}
+
+[architectures.cgcnn]
+settings = {SIZES}
+
+[architectures.sieve]
+settings = {SIZES}
+"""
+
+
+def test_the_plan_holds_what_the_study_asks_for() -> None:
+    plan = every(STUDY)
+    assert len({one.name for one in plan}) == len(plan)
+    subset = [run for run in runs(STUDY) if run.part == "subset"]
+    main = [run for run in subset if run.encoder is None or run.encoder.aspects == ASPECTS]
+    counted = Counter((run.architecture, run.mode) for run in main if run.encoder is None or run.encoder.pool == "60k")
+    # Two targets, two seeds; the unmasked teacher of the ablation is a distilled CGCNN too.
+    for name in STUDY.architectures:
+        for mode in MODES:
+            assert counted[name, mode] == (8 if (name, mode) == ("cgcnn", "distilled") else 4)
+    for part in ("whole", "fifth", "moduli", "phonons"):
+        found = {(r.architecture, r.mode, r.seed) for r in runs(STUDY) if r.part == part}
+        assert found == {(name, mode, seed) for name in LARGE for mode in MODES for seed in range(3)}
+    teachers = {e for e in encoders(STUDY) if e.architecture == "teacher"}
+    assert {Encoder("teacher", "60k", (aspect,)) for aspect in ASPECTS} < teachers
+    assert {e.pool for e in teachers} == {"10k", "60k", "300k"}
+    assert {e.masked for e in teachers} == {True, False}
+    for mode in MODES:
+        assert len([run for run in tuning(STUDY) if run.mode == mode]) == 2 * 3
+
+
+def test_the_subset_is_there() -> None:
+    ids = read_subset()
+    assert len(ids) == SUBSET_SIZE
+    assert all(name.startswith("mp-") for name in ids)
+
+
+def test_ids_survive_being_written(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).permutation(900_000)[:3000]
+    ids = {f"mp-{number}" for number in numbers.tolist()}
+    write_subset(ids, tmp_path / "ids.txt")
+    assert read_subset(tmp_path / "ids.txt") == ids
+    assert max(map(len, (tmp_path / "ids.txt").read_text().splitlines())) <= 120
+
+
+def test_gains_are_taken_seed_by_seed() -> None:
+    assert gain({0: 1.0, 1: 2.0}, {0: 0.9, 1: 1.6, 2: 9.0}) == "+15.0 % ± 5.0"
+    assert gain({0: 1.0}, {0: 1.1}) == "-10.0 %"
+    assert gain({}, {0: 1.1}) == "-"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a few crystals of every kind, and settings of a tiny study."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("plan.LARGE", "plan.TUNED", "running.TUNED", "report.LARGE", "report.TUNED"):
+        monkeypatch.setattr(f"crysgnn.{name}", ("cgcnn",))
+    monkeypatch.setattr("screening.training.recipe.draw_curves", lambda *arguments: None)
+    monkeypatch.setattr("screening.training.judge.draw_parity", lambda *arguments: None)
+    rng = np.random.default_rng(0)
+
+    def crystals(count: int, first: int, *labels: str, prefix: str = "mp") -> Crystals:
+        made = made_crystals(count, seed=first, kinds=PERIODIC_KINDS, max_atoms=3, labels=(), prefix=prefix)
+        return Crystals.of(
+            Crystal(
+                f"{prefix}-{first + k}",
+                c.numbers,
+                c.positions,
+                c.lattice,
+                labels={n: float(k % 5 if n == "fold" else rng.uniform(1.0, 9.0)) for n in labels},
+            )
+            for k, c in enumerate(made)
+        )
+
+    all_labels = (FORMATION, GAP, "bulk_modulus", "shear_modulus")
+    write(crystals(30, 100, *all_labels), tmp_path / "train.extxyz", format="extxyz")
+    write(crystals(8, 200, *all_labels), tmp_path / "val.extxyz", format="extxyz")
+    write(crystals(30, 300, prefix="more"), tmp_path / "more.extxyz", format="extxyz")
+    write(crystals(15, 400, "last_phdos_peak", "fold", prefix="ph"), tmp_path / "phonons.extxyz", format="extxyz")
+    (tmp_path / "tiny.toml").write_text(TINY, encoding="utf-8")
+    study = config.load(StudySettings, tmp_path / "tiny.toml")
+    write_subset(draw_subset(study, size=20), tmp_path / "subset.txt")
+    return tmp_path
+
+
+def test_a_tiny_study_from_end_to_end(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["study", "--config", "tiny.toml", "--subset", "subset.txt", "--quiet"]
+    study = config.load(StudySettings, tiny / "tiny.toml")
+    plan = every(study)
+    out = tiny / "study"
+    assert crysgnn_study.main([*given, "--list"]) == 0
+    assert capsys.readouterr().out.count("blocked") > len(plan) // 2
+    # The second of two shares has runs that wait for encoders of the first; then everything is done.
+    assert crysgnn_study.main([*given, "--share", "2/2"]) == 1
+    assert crysgnn_study.main(given) == 0
+    assert {state_of(one, study, out) for one in plan} == {"finished"}
+    assert all(metrics_of(run, out) for run in runs(study))
+    report = report_of(study, out)
+    assert (out / "report.md").read_text(encoding="utf-8") == report
+    assert f"{len(runs(study))} of {len(runs(study))} runs are finished" in report
+    assert "| - |" not in report
+    # A folder's settings are those of the study, and name no validation crystals to pre-train on.
+    encoder = plan[0]
+    text = (out / encoder.name / "config.toml").read_text(encoding="utf-8")
+    assert "val" not in text.replace("validation = ", "")
+    assert "known.h5" in text

@@ -1,0 +1,62 @@
+"""docs/pretraining.md says what the code does: its settings and metrics; the examples can be loaded."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from test_screen_page import rows_after
+
+from screening import config
+from screening.training.config import InitSettings, TrainingConfig
+from screening.training.distillation_config import DistillationConfig, DistillationSettings, PredictionSettings
+from screening.training.objectives import aspects
+from screening.training.pretraining_config import ObjectivesSettings, PretrainingConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return (ROOT / "docs/pretraining.md").read_text(encoding="utf-8")
+
+
+def defaults(kind: type[BaseModel], prefix: str) -> dict[str, str]:
+    """Every key with its default as the page spells it; nothing for one that must be given."""
+    found: dict[str, str] = {}
+    for name, field in kind.model_fields.items():
+        value: Any = field.default
+        if isinstance(value, BaseModel):
+            found |= defaults(type(value), f"{prefix}{name}.")
+        else:
+            shown = "" if field.is_required() else str(list(value) if isinstance(value, tuple) else value)
+            found[f"`{prefix}{name}`"] = {"None": "none", "True": "true"}.get(shown, shown)
+    return found
+
+
+def test_the_tables_of_settings_are_the_code(page: str) -> None:
+    def shown(mark: str) -> dict[str, str]:
+        return {row[0]: row[1].strip() for row in rows_after(page, mark)}
+
+    assert shown("pretraining") == defaults(ObjectivesSettings, "objectives.")
+    assert shown("init") == defaults(InitSettings, "init.")
+    own = set(DistillationConfig.model_fields) - set(TrainingConfig.model_fields)
+    assert own == {"distillation", "predictions", "cache"}
+    right = defaults(DistillationSettings, "distillation.") | defaults(PredictionSettings, "predictions.")
+    assert shown("distillation") == right | {"`cache`": "none", "`init`": "none"}
+
+
+def test_the_metrics_are_those_of_the_code(page: str) -> None:
+    kinds = (aspects.NodeFeatures, aspects.Connectivity, aspects.SpaceGroup, aspects.Contrast)
+    right = {f"{kind.name}.{metric}" for kind in kinds for metric in kind.metrics}
+    assert {name for name in re.findall(r"^\| `(\w+\.\w+)`", page, re.MULTILINE) if "." in name} <= right
+    assert all(f"`{name}`" in page for name in right)
+
+
+def test_the_examples_are_configurations() -> None:
+    pretraining = config.load(PretrainingConfig, ROOT / "examples/crysgnn.toml")
+    # As published, but for the mask.
+    assert (pretraining.model.settings["width"], pretraining.model.settings["convolutions"]) == (64, 5)
+    assert set(ObjectivesSettings().model_dump()) == set(pretraining.objectives.model_dump())
+    assert config.load(DistillationConfig, ROOT / "examples/distil.toml").distillation is not None

@@ -1,6 +1,7 @@
 """What all tests share: reproducible Hypothesis runs, and GPU tests that say why they were skipped."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = gpu_absence() if marked else ""
     for item in marked if reason else []:
         item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def one_torch_thread() -> Iterator[None]:
+    """Let torch work alone: small products gain nothing from threads, and on a busy machine wait for them."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from screening.models.model import CrystalModel
 from screening.models.registry import build
 from screening.predictions import Target
 
+pytestmark = [pytest.mark.native, pytest.mark.usefixtures("one_torch_thread")]
+
 TARGETS = (Target("band_gap", "eV"), Target("referenced_energy_per_atom", "eV/atom"))
 PERIODIC_KINDS = ("cell", "skewed", "left_handed", "outside")
 

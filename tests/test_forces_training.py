@@ -33,6 +33,8 @@ from screening.training.objectives.objective import Batch, Part
 from screening.training.recipe import train
 from screening.training.references import References
 
+pytestmark = [pytest.mark.native, pytest.mark.usefixtures("one_torch_thread")]
+
 
 def labelled(count: int, *, seed: int, prefix: str = "made", missing: float = 0.2) -> list[Crystal]:
     return made_crystals(
@@ -145,13 +147,13 @@ def test_what_denoising_learns_is_a_potential_with_its_minimum_where_atoms_were(
     objective = DenoisingByDerivative(graphs, alone(4), ForcesSettings(learn="denoising", loss="mse", stiffness=5.0))
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
     losses = []
-    for epoch in range(120):
+    for epoch in range(60):
         loss = objective.sums(model, gathered_noise(objective, epoch, 4))
         optimiser.zero_grad()
         torch.autograd.backward(loss.mean([1.0]))
         optimiser.step()
         losses.append(float(loss.mean([1.0]).detach()))
-    assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:5])
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:5])
     rises = []
     with torch.no_grad():
         rest = model(graphs.take(np.arange(4))[0])[:, 0]

@@ -25,6 +25,8 @@ from screening.predictions import Target
 from screening.relaxation.potential import Potential
 from screening.relaxation.relax import Outcome, Relaxed, RelaxSettings, relax
 
+pytestmark = [pytest.mark.native, pytest.mark.usefixtures("one_torch_thread")]
+
 TARGET = Target("referenced_energy_per_atom", "eV/atom")
 
 

@@ -21,8 +21,12 @@ MOST_POINTS = 3000
 
 
 def draw_curves(journal: Sequence[Mapping[str, Any]], targets: Sequence[Target], path: Path) -> None:
-    """Draw loss by epoch, and for each target its error (a class: its AUC) on the validation crystals."""
+    """Draw loss by epoch, and for each target its error (a class: its AUC) on the validation crystals.
+
+    A target that was learned by other numbers than its labels, as an energy by its slopes, has no error of its own.
+    """
     validated = [entry for entry in journal if "validation" in entry]
+    targets = [t for t in targets if all(t.name in entry["validation"].get("targets", {}) for entry in validated)]
     figure, panels = _panels(1 + len(targets) if validated else 1)
     loss = panels[0]
     loss.plot([e["epoch"] for e in journal], [e["train"]["loss"] for e in journal], label="training")

@@ -132,6 +132,7 @@ class EquivariantTransformer(CrystalModel):
 
     @property
     def is_smooth(self) -> bool:
+        """Whether all edges within the cutoff are heard: the envelope does the rest."""
         return self.settings.max_neighbors == "all"
 
     @property
@@ -140,6 +141,7 @@ class EquivariantTransformer(CrystalModel):
 
     @property
     def stages(self) -> tuple[tuple[str, ...], ...]:
+        """What encodes: the first description of atoms, then the layers."""
         return (("element_features", "embedding", "surroundings", "joined"), *numbered("layers", self.layers))
 
     @torch.no_grad()

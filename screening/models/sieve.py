@@ -109,6 +109,7 @@ class Sieve(CrystalModel):
 
     @property
     def is_smooth(self) -> bool:
+        """Whether all edges within the cutoff are heard: the envelope does the rest."""
         return self.settings.max_neighbors == "all"
 
     @torch.no_grad()

@@ -88,6 +88,7 @@ class ForcesLesson(Lesson[ForcesConfig]):
         return Start(model, objective, Tuning.of(self.config.init))
 
     def references(self, work: Work) -> Mapping[str, Mapping[str, float]]:
+        """The zero of energy of each source, if energies are learned."""
         return self._references(work).as_card() if self.config.forces.learn == "labels" else {}
 
     def judged(self, work: Work) -> dict[str, Any]:

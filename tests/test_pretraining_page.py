@@ -23,14 +23,14 @@ def page() -> str:
 
 
 def defaults(kind: type[BaseModel], prefix: str) -> dict[str, str]:
-    """Every key with its default as the page spells it; nothing for one that must be given."""
+    """Every key with its default as the page spells it."""
     found: dict[str, str] = {}
     for name, field in kind.model_fields.items():
         value: Any = field.default
         if isinstance(value, BaseModel):
             found |= defaults(type(value), f"{prefix}{name}.")
         else:
-            shown = "" if field.is_required() else str(list(value) if isinstance(value, tuple) else value)
+            shown = "required" if field.is_required() else str(list(value) if isinstance(value, tuple) else value)
             found[f"`{prefix}{name}`"] = {"None": "none", "True": "true"}.get(shown, shown)
     return found
 
@@ -50,8 +50,7 @@ def test_the_tables_of_settings_are_the_code(page: str) -> None:
 def test_the_metrics_are_those_of_the_code(page: str) -> None:
     kinds = (aspects.NodeFeatures, aspects.Connectivity, aspects.SpaceGroup, aspects.Contrast)
     right = {f"{kind.name}.{metric}" for kind in kinds for metric in kind.metrics}
-    assert {name for name in re.findall(r"^\| `(\w+\.\w+)`", page, re.MULTILINE) if "." in name} <= right
-    assert all(f"`{name}`" in page for name in right)
+    assert {name for row in rows_after(page, "metrics") for name in re.findall(r"`([\w.]+)`", row[0])} == right
 
 
 def test_the_examples_are_configurations() -> None:

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import moyopy
 import numpy as np
 import pytest
 from made import PERIODIC_KINDS, made_crystals
+from typer.testing import CliRunner
 
+from screening.cli import app
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
 from screening.crystals.pack import pack
@@ -88,3 +91,15 @@ def test_a_file_without_them_says_so(tmp_path: Path) -> None:
         assert packed.space_group_tolerance is None
         with pytest.raises(InputError, match="has no label spacegroup_number; it has none"):
             packed.label(GROUP_LABEL)
+
+
+def test_the_command_works_them_out_if_asked(tmp_path: Path) -> None:
+    write(Crystals.of([SHIFTED]), tmp_path / "one.extxyz", format="extxyz")
+    given = ["pack", str(tmp_path / "one.extxyz"), "-o", str(tmp_path / "one.h5"), "--symmetry-tolerance", "0.1"]
+    context = SimpleNamespace(check=lambda: None)
+    with pytest.raises(InputError, match="--symmetry-tolerance is for --space-groups; give both"):
+        CliRunner().invoke(app, given, obj=context, catch_exceptions=False)
+    done = CliRunner().invoke(app, [*given, "--space-groups", "--workers", "1"], obj=context, catch_exceptions=False)
+    assert done.exit_code == 0
+    with PackedCrystals(tmp_path / "one.h5") as packed:
+        assert (packed.space_group_tolerance, packed.label(GROUP_LABEL).tolist()) == (0.1, [221.0])

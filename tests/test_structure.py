@@ -173,7 +173,7 @@ def test_connectivity_is_a_weighted_cross_entropy_of_pairs() -> None:
     with torch.no_grad():
         atoms, _ = described(part)
         a, b, right = atoms[part.given["centre"]], atoms[part.given["other"]], part.given["edges"]
-        forms = torch.einsum("pi,kij,pj->pk", a, decoder.form.weight, b) + decoder.form.bias
+        forms = torch.nn.functional.bilinear(a, b, decoder.form, decoder.bias)
         logs = torch.log_softmax(decoder.mix(forms), dim=1)
         wanted = -(decoder.weights[right] * logs[torch.arange(len(right)), right]).sum()
         found = objective.sums(MODEL, part)

@@ -204,6 +204,23 @@ def test_killed_at_the_end_of_an_epoch(
     assert_same_end(run, run.fit(), undisturbed)
 
 
+def test_a_model_is_measured_with_gradients_if_its_objective_needs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    measure = Properties.assess
+
+    def watched(self: Properties, *arguments: Any) -> Assessment:
+        seen.append(torch.is_grad_enabled())
+        return measure(self, *arguments)
+
+    monkeypatch.setattr(Properties, "assess", watched)
+    Run(tmp_path / "off").fit()
+    monkeypatch.setattr(Properties, "differentiates_inputs", True)
+    Run(tmp_path / "on").fit()
+    assert seen == [False] * 3 + [True] * 3
+
+
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     first = run.fit()

@@ -23,6 +23,19 @@ MOST_WORKERS = 8
 SMALL_BYTES = 8_000_000
 
 
+SpaceGroups = Annotated[
+    bool, typer.Option("--space-groups", help="Work out each crystal's space group, as the label spacegroup_number.")
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        min=1e-6,
+        max=1.0,
+        help="With --space-groups: how far atoms may be from symmetric (angstrom); 0.01 by default.",
+    ),
+]
+
+
 class Output(StrEnum):
     """What `pack` can write."""
 
@@ -63,18 +76,8 @@ def pack(
     min_volume: Annotated[
         float, typer.Option(min=0.0, help="Refuse crystals with less volume per atom (cubic angstrom).")
     ] = 0.5,
-    space_groups: Annotated[
-        bool,
-        typer.Option("--space-groups", help="Work out each crystal's space group, as the label spacegroup_number."),
-    ] = False,
-    symmetry_tolerance: Annotated[
-        float | None,
-        typer.Option(
-            min=1e-6,
-            max=1.0,
-            help="With --space-groups: how far atoms may be from symmetric (angstrom); 0.01 by default.",
-        ),
-    ] = None,
+    space_groups: SpaceGroups = False,
+    symmetry_tolerance: Tolerance = None,
     rejections: Annotated[
         Path | None, typer.Option(help="List what was refused in this CSV file: id, source, reason, message.")
     ] = None,
@@ -97,13 +100,9 @@ def pack(
     from screening import machine
     from screening.crystals.pack import known_bytes
     from screening.crystals.pack import pack as packed
-    from screening.crystals.symmetry import TOLERANCE
     from screening.crystals.validate import Limits
 
-    if symmetry_tolerance is not None and not space_groups:
-        raise InputError("--symmetry-tolerance is for --space-groups; give both")
-    tolerance = (symmetry_tolerance or TOLERANCE) if space_groups else None
-    start = time.monotonic()
+    start, tolerance = time.monotonic(), _tolerance(space_groups, symmetry_tolerance)
     total = known_bytes(inputs)
     if workers is None:
         small = total is not None and total < SMALL_BYTES and not space_groups
@@ -126,6 +125,15 @@ def pack(
         )
     if not quiet:
         print("\n".join(_summary(tally, output, time.monotonic() - start)))
+
+
+def _tolerance(wanted: bool, given: float | None) -> float | None:
+    """With what tolerance space groups are worked out, if they are."""
+    from screening.crystals.symmetry import TOLERANCE
+
+    if given is not None and not wanted:
+        raise InputError("--symmetry-tolerance is for --space-groups; give both")
+    return (given or TOLERANCE) if wanted else None
 
 
 @contextlib.contextmanager

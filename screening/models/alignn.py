@@ -138,6 +138,7 @@ class ALIGNN(CrystalModel):
 
     @property
     def stages(self) -> tuple[tuple[str, ...], ...]:
+        """The embedding, then each convolution."""
         first = ("element_features", "atom_embedding", "edge_embedding", "pair_embedding")
         return (first, *numbered("lines", self.lines), *numbered("convolutions", self.convolutions))
 

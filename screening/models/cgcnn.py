@@ -88,6 +88,7 @@ class CGCNN(CrystalModel):
 
     @property
     def stages(self) -> tuple[tuple[str, ...], ...]:
+        """The embedding, then each convolution."""
         return (("element_features", "embedding"), *numbered("convolutions", self.convolutions))
 
     def encode(self, graph: GraphTensors) -> Tensor:

@@ -83,6 +83,7 @@ class CrysXPP(CrystalModel):
 
     @property
     def stages(self) -> tuple[tuple[str, ...], ...]:
+        """The embedding, then each convolution."""
         return (("element_features", "selector", "embedding"), *numbered("convolutions", self.convolutions))
 
     def encode(self, graph: GraphTensors) -> Tensor:

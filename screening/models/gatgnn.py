@@ -162,6 +162,7 @@ class GATGNN(CrystalModel):
 
     @property
     def stages(self) -> tuple[tuple[str, ...], ...]:
+        """The embedding, then each convolution."""
         return (("element_features", "embedding", "edge_embedding"), *numbered("rounds", self.rounds))
 
     def encode(self, graph: GraphTensors) -> Tensor:

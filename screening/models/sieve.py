@@ -124,6 +124,7 @@ class Sieve(CrystalModel):
 
     @property
     def stages(self) -> tuple[tuple[str, ...], ...]:
+        """The embedding, then each convolution."""
         return (("element_features", "embedding"), *numbered("blocks", self.blocks))
 
     def encode(self, graph: GraphTensors) -> Tensor:

@@ -225,7 +225,8 @@ class Fitting:
         found = None
         if len(task.split.validation):
             self._learned.eval()
-            found = task.objective.assess(self._model, task.split.validation, self._settings, self._ranks)
+            with torch.set_grad_enabled(task.objective.differentiates_inputs):
+                found = task.objective.assess(self._model, task.split.validation, self._settings, self._ranks)
         if self._is_best(found) and self._ranks.writes():
             self._learned.eval()
             self._keep(self._model, at.epoch, found)

@@ -36,6 +36,7 @@ class DistillationLesson(LabelLesson[DistillationConfig]):
 
     @property
     def parts(self) -> Mapping[str, tuple[Path, ...]]:
+        """Crystals without labels too, after those with."""
         given = self.config.predictions
         return {**super().parts, UNLABELLED: () if given is None else given.crystals}
 

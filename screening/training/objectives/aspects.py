@@ -3,6 +3,7 @@
 Of encoded atoms of length 1, v_i, and their mean over a crystal, z (docs/pretraining.md has the equations):
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -129,7 +130,7 @@ class Connectivity(Aspect):
     def measured(self, seen: Described) -> Measured:
         given = seen.part.given
         centre, right = given["centre"], given["edges"]
-        logits = self.module(seen.atoms[centre], seen.atoms[given["other"]]).float()
+        logits = self.module(seen.atoms, centre, given["other"]).float()
         losses = F.cross_entropy(logits, right, reduction="none") * self.module.get_buffer("weights")[right]
         classes = F.one_hot(right, CLASSES).double()
         hits = classes * (logits.argmax(dim=1) == right)[:, None]
@@ -147,13 +148,18 @@ class PairClasses(nn.Module):
 
     def __init__(self, width: int, class_weights: Tensor) -> None:
         super().__init__()
-        self.form = nn.Bilinear(width, width, CLASSES)
+        bound = 1 / math.sqrt(width)
+        self.form = nn.Parameter(torch.empty(CLASSES, width, width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(CLASSES).uniform_(-bound, bound))
         self.mix = nn.Linear(CLASSES, CLASSES)
         self.register_buffer("weights", class_weights.float(), persistent=False)
 
-    def forward(self, centre: Tensor, other: Tensor) -> Tensor:
-        """Score each class, (pairs, classes)."""
-        found: Tensor = self.mix(self.form(centre, other))
+    def forward(self, atoms: Tensor, centre: Tensor, other: Tensor) -> Tensor:
+        """Score each class of each pair, (pairs, classes)."""
+        # Half of the product once an atom, not once a pair: torch's bilinear layer takes twice as long as all of CGCNN.
+        halves = torch.einsum("ai,kij->akj", atoms, self.form).index_select(0, centre)
+        forms = (halves * atoms.index_select(0, other)[:, None, :]).sum(dim=2) + self.bias
+        found: Tensor = self.mix(forms)
         return found
 
 

@@ -63,7 +63,7 @@ class Objective(ABC):
     `modules` are heads, projections and the like that are trained with the model and are no part of it: they are in the
     state of a run, under the optimiser and the moving average, and not in the model that is kept. An objective whose
     loss holds derivatives with respect to its inputs says so with `differentiates_inputs`: it is then measured with
-    gradients on, and asks for them itself, on the tensors it gathered.
+    gradients on, where others are without, and lets the tensors that it gathered require them itself.
     """
 
     modules: nn.Module | None = None

@@ -30,8 +30,8 @@ pytestmark = [pytest.mark.native, pytest.mark.usefixtures("one_torch_thread")]
 TARGET = Target("referenced_energy_per_atom", "eV/atom")
 
 
-class Springs(torch.nn.Module):
-    """Stands for a model's forward pass: every edge wants to be 2.4 angstrom long, faded out at the cutoff."""
+class Morse(torch.nn.Module):
+    """Stands for a model's forward pass: Morse's potential between neighbours, faded out at the cutoff."""
 
     def __init__(self, cutoff: float) -> None:
         super().__init__()
@@ -39,17 +39,18 @@ class Springs(torch.nn.Module):
 
     def forward(self, graph):
         distance = graph.edge_distance()
-        fade = (1 - (distance / self.cutoff).clamp(max=1)) ** 3
-        energy = 4 * fade * (distance - 2.4) ** 2 - 2 * fade
+        fade = (1 - (distance / self.cutoff).clamp(max=1) ** 4) ** 2
+        off = torch.exp(1.5 * (2.5 - distance))
+        energy = 2.5 * fade * (off * off - 2 * off)
         centre = torch.repeat_interleave(torch.arange(len(graph.numbers)), graph.edge_graph.edge_offsets.diff().long())
         sums = torch.zeros(graph.crystals, dtype=distance.dtype).index_add(0, graph.crystal_of_atom[centre], energy)
         return (sums / graph.edge_graph.atom_offsets.diff())[:, None]
 
 
 @pytest.fixture
-def springs(monkeypatch: pytest.MonkeyPatch) -> CrystalModel:
+def morse(monkeypatch: pytest.MonkeyPatch) -> CrystalModel:
     model = build("sieve", small("sieve") | SMOOTH["sieve"], [TARGET]).double()
-    monkeypatch.setattr(model, "forward", Springs(model.neighbors.cutoff))
+    monkeypatch.setattr(model, "forward", Morse(model.neighbors.cutoff))
     return model
 
 
@@ -62,13 +63,13 @@ def relaxed(model: CrystalModel, *batches: Crystals, **settings: float) -> list[
         return list(relax(potential, batches, RelaxSettings(**settings)))
 
 
-def test_relaxed_crystals_have_no_force_and_no_stress_left(springs: CrystalModel) -> None:
+def test_relaxed_crystals_have_no_force_and_no_stress_left(morse: CrystalModel) -> None:
     crystals = cells(6, max_atoms=3)
-    found = relaxed(springs, crystals, steps=400)
+    found = relaxed(morse, crystals, steps=400)
     assert [one.crystal.id for one in found] == crystals.ids
     ends = [one.outcome for one in found]
     assert ends.count(Outcome.CONVERGED) >= 4
-    with Potential(springs, threads=1) as potential:
+    with Potential(morse, threads=1) as potential:
         again = potential(Crystals.of(one.crystal for one in found))
     offsets = Crystals.of(one.crystal for one in found).atom_offsets
     for c, one in enumerate(found):
@@ -82,71 +83,71 @@ def test_relaxed_crystals_have_no_force_and_no_stress_left(springs: CrystalModel
         assert dict(one.crystal.labels) == {TARGET.name: one.energy / len(one.crystal)}
 
 
-def test_a_crystal_ends_alike_alone_and_among_others(springs: CrystalModel) -> None:
+def test_a_crystal_ends_alike_alone_and_among_others(morse: CrystalModel) -> None:
     crystals = cells(7, seed=3)
-    together = relaxed(springs, crystals, steps=25)
-    in_turns = relaxed(springs, crystals[:3], crystals[3:], steps=25, atoms=6)
+    together = relaxed(morse, crystals, steps=25)
+    in_turns = relaxed(morse, crystals[:3], crystals[3:], steps=25, atoms=6)
     for one, other in zip(together, in_turns, strict=True):
         assert (one.outcome, one.steps) == (other.outcome, other.steps)
         np.testing.assert_array_equal(one.crystal.positions, other.crystal.positions)
         np.testing.assert_array_equal(one.crystal.lattice, other.crystal.lattice)
 
 
-def test_a_crystal_that_takes_long_times_out_and_others_do_not_wait(springs: CrystalModel) -> None:
-    found = relaxed(springs, cells(6), steps=3)
+def test_a_crystal_that_takes_long_times_out_and_others_do_not_wait(morse: CrystalModel) -> None:
+    found = relaxed(morse, cells(6), steps=3)
     assert {one.outcome for one in found} <= {Outcome.CONVERGED, Outcome.TIMED_OUT}
     assert max(one.steps for one in found) == 3
-    assert all(one.steps == 0 for one in relaxed(springs, cells(2), steps=0))
+    assert all(one.steps == 0 for one in relaxed(morse, cells(2), steps=0))
 
 
-def test_what_is_not_finite_or_swells_diverges_alone(springs: CrystalModel) -> None:
+def test_what_is_not_finite_or_swells_diverges_alone(morse: CrystalModel) -> None:
     fine, broken = made_crystals(2, seed=1, kinds=["cell"], max_atoms=3)
     broken = replace(broken, positions=np.zeros((2, 3)), numbers=np.array([6, 6], np.uint8))
-    alone, (good, bad) = relaxed(springs, Crystals.of([fine])), relaxed(springs, Crystals.of([fine, broken]))
+    alone, (good, bad) = relaxed(morse, Crystals.of([fine])), relaxed(morse, Crystals.of([fine, broken]))
     assert bad.outcome is Outcome.DIVERGED
     assert bad.crystal.forces is None
     assert not bad.crystal.labels
     np.testing.assert_array_equal(good.crystal.positions, alone[0].crystal.positions)
-    assert Outcome.DIVERGED in {one.outcome for one in relaxed(springs, cells(4), swell=1.0000001, steps=5)}
+    assert Outcome.DIVERGED in {one.outcome for one in relaxed(morse, cells(4), swell=1.0000001, steps=5)}
 
 
-def test_cells_stay_where_they_are_fixed_or_not_periodic(springs: CrystalModel) -> None:
+def test_cells_stay_where_they_are_fixed_or_not_periodic(morse: CrystalModel) -> None:
     crystals = Crystals.of(made_crystals(4, seed=2, kinds=["cell", "slab", "wire", "molecule"], max_atoms=4))
-    for found in (relaxed(springs, crystals, steps=20, cells=False), relaxed(springs, crystals, steps=20)[1:]):
+    for found in (relaxed(morse, crystals, steps=20, cells=False), relaxed(morse, crystals, steps=20)[1:]):
         for one in found:
             before = crystals[crystals.ids.index(one.crystal.id)]
             np.testing.assert_array_equal(one.crystal.lattice, before.lattice)
             assert one.energy <= one.energy_before + 1e-9
 
 
-def test_nothing_in_gives_nothing(springs: CrystalModel) -> None:
-    assert relaxed(springs) == []
-    assert relaxed(springs, Crystals.of([])) == []
+def test_nothing_in_gives_nothing(morse: CrystalModel) -> None:
+    assert relaxed(morse) == []
+    assert relaxed(morse, Crystals.of([])) == []
 
 
-def test_ase_finds_the_same_energy_with_the_calculator(springs: CrystalModel) -> None:
+def test_ase_finds_the_same_energy_with_the_calculator(morse: CrystalModel) -> None:
     from ase.filters import FrechetCellFilter
     from ase.optimize import BFGS
 
     crystal = made_crystals(1, seed=5, kinds=["cell"], max_atoms=2)[0]
-    (ours,) = relaxed(springs, Crystals.of([crystal]), force=1e-4, stress=1e-5, steps=3000)
+    (ours,) = relaxed(morse, Crystals.of([crystal]), force=1e-4, stress=1e-5, steps=3000)
     atoms = crystal_to_ase(crystal)
-    atoms.calc = screening.Calculator(springs, threads=1)
+    atoms.calc = screening.Calculator(morse, threads=1)
     BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-4, steps=500)
     assert ours.outcome is Outcome.CONVERGED
     assert atoms.get_potential_energy() == pytest.approx(ours.energy, abs=1e-3)
 
 
-def test_the_calculator_agrees_with_finite_differences_of_ase(springs: CrystalModel) -> None:
+def test_the_calculator_agrees_with_finite_differences_of_ase(morse: CrystalModel) -> None:
     from ase.calculators.calculator import PropertyNotImplementedError
     from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 
     atoms = crystal_to_ase(made_crystals(1, seed=6, kinds=["cell"], max_atoms=3)[0])
-    atoms.calc = screening.Calculator(springs, threads=1)
+    atoms.calc = screening.Calculator(morse, threads=1)
     np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-5), atol=1e-5)
     np.testing.assert_allclose(atoms.get_stress(), calculate_numerical_stress(atoms, eps=1e-5), atol=1e-6)
     molecule = crystal_to_ase(made_crystals(1, seed=6, kinds=["molecule"])[0])
-    molecule.calc = screening.Calculator(springs, threads=1)
+    molecule.calc = screening.Calculator(morse, threads=1)
     with pytest.raises(PropertyNotImplementedError, match="no stress"):
         molecule.get_stress()
 

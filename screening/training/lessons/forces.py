@@ -34,6 +34,7 @@ ENERGY = Target("energy", "eV/cell")
 LEARNED = Target("referenced_energy_per_atom", "eV/atom")
 # The moments of a new model are those of so many batches.
 CALIBRATION = 8
+SMALLEST_SCALE = 1e-3
 
 
 class ForcesLesson(Lesson[ForcesConfig]):
@@ -112,15 +113,26 @@ class ForcesLesson(Lesson[ForcesConfig]):
                 references = self._references(work)
                 energies = graphs.labels[:, 0] / graphs.atom_counts
                 above = energies - references.per_atom(self._fractions(work), self._sources.of)
-                spread = float(np.nanstd(above[work.split.train])) if (~np.isnan(above)).any() else 1.0
-                if work.ranks.size > 1:
-                    spread = json.loads(work.ranks.told(json.dumps(spread).encode()))
-                model.set_scaling([0.0], [spread if spread > 0 else 1.0])
+                model.set_scaling([0.0], [self._scale(work, above)])
                 return model, EnergyForceStress(graphs, above, self._sources, settings)
             case "denoising":
                 return model, DenoisingByDerivative(graphs, self._sources, settings)
             case "denoising_by_head":
                 return model, DenoisingByHead(graphs, self._sources, settings, model)
+
+    def _scale(self, work: Work, above: npt.NDArray[np.float64]) -> float:
+        """What learned values are multiplied by: the size of forces, which references cannot make small by fitting."""
+        rows = work.split.train
+        for numbers in (work.graphs.forces_in(rows).astype(np.float64), above[rows]):
+            known = numbers[~np.isnan(numbers)]
+            found = float(np.sqrt((known**2).mean())) if len(known) else 0.0
+            if found > SMALLEST_SCALE:
+                break
+        else:
+            found = 1.0
+        if work.ranks.size > 1:
+            found = json.loads(work.ranks.told(json.dumps(found).encode()))
+        return found
 
     def _references(self, work: Work) -> References:
         graphs, rows = work.graphs, work.split.train

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from pydantic import BaseModel
 
 from screening.cli.app import app
 from screening.cli.progress import Watch, training_progress
@@ -15,11 +14,13 @@ from screening.cli.tables import metrics_table
 from screening.errors import InputError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from screening.runs.clusters import ClusterChoice
     from screening.training.config import RunSettings
 
 
-S = TypeVar("S", bound=BaseModel)
+S = TypeVar("S", bound="BaseModel")
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to train on what, and how.")]
 Overrides = Annotated[

@@ -17,7 +17,7 @@ import screens
 SCRIPTS = Path(__file__).resolve().parent.parent / "slurm/devcluster"
 NODES = ("n1", "n2")
 # Longer than a job takes to end in the proper way; one that is cancelled while it starts can stay for minutes.
-STUCK_S = 20.0
+STUCK_S = 12.0
 # What is not there any more, to squeue or scontrol.
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL")
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -12,15 +12,18 @@ from distributed.deploy.cluster import Cluster
 from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError, UnfinishedError
 from screening.predictions import Target
-from screening.runs.claim import Claim
+from screening.runs.claim import CLAIM_FILE, Claim
 from screening.runs.config import ScreenConfig
 from screening.runs.dask_crew import Limits
 from screening.runs.dask_runner import DaskRunner
 from screening.runs.listener import Listener, Progress
 from screening.runs.local_cluster import Layout, fitting, local_cluster
+from screening.runs.part import Part
 from screening.runs.plan import Cut, Plan, Sizes
 from screening.runs.provenance import circumstances, note
 from screening.runs.run_folder import ModelFile, Run, made_folder, opened_run, require_inputs
+from screening.runs.site import Site
+from screening.runs.slurm.profile import Profile
 from screening.runs.worker import Job, Predictor, load_predictor
 from screening.store.merge import merge
 from screening.store.read import Results
@@ -30,15 +33,20 @@ from screening.store.shard import ShardFile, shard_ranges, sweep_parts
 
 # A local worker that does not come back within this was refused by the machine.
 LOCAL_WORKERS_S = 120.0
+# A cluster that others made may have to start its workers first.
+ELSEWHERE_S = 600.0
 SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """A finished screen: its folder, rows by status in all, and how this call went."""
+    """A finished screen: its folder, rows by status in all, and how this call went.
+
+    Of a part, there are no results yet, and the rows are those of this call.
+    """
 
     folder: Path
-    results: Path
+    results: Path | None
     targets: tuple[Target, ...]
     counts: dict[Status, int]
     progress: Progress
@@ -50,6 +58,8 @@ def screen(
     config: ScreenConfig | None = None,
     *,
     cluster: Cluster | str | None = None,
+    profile: Profile | None = None,
+    part: Part | None = None,
     listener: Listener | None = None,
     ignore: Sequence[str | PathLike[str]] = (),
     load: Callable[[Job], Predictor] = load_predictor,
@@ -57,25 +67,35 @@ def screen(
     """Predict all crystals of the inputs into the folder of a run, and merge; the same call continues what was stopped.
 
     `cluster` is one of Dask's, the address of a scheduler or the path of its scheduler file; by default one is made on
-    this machine. A script that uses the default needs the guard `if __name__ == "__main__":`, as for any processes.
+    this machine. `allocation` means the nodes of the Slurm job that this process is in, and `slurm` worker jobs as a
+    `profile` describes them. A script that uses the default needs the guard `if __name__ == "__main__":`, as for any
+    processes. A `part` predicts its share of the rows only and merges nothing: each part of a run is its own driver.
     Files to `ignore` are no inputs, though they lie in a folder that is one. `load` makes the predictor in each worker.
 
     >>> screen(["crystals.h5"], "runs/first", ScreenConfig(model="runs/cgcnn")).counts
     """
     config, listener, paths = config or ScreenConfig(), listener or Listener(), [Path(path) for path in inputs]
+    if profile is not None:
+        config = config.model_copy(update={"cluster": profile.cluster_settings(config.cluster)})
     # What cannot be right is refused before there is a folder.
     model = ModelFile.of(config.model)
     require_inputs(paths)
     if cluster is None:
         _layout(config)
     folder = made_folder(Path(out))
-    with Claim(folder, say=listener.say) as claim:
-        run = opened_run(folder, paths, model, config, listener, ignore=[Path(path) for path in ignore])
-        progress = Progress(run.record.rows)
+    name = CLAIM_FILE if part is None else part.file
+    with Claim(folder, name=name, say=listener.say) as claim:
+        ours = [Path(path) for path in ignore]
+        run = opened_run(folder, paths, model, config, listener, ignore=ours, packing=part is None)
+        rows = range(run.record.rows) if part is None else part.rows(run.record.rows)
+        progress = Progress(len(rows))
+        listener = _telling(listener, claim)
         if not (folder / RESULTS).exists():
             note(folder, "start", **circumstances(), config=config.model_dump(mode="json"))
-            driver = _Driver(run, config, listener, progress, claim, cluster, load)
+            driver = _Driver(run, config, listener, progress, claim, cluster, profile, rows, load)
             driver.complete()
+            if part is not None:
+                return Screened(folder, None, run.model.targets, _counted(progress), progress)
             if not driver.merge():
                 driver.complete()
                 driver.merge(again=True)
@@ -94,22 +114,26 @@ class _Driver:
     progress: Progress
     claim: Claim
     cluster: Cluster | str | None
+    profile: Profile | None
+    rows: range
     load: Callable[[Job], Predictor]
 
     def complete(self) -> None:
         """Predict what is not predicted yet."""
         with PackedCrystals(self.run.packed) as crystals:
             plan = self._plan(crystals)
-            self.progress.before, self.progress.rows = plan.rows_done, 0
-            facts = {"folder": str(self.run.record.folder), "rows": plan.total, "done": plan.rows_done}
+            # Rows of other parts count as done for the plan.
+            before = plan.rows_done - (plan.total - len(self.rows))
+            self.progress.before, self.progress.rows = before, 0
+            facts = {"folder": str(self.run.record.folder), "rows": len(self.rows), "done": before}
             self.listener.tell("started", facts)
             self.listener.show(self.progress)
             finished = plan.over or self._drive(plan)
         self._note_end(finished)
         if not finished:
             raise UnfinishedError(
-                f"stopped after {self.progress.done:,} of {plan.total:,} crystals; what is done is kept, and the same "
-                "command goes on"
+                f"stopped after {self.progress.done:,} of {len(self.rows):,} crystals; what is done is kept, and the "
+                "same command goes on"
             )
         if plan.aside:
             raise _put_aside(plan)
@@ -132,28 +156,34 @@ class _Driver:
         return True
 
     def _plan(self, crystals: PackedCrystals) -> Plan:
-        shards = self.config.shards
+        shards, total = self.config.shards, self.run.record.rows
+        others = [(0, self.rows.start), (self.rows.stop, total)]
+        done = [(start, stop) for start, stop, _ in shard_ranges(self.run.shards)]
         return Plan(
-            self.run.record.rows,
-            [(start, stop) for start, stop, _ in shard_ranges(self.run.shards)],
+            total,
+            [*done, *((start, stop) for start, stop in others if start < stop)],
             cut=atom_budget(crystals, shards.atoms),
             sizes=Sizes(shards.least, shards.most),
             patience_s=self.config.limits.patience,
+            slow_s=self.config.limits.slow,
         )
 
     def _drive(self, plan: Plan) -> bool:
         limits = self.config.limits
-        times = Limits(
-            patience_s=limits.patience,
-            loading_s=limits.loading,
-            grace_s=limits.grace,
-            scheduler_s=limits.scheduler,
-            no_workers_s=LOCAL_WORKERS_S if self.cluster is None else None,
-        )
-        with self._workers(plan.total - plan.rows_done) as (workers, threads):
-            runner = DaskRunner(
-                workers, self._job(threads), plan, self.progress, self.listener, times, self.claim.check
+        with self._site(plan.total - plan.rows_done) as site:
+            times = Limits(
+                patience_s=limits.patience,
+                loading_s=limits.loading,
+                grace_s=limits.grace,
+                scheduler_s=limits.scheduler,
+                no_workers_s=site.no_workers_s,
             )
+
+            def check() -> None:
+                self.claim.check()
+                site.check()
+
+            runner = DaskRunner(site.cluster, self._job(site.threads), plan, self.progress, self.listener, times, check)
             return runner.run()
 
     def _job(self, threads: int | None) -> Job:
@@ -165,21 +195,43 @@ class _Driver:
             device=self.config.device,
             threads=threads,
             embed=self.config.embeddings,
+            stage=self.config.cluster.stage,
+            scratch=self.config.cluster.scratch,
             load=self.load,
             **self.config.batches.model_dump(),
         )
 
     @contextlib.contextmanager
-    def _workers(self, rows: int) -> Iterator[tuple[Cluster | str, int | None]]:
-        """The cluster to use, and how many threads each of its workers predicts with; None leaves that to them."""
-        if self.cluster is not None:
-            yield self.cluster, self.config.threads
-            return
-        layout = _layout(self.config)
-        if self.config.workers is None:
-            layout = layout.at_most(-(-rows // self.config.shards.least))
-        with local_cluster(layout) as local:
-            yield local, layout.threads
+    def _site(self, rows: int) -> Iterator[Site]:
+        """Where the rows are computed."""
+        folder, config = self.run.record.folder, self.config
+        if self.cluster is None:
+            layout = _layout(config)
+            if config.workers is None:
+                layout = layout.at_most(self._useful(rows))
+            with local_cluster(layout) as local:
+                yield Site(local, layout.threads, LOCAL_WORKERS_S)
+        elif self.cluster == "allocation":
+            from screening.runs.slurm.allocation import allocation_cluster
+
+            with allocation_cluster(folder, config.cluster, gpus=config.device == "cuda") as site:
+                yield replace(site, threads=config.threads)
+        elif self.cluster == "slurm":
+            from screening.runs.slurm.elastic import elastic_cluster
+
+            with elastic_cluster(folder, config.cluster, self.profile, wanted=self._wanted) as site:
+                yield replace(site, threads=config.threads)
+        else:
+            yield Site(self.cluster, config.threads, ELSEWHERE_S)
+
+    def _wanted(self) -> int:
+        """How many worker jobs there is work for now."""
+        most = self.config.workers or (self.profile.nodes * self.profile.workers_per_node if self.profile else 1)
+        return min(most, self._useful(self.progress.total - self.progress.done))
+
+    def _useful(self, rows: int) -> int:
+        """How many workers have a lease each."""
+        return -(-rows // self.config.shards.least)
 
     def _merged(self, rows: int, total: int) -> None:
         if self.listener.stopping():
@@ -202,6 +254,27 @@ def atom_budget(crystals: PackedCrystals, most: int) -> Cut:
         return start + max(1, int(np.searchsorted(ends, ends[0] + most, side="right")) - 1)
 
     return cut
+
+
+def _telling(listener: Listener, claim: Claim) -> Listener:
+    """Let whoever reads the claim know how far the run is."""
+
+    def show(progress: Progress) -> None:
+        claim.facts = {
+            "rows": progress.total,
+            "done": progress.done,
+            "rate": round(progress.rate, 2),
+            "workers": progress.workers,
+            "lost_workers": progress.lost_workers,
+            "dashboard": progress.dashboard,
+        }
+        listener.show(progress)
+
+    return replace(listener, show=show)
+
+
+def _counted(progress: Progress) -> dict[Status, int]:
+    return {status: progress.statuses[status.word] for status in Status if progress.statuses[status.word]}
 
 
 def _layout(config: ScreenConfig) -> Layout:

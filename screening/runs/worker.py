@@ -4,6 +4,7 @@ The stages overlap because a worker computes two leases at a time: while one wai
 predict have the other's batches, in order. Nothing here knows who hands out leases; dask_tasks.py does.
 """
 
+import contextlib
 import os
 import socket
 import threading
@@ -21,13 +22,14 @@ from screening import machine
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
 from screening.crystals.packed import PackedCrystals
-from screening.errors import InputError
+from screening.errors import FileFormatError, InputError
 from screening.predictions import Target
 from screening.runs.isolate import Float64, Outcome, isolated
 from screening.runs.plan import Lease, Verdict
+from screening.runs.scratch import scratch_folder, staged
 from screening.runs.stages import Stages
 from screening.store.schema import Stamp, Status
-from screening.store.shard import Failure, ShardFile, ShardRows, read_shard, write_shard
+from screening.store.shard import Failure, ShardFile, ShardRows, read_shard, shard_name, write_shard
 
 PREDICTING = "predict"
 # A crystal that any model can be tried on: rock salt.
@@ -76,7 +78,10 @@ def load_predictor(job: "Job") -> Predictor:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all leases of a run have in common. `load` makes the predictor, in the worker."""
+    """What all leases of a run have in common. `load` makes the predictor, in the worker.
+
+    With `stage`, the packed input is copied to `scratch` on the worker's node, by default TMPDIR, and read there.
+    """
 
     shards: Path
     packed: Path
@@ -87,6 +92,8 @@ class Job:
     max_atoms: int = 10_000
     max_edges: int = 120_000
     embed: bool = False
+    stage: bool = False
+    scratch: str | None = None
     load: Callable[["Job"], Predictor] = field(default=load_predictor, compare=False)
 
 
@@ -108,7 +115,8 @@ class Engine:
     def __init__(self, job: Job) -> None:
         self.job = job
         self._require_model()
-        self.packed = _opened(job)
+        self._staged = staged(job.packed, scratch_folder(job.scratch)) if job.stage else None
+        self.packed = _opened(job, self._staged.path if self._staged else job.packed)
         self.predictor = job.load(job)
         if self.predictor.targets != job.stamp.targets:
             raise InputError(f"{job.model}: predicts {self.predictor.targets}, the run is of {job.stamp.targets}")
@@ -133,13 +141,20 @@ class Engine:
                 rows = self._rows(lease, crystals, stages, note)
                 note("write")
                 with stages.timed("write"):
-                    write_shard(
-                        self.job.shards, rows, self.job.stamp, timing=stages.seconds, worker=f"{_HOST} {os.getpid()}"
-                    )
+                    self._write(rows, stages.seconds)
         finally:
             with self._noting:
                 self._signs.pop(key, None)
         return _report(lease.number, rows, stages.seconds)
+
+    def _write(self, rows: ShardRows, seconds: Mapping[str, float]) -> None:
+        """Write the shard, unless somebody else, who was given the same rows, has finished first."""
+        path = self.job.shards / shard_name(rows.start, rows.stop)
+        if path.exists():
+            with contextlib.suppress(FileFormatError), ShardFile(path) as file:
+                if file.stamp == self.job.stamp and file.columns():
+                    return
+        write_shard(self.job.shards, rows, self.job.stamp, timing=seconds, worker=f"{_HOST} {os.getpid()}")
 
     def signs(self) -> dict[str, list[str]]:
         """For each lease at work, by whose it is and its number, what it is doing and how far it is."""
@@ -150,6 +165,8 @@ class Engine:
         """Let go of model and input."""
         self.predictor.close()
         self.packed.close()
+        if self._staged is not None:
+            self._staged.release()
 
     def _rows(self, lease: Lease, crystals: Crystals, stages: Stages, note: Callable[[str], None]) -> ShardRows:
         if lease.verdict is not None:
@@ -207,8 +224,8 @@ def model_hash(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest()
 
 
-def _opened(job: Job) -> PackedCrystals:
-    packed = PackedCrystals(job.packed)
+def _opened(job: Job, path: Path) -> PackedCrystals:
+    packed = PackedCrystals(path)
     found = packed.attributes.get("fingerprint", job.stamp.input_fingerprint)
     if found != job.stamp.input_fingerprint:
         packed.close()

@@ -168,6 +168,13 @@ def very_slow_arithmetic(job: Job) -> Predictor:
     return replace(arithmetic(job), seconds_per_crystal=1e-2)  # type: ignore[type-var]
 
 
+def seen_gpus(job: Job) -> Predictor:
+    """Sums, with a note beside the shards of the GPU that Slurm gave to this worker."""
+    node, gpu = os.environ["SLURMD_NODENAME"], os.environ["CUDA_VISIBLE_DEVICES"]
+    (job.shards.parent / f"gpu-{os.getpid()}").write_text(f"{node} {gpu}")
+    return arithmetic(job)
+
+
 def harmful(job: Job) -> Predictor:
     """Load the model of a job into a predictor that heeds marks."""
     return Harmful(load_predictor(job))

@@ -150,9 +150,9 @@ def test_in_any_order_of_events_every_row_is_done_exactly_once(
         assert all(unreadable.intersection(range(a.rows.start, a.rows.stop)) for a in cluster.plan.aside)
 
 
-def slow_plan(**options: float) -> Plan:
+def slow_plan(*, slow_s: float = 10) -> Plan:
     """A plan of four leases whose last is with a worker that takes its time; the other has done three."""
-    plan = Plan(4, sizes=Sizes(1, 1), patience_s=1000, slow_s=options.get("slow_s", 10))
+    plan = Plan(4, sizes=Sizes(1, 1), patience_s=1000, slow_s=slow_s)
     plan.tick(0)
     plan.joined("slow")
     assert [lease.rows for lease in plan.next_leases()] == [Rows(0, 1), Rows(1, 2)]
@@ -164,15 +164,15 @@ def slow_plan(**options: float) -> Plan:
     return plan
 
 
-def tick(plan: Plan, seconds: int) -> None:
-    for _ in range(seconds):
-        plan.tick(plan._clock + 1.0 if plan._clock is not None else 0.0)
+def tick(plan: Plan, now: int, seconds: int) -> None:
+    for later in range(now, now + seconds + 1):
+        plan.tick(later)
 
 
 def test_what_a_slow_worker_is_at_is_given_to_an_idle_one() -> None:
     plan = slow_plan()
     assert plan.next_leases() == []
-    tick(plan, 30)
+    tick(plan, 8, 30)
     [first] = plan.next_leases()
     assert (first.rows, first.worker, first.twin) == (Rows(0, 1), "fast", True)
     assert plan.finished(first.number) == Rows(0, 1)
@@ -189,7 +189,7 @@ def test_what_a_slow_worker_is_at_is_given_to_an_idle_one() -> None:
 
 def test_nothing_is_given_twice_while_rows_wait_or_too_early() -> None:
     plan = slow_plan(slow_s=1000)
-    tick(plan, 900)
+    tick(plan, 8, 900)
     assert plan.next_leases() == []
     plan = Plan(9, sizes=Sizes(1, 1), slow_s=1, patience_s=1e9)
     plan.joined("slow")
@@ -197,14 +197,14 @@ def test_nothing_is_given_twice_while_rows_wait_or_too_early() -> None:
     for lease in plan.next_leases():
         if lease.worker == "fast":
             plan.finished(lease.number)
-    tick(plan, 500)
+    tick(plan, 0, 500)
     assert not any(lease.twin for lease in plan.next_leases())
 
 
 @pytest.mark.parametrize("loss", [Loss.KILLED, Loss.HUNG, None])
 def test_the_loss_of_a_twin_costs_nothing_while_the_other_lives(loss: Loss | None) -> None:
     plan = slow_plan()
-    tick(plan, 30)
+    tick(plan, 8, 30)
     [twin] = plan.next_leases()
     assert plan.gone("slow", loss) == []
     assert [lease.number for lease in plan.leases_of("fast")] == [twin.number]
@@ -217,7 +217,7 @@ def test_the_loss_of_a_twin_costs_nothing_while_the_other_lives(loss: Loss | Non
 
 def test_a_worker_that_dies_of_what_is_done_already_is_not_missed() -> None:
     plan = slow_plan()
-    tick(plan, 30)
+    tick(plan, 8, 30)
     for _ in range(2):
         [twin] = plan.next_leases()
         plan.finished(twin.number)

@@ -1,10 +1,17 @@
 """Batch runs on a real Slurm: they predict, drain, go on, and survive the loss of whatever they are made of."""
 
+import contextlib
+import json
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 from devcluster import DevCluster
-from slurm_runs import COUNT, SlurmRun, made_input
+from slurm_runs import COUNT, SlurmRun, command, made_input
+
+from screening.runs.certificates import Certificate
 
 pytestmark = pytest.mark.slurm
 
@@ -30,3 +37,135 @@ def test_a_run_on_two_nodes_gives_what_one_process_gives(run: SlurmRun) -> None:
     assert sum(event["stop"] - event["start"] for event in shards) == COUNT
     assert run.out.stat().st_mode & 0o777 == 0o700
     run.assert_nothing_left(job)
+
+
+def test_a_run_that_is_warned_drains_goes_back_into_the_queue_and_goes_on(run: SlurmRun) -> None:
+    job = run.submit(run.profile("very_slow_arithmetic", nodes=1))
+    run.wait_until_some_is_done(job)
+    run.slurm.run("scancel", "--batch", "-s", "USR1", job)
+    run.slurm.wait_for(job, "PENDING")
+    assert f"job {job} goes back into the queue" in run.log()
+    assert 20 <= run.done() < COUNT
+    run.finished(job)
+    assert run.slurm.facts(job)["Restarts"] == "1"
+    starts = [event["done"] for event in run.events("started")]
+    assert len(starts) == 2
+    assert starts[1] > 0
+    shards = [(event["start"], event["stop"]) for event in run.events("shard")]
+    assert len(shards) == len(set(shards)) == COUNT // 10, "what was at work was finished; nothing is done twice"
+    run.assert_nothing_left(job)
+
+
+def test_a_job_whose_node_fails_starts_anew_and_the_later_incarnation_wins(run: SlurmRun) -> None:
+    job = run.submit(run.profile("very_slow_arithmetic", nodes=1))
+    run.wait_until_some_is_done(job)
+    node = run.slurm.facts(job)["NodeList"]
+    run.slurm.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    run.finished(job)
+    assert run.slurm.facts(job)["Restarts"] == "1"
+    run.assert_nothing_left(job)
+
+
+def test_a_partition_of_more_worth_takes_the_nodes_and_gives_them_back(run: SlurmRun) -> None:
+    job = run.submit(run.profile("very_slow_arithmetic", nodes=2))
+    run.wait_until_some_is_done(job)
+    run.slurm.run("srun", "-p", "high", "-N2", "--exclusive", "-t", "1", "true")
+    run.finished(job)
+    assert run.slurm.facts(job)["Restarts"] == "1"
+
+
+def test_a_cancelled_job_leaves_nothing_and_another_goes_on(run: SlurmRun) -> None:
+    slow = run.profile("very_slow_arithmetic")
+    job = run.submit(slow)
+    run.wait_until_some_is_done(job)
+    refused = command("submit", run.config(), "--profile", slow)
+    assert refused.returncode == 2
+    assert f"job {job} of this run is RUNNING already" in refused.stderr
+    cancelled = command("cancel", run.out)
+    assert cancelled.stdout == f"cancelled job {job} (running)\n"
+    run.slurm.wait_for(job)
+    run.assert_nothing_left(job)
+    assert 20 <= run.done() < COUNT
+    run.finished(run.submit(run.profile()))
+
+
+def test_workers_and_steps_may_be_killed_a_run_without_any_ends_with_a_reason(run: SlurmRun) -> None:
+    job = run.submit(run.profile("very_slow_arithmetic"))
+    run.wait_until_some_is_done(job)
+    # COMPLETED or not, what Slurm says of a step proves nothing: the shards do.
+    run.slurm.run("scancel", f"{job}.0")
+    assert run.slurm.wait_for(job) == "FAILED"
+    assert "srun, and so every worker ended with code" in run.log()
+    run.assert_nothing_left(job)
+    run.finished(run.submit(run.profile()))
+
+
+def test_a_slurmd_that_is_killed_takes_its_node_and_not_the_run(run: SlurmRun) -> None:
+    job = run.submit(run.profile("very_slow_arithmetic"))
+    run.wait_until_some_is_done(job)
+    # Workers on n2 go with it, as they would with the machine.
+    victims = [
+        pid for pid in run.slurm.processes(job) if b"SLURMD_NODENAME=n2" in Path(f"/proc/{pid}/environ").read_bytes()
+    ]
+    assert victims
+    run.slurm.kill("slurmd-n2")
+    for pid in victims:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    run.finished(job)
+    assert run.slurm.facts(job)["Restarts"] == "0"
+
+
+def test_the_walltime_is_no_end(run: SlurmRun) -> None:
+    """The only test that waits for a real walltime."""
+    job = run.submit(run.profile("very_slow_arithmetic", nodes=1, walltime="00:01:00"), "--set", "batches.max_atoms=60")
+    run.slurm.wait_for(job, "PENDING", timeout=200)
+    run.finished(job, timeout=200)
+    assert run.slurm.facts(job)["Restarts"] in ("1", "2")
+
+
+def test_nobody_reaches_the_scheduler_without_the_certificate(run: SlurmRun) -> None:
+    job = run.submit(run.profile("very_slow_arithmetic", nodes=1))
+    run.wait_until_some_is_done(job)
+    [file] = run.out.glob("cluster/*/scheduler.json")
+    place = file.parent
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o077 for path in place.glob("*.pem")} == {0}
+    address = json.loads(file.read_text())["address"]
+    assert address.startswith("tls://")
+    from distributed import Client
+    from distributed.security import Security
+
+    with pytest.raises((OSError, TimeoutError)):
+        Client(address.replace("tls://", "tcp://"), timeout=3)
+    stranger = Certificate.made(run.folder / "stranger")
+    with pytest.raises((OSError, TimeoutError)):
+        Client(address, security=stranger.security(), timeout=3)
+    with pytest.raises((TypeError, OSError, TimeoutError)):
+        Client(
+            address, security=Security(require_encryption=True, tls_ca_file=str(place / "certificate.pem")), timeout=3
+        )
+    with Client(address, security=Certificate(place).security(), timeout=30) as client:
+        assert client.scheduler_info()["workers"]
+        page = client.scheduler_info()["services"]["dashboard"]
+    listening = subprocess.run(["ss", "-ltn"], capture_output=True, text=True, check=False).stdout
+    if listening:
+        assert f"127.0.0.1:{page} " in listening
+    assert command("status", run.out, "--json").returncode == 0
+    run.slurm.run("scancel", job)
+    run.slurm.wait_for(job)
+
+
+def test_gpus_are_given_one_to_each_worker_and_the_input_is_staged(run: SlurmRun) -> None:
+    scratch = run.folder / "scratch"
+    more = f'gpus = 2\nstage = true\nscratch = "{scratch}"'
+    profile = run.profile("seen_gpus", nodes=2, cores=2, more=more)
+    profile.write_text(profile.read_text().replace("workers = 1\n", ""))
+    job = run.submit(profile, "--set", "device=cuda")
+    state = run.slurm.wait_for(job)
+    assert state == "COMPLETED", run.log()
+    assert len(run.events("worker_joined")) == 4
+    seen = sorted(path.read_text() for path in run.out.glob("gpu-*"))
+    assert seen == ["n1 0", "n1 1", "n2 0", "n2 1"]
+    [copy] = scratch.glob("screening-input-*/*.h5")
+    assert copy.read_bytes() == (run.made / "c.h5").read_bytes()

@@ -176,6 +176,7 @@ class Plan:
         self._kept_free: set[str] = set()
         self._void: set[int] = set()
         self._ages: deque[float] = deque(maxlen=REMEMBERED)
+        self._none_slow_at: float | None = None
         self._number = 0
         self._clock: float | None = None
         self._time = 0.0
@@ -303,10 +304,12 @@ class Plan:
     def _twins(self) -> list[Lease]:
         """Give what slow workers are at to idle ones too."""
         found: list[Lease] = []
-        if not self._ages or not self._room.get(0):
+        if not self._ages or not self._room.get(0) or self._time == self._none_slow_at:
             return found
         before = self._time - max(self._slow_s, SLOW * median(self._ages))
         slow = [h for w in self._workers.values() for h in w.held.values() if h.leased < before and self._may_twin(h)]
+        # Nobody gets slow before time passes.
+        self._none_slow_at = None if slow else self._time
         for held in sorted(slow, key=lambda held: held.leased):
             idle = next((name for name in self._room.get(0, ()) if name not in self._kept_free), None)
             if idle is None:

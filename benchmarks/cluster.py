@@ -1,4 +1,4 @@
-"""What the machinery of a cluster costs, per worker, per shard, in the scheduler, and what that means for 10^9 crystals.
+"""What the machinery of a cluster costs: per worker, per shard, in the scheduler; and what follows for 10^9 crystals.
 
 Rates are of the model that is shipped or of a sum over atoms (--quick); the overhead is of shards whose prediction
 costs nothing; the scheduler is loaded with no-op leases and 200 workers in one process. The table at the end multiplies

@@ -42,7 +42,7 @@ class SlurmRun:
         return self.folder / "run"
 
     def profile(
-        self, load: str = "arithmetic", *, nodes: int = 2, walltime: str = "00:05:00", cores: int = 2, more: str = ""
+        self, load: str = "gated", *, nodes: int = 1, walltime: str = "00:05:00", cores: int = 2, more: str = ""
     ) -> Path:
         """A profile whose jobs predict with a predictor of tests/screens.py."""
         script = self.folder / f"run_{load}.py"
@@ -62,7 +62,7 @@ class SlurmRun:
     def config(self, **settings: Any) -> Path:
         """What is screened."""
         given = {"inputs": [str(self.made / "c.h5")], "out": str(self.out), "model": str(self.made / "m.safetensors")}
-        given |= {"shards.least": 10, "shards.most": 10} | settings
+        given |= {"shards.least": 10, "shards.most": 10, "limits.patience": 1000} | settings
         path = self.folder / "run.toml"
         path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in given.items()))
         return path
@@ -78,11 +78,15 @@ class SlurmRun:
         shards = shard_ranges(self.out / SHARDS) if (self.out / SHARDS).is_dir() else []
         return sum(stop - start for start, stop, _ in shards)
 
-    def wait_until_some_is_done(self, job: str, rows: int = 20) -> None:
-        """Wait until a job has done something."""
+    def wait_at_the_gate(self, job: str, rows: int = 50) -> None:
+        """Wait until a gated job has done something and waits itself."""
         ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
-        screens.wait_for(lambda: self.done() >= rows or self.slurm.state(job) in ended, 120)
-        assert self.done() >= rows, self.log()
+        screens.wait_for(lambda: self.done() >= rows or self.slurm.state(job) in ended, 150)
+        assert rows <= self.done() < COUNT, self.log()
+
+    def open_gate(self) -> None:
+        """Let gated jobs go on."""
+        (self.out / "gate").touch()
 
     def finished(self, job: str, timeout: float = 150) -> None:
         """Wait until a job is done, and compare what it did with the right results."""

@@ -14,7 +14,7 @@ import pytest
 
 from screening.errors import ResourceError
 from screening.runs import claim as module
-from screening.runs.claim import CLAIM_FILE, Claim, lives
+from screening.runs.claim import CLAIM_BYTES, CLAIM_FILE, Claim, holder_of, lives
 
 FAST = {"beat_s": 0.05, "patience_s": 0.6}
 
@@ -211,3 +211,53 @@ def test_what_cannot_be_known_is_not_guessed() -> None:
     assert lives(mine) is True
     assert lives(mine | {"started": 1}) is False, "another process has the number now"
     assert lives(mine | {"pid": 2**22 + 1}) is False
+
+
+def incarnation(monkeypatch: pytest.MonkeyPatch, restart: int, name: str = "screening-a") -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NAME", name)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+    if restart == 0:  # as Slurm has it
+        monkeypatch.delenv("SLURM_RESTART_COUNT")
+
+
+def test_a_later_incarnation_of_a_job_replaces_a_live_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    incarnation(monkeypatch, 0)
+    with Claim(tmp_path, **FAST) as first:
+        incarnation(monkeypatch, 1)
+        with Claim(tmp_path) as second:
+            second.check()
+            holder = holder_of(tmp_path)
+            assert (holder["job"], holder["restart"]) == ("7", 1)
+            with pytest.raises(ResourceError, match="another driver has taken this run over"):
+                wait_until_lost(first)
+            incarnation(monkeypatch, 0)
+            with pytest.raises(ResourceError, match="another driver is at work there"), Claim(tmp_path):
+                pass
+
+
+def wait_until_lost(claim: Claim) -> None:
+    for _ in range(400):
+        claim.check()
+        time.sleep(0.05)
+
+
+def test_another_job_of_the_same_id_is_no_incarnation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a crash of the controller, ids are used again."""
+    incarnation(monkeypatch, 0)
+    with Claim(tmp_path):
+        incarnation(monkeypatch, 1, "screening-b")
+        with pytest.raises(ResourceError, match="another driver is at work there"), Claim(tmp_path):
+            pass
+
+
+def test_a_claim_tells_how_the_run_is(tmp_path: Path) -> None:
+    with Claim(tmp_path, beat_s=0.05) as claim:
+        claim.facts = {"done": 5}
+        until = time.monotonic() + 20
+        while holder_of(tmp_path).get("facts") != {"done": 5}:
+            assert time.monotonic() < until
+        claim.facts = {"long": "x" * CLAIM_BYTES}
+        while holder_of(tmp_path).get("facts"):
+            assert time.monotonic() < until
+    assert holder_of(tmp_path) == {}

@@ -77,9 +77,12 @@ def allocation_cluster(folder: Path, settings: ClusterSettings, *, gpus: bool) -
     place = folder.resolve() / "cluster" / allocation.name
     certificate = Certificate.made(place)
     file = place / "scheduler.json"
+    # This process has the claim, so others are dead, or will find out that they are outdated.
+    for other in place.parent.iterdir():
+        swept(other, keep=other == place)
     file.unlink(missing_ok=True)
     with contextlib.ExitStack() as undo:
-        undo.callback(_swept, place)
+        undo.callback(swept, place)
         undo.enter_context(quiet_logs())
         undo.enter_context(dask.config.set(dict(CONFIG) | certificate.settings()))
         environment = os.environ | {"DASK_INTERNAL_INHERIT_CONFIG": dask.config.serialize(dask.config.config)}
@@ -153,8 +156,7 @@ def _wait_for(file: Path, scheduler: _Part) -> None:
         time.sleep(LOOK_S)
 
 
-def _swept(place: Path) -> None:
-    """Remove what was of use to this incarnation alone; logs stay."""
-    for path in place.iterdir():
-        if path.suffix != ".log":
-            path.unlink(missing_ok=True)
+def swept(place: Path, *, keep: bool = False) -> None:
+    """Remove what was of use to one incarnation alone, unless it is to be kept; logs stay."""
+    for path in [] if keep else [*place.glob("*.pem"), *place.glob("*.json")]:
+        path.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from screening.runs.dask_crew import AT_ONCE
 from screening.runs.local_cluster import CLOSE_S, CONFIG, SILENT, quiet_logs
 from screening.runs.site import Site
 from screening.runs.slurm import controller, journal
+from screening.runs.slurm.allocation import swept
 from screening.runs.slurm.profile import Profile
 from screening.runs.slurm.submit import require_accepted, require_runnable
 
@@ -57,7 +58,7 @@ def elastic_cluster(
     place = folder.resolve() / "cluster" / tag
     certificate = Certificate.made(place)
     with contextlib.ExitStack() as undo:
-        undo.callback(_swept, place)
+        undo.callback(swept, place)
         undo.enter_context(quiet_logs())
         changes = {"distributed.deploy.lost-worker-timeout": LOST_S} | certificate.settings()
         undo.enter_context(dask.config.set(dict(CONFIG) | changes))
@@ -153,9 +154,3 @@ def _ended(cluster: "SLURMCluster", tag: str) -> None:
         cluster.close(timeout=CLOSE_S)
     with contextlib.suppress(controller.SilentError):
         controller.cancel([job.id for job in controller.jobs_named(tag)])
-
-
-def _swept(place: Path) -> None:
-    for path in place.glob("*.pem"):
-        with contextlib.suppress(OSError):
-            path.unlink()

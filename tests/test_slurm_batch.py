@@ -79,9 +79,10 @@ def test_of_two_live_incarnations_of_a_job_the_later_one_has_the_run(run: SlurmR
     run.slurm.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     screens.wait_for(lambda: holder_of(run.out).get("restart") == 1, 150)
     assert (first["job"], first["restart"]) == (job, 0)
-    # The earlier driver finds out, and goes by itself.
+    # The earlier driver goes by itself, because the run is another's by now, or because srun has noticed first.
     screens.wait_for(lambda: not lives(first), 60)
-    assert "another driver has taken this run over" in run.log()
+    said = ("another driver has taken this run over", "every worker ended")
+    assert any(words in run.log() for words in said), run.log()
     assert len(list(run.out.glob("cluster/*-[01]"))) == 2
     run.open_gate()
     run.finished(job)

@@ -5,7 +5,9 @@ driver is, has ended. Workers that die are replaced by their nannies; when all a
 """
 
 import contextlib
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -121,13 +123,22 @@ def _interface(settings: ClusterSettings) -> list[str]:
 
 
 class _Part:
-    """A process of the cluster, in a session of its own, so that signals for this one are not for it too."""
+    """A process of the cluster, in a session of its own, so that signals for this one are not for it too.
+
+    It dies with this one, even if that is killed: Slurm may not find who has left the session of its job.
+    """
 
     def __init__(self, command: list[str], log: Path, environment: Mapping[str, str]) -> None:
         self._log = log
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
 
     def require_alive(self, what: str) -> None:
@@ -145,6 +156,14 @@ class _Part:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+_LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _wait_for(file: Path, scheduler: _Part) -> None:

@@ -72,7 +72,7 @@ def test_a_controller_that_is_silent_is_no_answer(run: SlurmRun, monkeypatch: py
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("walltime", "3-00:00:00"), "could never start: its walltime is longer than the partition allows"),
+        (("walltime", "3-00:00:00"), "could never start: .* than the partition allows"),
         (("nodes", 5), "refused by Slurm: .*(Node count|node configuration)"),
         (("memory", "900G"), "refused by Slurm: .*configuration is not available"),
         (("partition", "nowhere"), "refused by Slurm: .*invalid partition"),
@@ -133,7 +133,7 @@ def test_elastic_workers_that_cannot_start_end_the_run(run: SlurmRun) -> None:
     options = ["--out", run.out, "--model", run.made / "m.safetensors", "--cluster", "slurm", "--profile", profile]
     ran = command("screen", run.made / "c.h5", *options)
     assert ran.returncode == 2
-    assert "could never start: its walltime is longer than the partition allows" in ran.stderr
+    assert re.search("could never start: .* than the partition allows", ran.stderr), ran.stderr
     assert run.slurm.run("squeue", "-h", "-o", "%A") == ""
 
 

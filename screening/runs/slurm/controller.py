@@ -18,7 +18,7 @@ FORMAT = SEPARATOR.join(("%A", "%F", "%K", "%j", "%T", "%r", "%D", "%N", "%M", "
 HOPELESS = {
     "PartitionTimeLimit": "its walltime is longer than the partition allows",
     "PartitionNodeLimit": "it asks for more nodes than the partition allows",
-    "PartitionConfig": "it asks for what the partition does not allow",
+    "PartitionConfig": "it asks for more time or nodes than the partition allows",
     "PartitionInactive": "the partition is inactive",
     "PartitionDown": "the partition is down",
     "BadConstraints": "no node has what it asks for",

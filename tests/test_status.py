@@ -74,7 +74,7 @@ def test_of_very_many_shards_some_are_looked_into(folder: Path, monkeypatch: pyt
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no run.json, so it is no folder of a run"):
+    with pytest.raises(InputError, match=r"holds no run\.json, so it is no folder of a run"):
         status_of(tmp_path)
     with pytest.raises(InputError, match="is no folder"):
         status_of(tmp_path / "none")
@@ -88,6 +88,8 @@ def test_the_journal_forgets_no_job_and_minds_no_broken_line(tmp_path: Path) -> 
     with (tmp_path / journal.JOURNAL_FILE).open("a") as file:
         file.write('{"event": "subm')
     assert journal.tags_of(tmp_path) == ["a", "b"]
+    journal.note(tmp_path, "submitting", tag="c")
+    assert journal.tags_of(tmp_path) == ["a", "b", "c"]
 
 
 def test_the_command_prints_and_loads_no_torch(folder: Path) -> None:

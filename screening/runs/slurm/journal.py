@@ -18,8 +18,10 @@ def note(folder: Path, kind: str, **facts: Any) -> None:
     """Append a line, and bring it to the disk."""
     path = folder / JOURNAL_FILE
     try:
+        # A line that a killed process left half-written must not swallow this one.
+        whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": kind, "time": now(), **facts}) + "\n")
+            file.write(("" if whole else "\n") + json.dumps({"event": kind, "time": now(), **facts}) + "\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

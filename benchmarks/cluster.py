@@ -21,6 +21,7 @@ import timing
 from distributed import Client, Scheduler, Worker
 
 from screening.runs.config import BatchSettings, ScreenConfig, ShardSettings
+from screening.runs.local_cluster import quiet_logs
 from screening.runs.screen import screen
 
 WORKERS = 200
@@ -81,6 +82,7 @@ async def _scheduler(leases: int) -> tuple[float, float, float]:
     """Leases per second, MiB and latency of a scheduler with many workers, a window of leases for each."""
     process = psutil.Process()
     async with contextlib.AsyncExitStack() as crew:
+        crew.enter_context(quiet_logs())
         scheduler = await crew.enter_async_context(Scheduler(port=0, dashboard=False, host="127.0.0.1"))
         for _ in range(WORKERS):
             worker = Worker(scheduler.address, nthreads=2, dashboard=False, host="127.0.0.1", memory_limit=0)

@@ -83,7 +83,7 @@ def test_of_two_live_incarnations_of_a_job_the_later_one_has_the_run(run: SlurmR
     screens.wait_for(lambda: not lives(first), 60)
     said = ("another driver has taken this run over", "every worker ended")
     assert any(words in run.log() for words in said), run.log()
-    assert len(list(run.out.glob("cluster/*-[01]"))) == 2
+    screens.wait_for(lambda: len(list(run.out.glob("cluster/*-[01]"))) == 2)
     run.open_gate()
     run.finished(job)
 

@@ -1,6 +1,6 @@
 """What the machinery of a cluster costs: per worker, per shard, in the scheduler; and what follows for 10^9 crystals.
 
-Rates are of the model that is shipped or of a sum over atoms (--quick); the overhead is of shards whose prediction
+Rates are of a small untrained model; the overhead is of shards whose prediction
 costs nothing; the scheduler is loaded with no-op leases and 200 workers in one process. The table at the end multiplies
 these out, and says what it assumes. Nothing in it was measured on more than this machine.
 
@@ -14,6 +14,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import dask
 import psutil

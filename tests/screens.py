@@ -41,6 +41,8 @@ TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "e
 HOG_BYTES = 1 << 30
 # Tests run side by side, and only one can have the port of the dashboard.
 local_cluster.DASHBOARD_PORT = 0
+# So many shards come before a gate.
+FREE = 5
 STARTED: "list[subprocess.Popen[str]]" = []
 
 # Elements that no made crystal has; one as the first atom marks a crystal.
@@ -199,6 +201,38 @@ def arithmetic(job: Job) -> Predictor:
 def slow_arithmetic(job: Job) -> Predictor:
     """The same, ten milliseconds per crystal."""
     return replace(arithmetic(job), seconds_per_crystal=1e-2)  # type: ignore[type-var]
+
+
+@dataclass
+class Gated(Harmful):
+    """Predicts no more when a few shards are there, until there is a file `gate` beside their folder."""
+
+    shards: Path = Path()
+
+    def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
+        while len(list(self.shards.iterdir())) >= FREE and not (self.shards.parent / "gate").exists():
+            time.sleep(0.05)
+        return super().__call__(crystals, stages)
+
+
+def gated(job: Job) -> Predictor:
+    """Sums, behind a gate."""
+    return Gated(arithmetic(job), shards=job.shards)
+
+
+def half_gated(job: Job) -> Predictor:
+    """The same, but only for the first process to come."""
+    with contextlib.suppress(FileExistsError):
+        (job.shards.parent / "slow").touch(exist_ok=False)
+        return gated(job)
+    return arithmetic(job)
+
+
+def seen_gpus(job: Job) -> Predictor:
+    """Sums, with a note beside the shards of the GPU that Slurm gave to this worker."""
+    node, gpu = os.environ["SLURMD_NODENAME"], os.environ["CUDA_VISIBLE_DEVICES"]
+    (job.shards.parent / f"gpu-{os.getpid()}").write_text(f"{node} {gpu}")
+    return arithmetic(job)
 
 
 def harmful(job: Job) -> Predictor:

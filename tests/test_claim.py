@@ -16,7 +16,7 @@ import screens
 
 from screening.errors import ResourceError, UnfinishedError
 from screening.runs import claim as module
-from screening.runs.claim import CLAIM_FILE, Claim, lives
+from screening.runs.claim import CLAIM_BYTES, CLAIM_FILE, Claim, holder_of, lives
 
 # Nobody shows signs of life by itself, nor waits long for any.
 FAST = {"beat_s": 1000.0, "patience_s": 0.6}
@@ -256,3 +256,63 @@ def test_what_cannot_be_known_is_not_guessed() -> None:
     assert lives(mine) is True
     assert lives(mine | {"started": 1}) is False, "another process has the number now"
     assert lives(mine | {"pid": 2**22 + 1}) is False
+
+
+def incarnation(monkeypatch: pytest.MonkeyPatch, restart: int, name: str = "screening-a") -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NAME", name)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+    if restart == 0:  # as Slurm has it
+        monkeypatch.delenv("SLURM_RESTART_COUNT")
+
+
+def test_a_later_incarnation_of_a_job_replaces_a_live_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    incarnation(monkeypatch, 0)
+    with Claim(tmp_path, **FAST) as first:
+        incarnation(monkeypatch, 1)
+        with Claim(tmp_path) as second:
+            second.check()
+            holder = holder_of(tmp_path)
+            assert (holder["job"], holder["restart"]) == ("7", 1)
+            assert not first._renewed()
+            with pytest.raises(ResourceError, match="another driver has taken this run over"):
+                first.check()
+            incarnation(monkeypatch, 0)
+            with pytest.raises(ResourceError, match="another driver is at work there"), Claim(tmp_path):
+                pass
+
+
+def test_what_an_earlier_incarnation_writes_once_more_is_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incarnation(monkeypatch, 0)
+    with Claim(tmp_path, **FAST) as first:
+        incarnation(monkeypatch, 1)
+        with Claim(tmp_path, **FAST) as second:
+            # It had looked before the second came, and writes after.
+            first._write()
+            assert holder_of(tmp_path)["restart"] == 0
+            assert second._renewed()
+            second.check()
+            assert holder_of(tmp_path)["restart"] == 1
+
+
+def test_another_job_of_the_same_id_is_no_incarnation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a crash of the controller, ids are used again."""
+    incarnation(monkeypatch, 0)
+    with Claim(tmp_path):
+        incarnation(monkeypatch, 1, "screening-b")
+        with pytest.raises(ResourceError, match="another driver is at work there"), Claim(tmp_path):
+            pass
+
+
+def test_a_claim_tells_how_the_run_is(tmp_path: Path) -> None:
+    with Claim(tmp_path, beat_s=0.05) as claim:
+        claim.facts = {"done": 5}
+        until = time.monotonic() + 20
+        while holder_of(tmp_path).get("facts") != {"done": 5}:
+            assert time.monotonic() < until
+        claim.facts = {"long": "x" * CLAIM_BYTES}
+        while holder_of(tmp_path).get("facts"):
+            assert time.monotonic() < until
+    assert holder_of(tmp_path) == {}

@@ -35,9 +35,12 @@ def train(
     cluster: Annotated[
         str | None,
         typer.Option(
-            metavar="local:N|ADDRESS|FILE.json",
-            help="Train by a rank on each worker: of this machine, or of a scheduler.",
+            metavar="local:N|slurm|ADDRESS|FILE.json",
+            help="Train by a rank on each worker: of this machine, of Slurm, or of a scheduler.",
         ),
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="What to ask Slurm for, with --cluster slurm.")
     ] = None,
     ranks: Annotated[
         int | None, typer.Option(min=1, help="With --cluster: wait for so many workers, and use no more.")
@@ -58,7 +61,7 @@ def train(
     from screening.training.config import TrainingConfig
 
     settings = config.load(TrainingConfig, file, overrides=overrides or ())
-    choice = _chosen(cluster, ranks)
+    choice = _chosen(cluster, profile, ranks)
     folder = out or Path("runs") / file.stem
     with training_progress(quiet=quiet) as show:
         # After the configuration is known to be right: torch takes seconds to load.
@@ -108,14 +111,17 @@ def evaluate(
     print(metrics_table(found, {target.name: target.unit for target in loaded.targets}))
 
 
-def _chosen(cluster: str | None, ranks: int | None) -> "ClusterChoice | None":
+def _chosen(cluster: str | None, profile: Path | None, ranks: int | None) -> "ClusterChoice | None":
     if cluster is None:
         if ranks is not None:
             raise InputError("--ranks says how many workers of a cluster to use; name one with --cluster")
+        if profile is not None:
+            raise InputError("--profile says what to ask Slurm for; it goes with --cluster slurm")
         return None
     from screening.runs.clusters import chosen
+    from screening.runs.slurm.profile import load_profile
 
-    return chosen(cluster)
+    return chosen(cluster, None if profile is None else load_profile(profile))
 
 
 def _trained(

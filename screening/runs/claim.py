@@ -4,6 +4,10 @@ A driver holds `driver.json` and rewrites it every few seconds; the content chan
 the file asks the machine whether that process lives, where it is the same machine; elsewhere it watches for a change,
 by its own clock and not by the times of files. A holder that is dead or silent is replaced. One that was only suspended
 finds out at its next beat and ends; what both have written meanwhile is the same.
+
+A job of Slurm that is queued again keeps its id, and the earlier incarnation of it may live on, on a node that lost its
+connection. The number of restarts is the fence: the later incarnation replaces the earlier one, alive or not, and never
+the other way round. Job ids are used again after a crash of the controller, so the job's unique name must agree too.
 """
 
 import contextlib
@@ -27,7 +31,7 @@ PATIENCE_S = 40.0
 LOOK_S = 0.2
 SETTLE_S = 1.0
 # Rewritten in place, always as long, because another host sees that sooner than a file of the same name.
-CLAIM_BYTES = 512
+CLAIM_BYTES = 1024
 
 
 class Claim:
@@ -37,14 +41,17 @@ class Claim:
         self,
         folder: Path,
         *,
+        name: str = CLAIM_FILE,
         beat_s: float = BEAT_S,
         patience_s: float = PATIENCE_S,
         say: Callable[[str], object] = lambda text: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.path = folder / CLAIM_FILE
+        self.path = folder / name
+        # What whoever looks at the run may want to know; small, and JSON.
+        self.facts: dict[str, Any] = {}
         self._beat_s, self._patience_s, self._say, self._stopping = beat_s, patience_s, say, stopping
-        self._token = uuid.uuid4().hex
+        self._me = {"token": uuid.uuid4().hex, **_myself()}
         self._beats = 0
         self._written_at = 0.0
         self._lost = ""
@@ -105,6 +112,8 @@ class Claim:
             self._write()
             # Who else took over at the same moment wrote before or after; the last one stays.
             time.sleep(SETTLE_S)
+        if (taken or not self._is_ours()) and _is_fenced(_parsed(self._read()), by=self._me):
+            return False  # the earlier incarnation has written once more
         if taken or not self._is_ours():
             raise ResourceError(f"{self.path.parent}: another driver took this run over just now; leave it to that one")
         return True
@@ -112,7 +121,9 @@ class Claim:
     def _dead_content(self) -> bytes | None:
         """What a dead holder wrote last; None if the file is gone. Raises while the holder lives."""
         before = self._read()
-        alive = lives(_parsed(before))
+        if _is_fenced(_parsed(before), by=self._me):
+            return before
+        alive = True if _is_fenced(self._me, by=_parsed(before)) else lives(_parsed(before))
         if alive is None and before is not None:
             whose = "has a driver on another machine" if _parsed(before) else "may have a driver, which is not named"
             self._say(f"{self.path.parent} {whose}; waiting up to {self._patience_s:g} s to see whether it lives")
@@ -154,8 +165,8 @@ class Claim:
         return True
 
     def _notice(self) -> bool:
-        """See whether the run was lost."""
-        if not self._is_ours():
+        """See whether the run was lost; what an earlier incarnation has written once more is written over."""
+        if not self._is_ours() and not _is_fenced(_parsed(self._read()), by=self._me):
             self._lost = "another driver has taken this run over, or the claim was removed"
         return bool(self._lost)
 
@@ -167,11 +178,14 @@ class Claim:
 
     def _content(self) -> bytes:
         self._beats += 1
-        holder = {"token": self._token, **_myself(), "beat": self._beats}
-        return json.dumps(holder).encode().ljust(CLAIM_BYTES - 1) + b"\n"
+        holder = {**self._me, "beat": self._beats}
+        content = json.dumps(holder | {"facts": self.facts}).encode()
+        if len(content) >= CLAIM_BYTES:
+            content = json.dumps(holder).encode()
+        return content.ljust(CLAIM_BYTES - 1) + b"\n"
 
     def _is_ours(self) -> bool:
-        return bool(_parsed(self._read()).get("token") == self._token)
+        return bool(_parsed(self._read()).get("token") == self._me["token"])
 
     def _read(self) -> bytes | None:
         try:
@@ -190,7 +204,29 @@ def lives(holder: dict[str, Any]) -> bool | None:
 def _myself() -> dict[str, Any]:
     since = datetime.now(UTC).isoformat(timespec="seconds")
     pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "machine": _machine(), "since": since}
+    me = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "machine": _machine(), "since": since}
+    return me | _slurm_job()
+
+
+def _slurm_job() -> dict[str, Any]:
+    """The job of Slurm that this process is in: its id, its unique name, and how often it began before."""
+    job, name = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_NAME")
+    return (
+        {} if job is None else {"job": job, "job_name": name, "restart": int(os.environ.get("SLURM_RESTART_COUNT", 0))}
+    )
+
+
+def _is_fenced(holder: dict[str, Any], *, by: dict[str, Any]) -> bool:
+    """Tell whether a holder is in an earlier incarnation of the job that another is in."""
+    same = all(key in holder and holder[key] == by.get(key) for key in ("job", "job_name"))
+    return same and int(holder["restart"]) < int(by["restart"])
+
+
+def holder_of(folder: Path, name: str = CLAIM_FILE) -> dict[str, Any]:
+    """Read who drives a run, with what it says of it; nothing when nobody does."""
+    with contextlib.suppress(OSError):
+        return _parsed((folder / name).read_bytes())
+    return {}
 
 
 def _now() -> float:

@@ -27,7 +27,7 @@ DASHBOARD_PORT = 8787
 LOCALHOST = "127.0.0.1"
 CLOSE_S = 20.0
 SILENT = logging.CRITICAL + 1
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 CONFIG: Mapping[str, Any] = {
     # What is tried again, and where, is the plan's decision.

@@ -1,0 +1,31 @@
+"""A certificate for a run: private, its own authority, and told apart from every other."""
+
+from pathlib import Path
+
+import pytest
+
+from screening.errors import ResourceError
+from screening.runs.certificates import Certificate
+
+
+def test_key_and_folder_are_the_owners_alone(tmp_path: Path) -> None:
+    made = Certificate.made(tmp_path / "a")
+    assert made.folder.stat().st_mode & 0o777 == 0o700
+    assert made.key.stat().st_mode & 0o777 == 0o600
+    assert made.certificate.stat().st_mode & 0o077 == 0
+    again = made.key.read_text()
+    assert Certificate.made(tmp_path / "a").key.read_text() != again
+
+
+def test_its_settings_demand_encryption() -> None:
+    made = Certificate(Path("/place"))
+    assert made.settings()["distributed.comm.require-encryption"] is True
+    security = made.security()
+    assert security.require_encryption
+    assert security.get_tls_config_for_role("worker")["ca_file"] == "/place/certificate.pem"
+
+
+def test_without_openssl_nothing_is_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ResourceError, match="openssl: no such command; it makes the certificate"):
+        Certificate.made(tmp_path / "a")

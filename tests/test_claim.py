@@ -316,3 +316,30 @@ def test_a_claim_tells_how_the_run_is(tmp_path: Path) -> None:
         while holder_of(tmp_path).get("facts"):
             assert time.monotonic() < until
     assert holder_of(tmp_path) == {}
+
+
+def part_of(folder: Path, number: int = 1) -> Claim:
+    return Claim(folder, name=f"driver-{number}-of-9.json", rivals=CLAIM_FILE, **FAST)
+
+
+def test_parts_work_side_by_side_and_a_driver_of_the_whole_run_is_refused(tmp_path: Path) -> None:
+    with part_of(tmp_path, 1), part_of(tmp_path, 2):
+        with pytest.raises(ResourceError, match="another driver is at work there"), Claim(tmp_path, **FAST):
+            pass
+        assert not (tmp_path / CLAIM_FILE).exists()
+    with Claim(tmp_path, **FAST):
+        with pytest.raises(ResourceError, match="another driver is at work there"), part_of(tmp_path):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == [CLAIM_FILE]
+
+
+def test_many_parts_that_died_elsewhere_are_waited_for_once_and_cleared(tmp_path: Path) -> None:
+    for number in range(1, 7):
+        with part_of(tmp_path, number) as part:
+            content = part.path.read_text().replace('"machine": "', '"machine": "another ')
+            (tmp_path / f"left-{number}").write_text(content)
+        (tmp_path / f"left-{number}").rename(part.path)
+    said: list[str] = []
+    with Claim(tmp_path, **FAST, say=said.append):
+        assert [path.name for path in tmp_path.iterdir()] == [CLAIM_FILE]
+    assert len(said) == 1

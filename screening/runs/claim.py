@@ -8,6 +8,9 @@ finds out at its next beat and ends; what both have written meanwhile is the sam
 A job of Slurm that is queued again keeps its id, and the earlier incarnation of it may live on, on a node that lost its
 connection. The number of restarts is the fence: the later incarnation replaces the earlier one, alive or not, and never
 the other way round. Job ids are used again after a crash of the controller, so the job's unique name must agree too.
+
+Parts of a run have a claim each. They and a driver of the whole run are rivals: each makes its own claim first and then
+looks for the other's, so that of two at the same moment at least one finds out.
 """
 
 import contextlib
@@ -25,6 +28,7 @@ from typing import Any, Self
 from screening.errors import ResourceError, UnfinishedError
 
 CLAIM_FILE = "driver.json"
+PART_CLAIMS = "driver-*-of-*.json"
 BEAT_S = 5.0
 # Longer than network file systems keep what they read once.
 PATIENCE_S = 40.0
@@ -42,12 +46,13 @@ class Claim:
         folder: Path,
         *,
         name: str = CLAIM_FILE,
+        rivals: str = PART_CLAIMS,
         beat_s: float = BEAT_S,
         patience_s: float = PATIENCE_S,
         say: Callable[[str], object] = lambda text: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.path = folder / name
+        self.path, self._rivals = folder / name, rivals
         # What whoever looks at the run may want to know; small, and JSON.
         self.facts: dict[str, Any] = {}
         self._beat_s, self._patience_s, self._say, self._stopping = beat_s, patience_s, say, stopping
@@ -75,6 +80,11 @@ class Claim:
                 f"{self.path}: cannot be written ({error.strerror or error}); a run needs a folder that it can write to"
             ) from error
         self._thread.start()
+        try:
+            self._require_no_rival()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,42 +114,58 @@ class Claim:
 
     def _take_over(self) -> bool:
         """Replace a holder that is dead; False if it left of its own accord."""
-        dead = self._dead_content()
+        dead = self._dead_content(self.path, _read(self.path), time.monotonic())
         if dead is None:
             return False
-        taken = self._read() != dead
+        taken = _read(self.path) != dead
         if not taken:
             self._write()
             # Who else took over at the same moment wrote before or after; the last one stays.
             time.sleep(SETTLE_S)
-        if (taken or not self._is_ours()) and _is_fenced(_parsed(self._read()), by=self._me):
+        if (taken or not self._is_ours()) and _is_fenced(_parsed(_read(self.path)), by=self._me):
             return False  # the earlier incarnation has written once more
         if taken or not self._is_ours():
             raise ResourceError(f"{self.path.parent}: another driver took this run over just now; leave it to that one")
         return True
 
-    def _dead_content(self) -> bytes | None:
-        """What a dead holder wrote last; None if the file is gone. Raises while the holder lives."""
-        before = self._read()
+    def _require_no_rival(self) -> None:
+        """Raise while one lives; the claim of one that is dead is removed."""
+        # However many there are, they are waited for together.
+        began = time.monotonic()
+        found = {path: _read(path) for path in sorted(self.path.parent.glob(self._rivals))}
+        for path, content in found.items():
+            if self._dead_content(path, content, began) is not None:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def _dead_content(self, path: Path, before: bytes | None, began: float) -> bytes | None:
+        """What a dead holder wrote last, who wrote `before` when it `began`; None if the file is gone.
+
+        Raises while the holder lives.
+        """
         if _is_fenced(_parsed(before), by=self._me):
             return before
         alive = True if _is_fenced(self._me, by=_parsed(before)) else lives(_parsed(before))
-        if alive is None and before is not None:
+        left = began + self._patience_s - time.monotonic()
+        if alive is None and before is not None and left > 0:
             whose = "has a driver on another machine" if _parsed(before) else "may have a driver, which is not named"
-            self._say(f"{self.path.parent} {whose}; waiting up to {self._patience_s:g} s to see whether it lives")
-        waited = time.monotonic()
-        while alive is None and before is not None and time.monotonic() - waited < self._patience_s:
-            if self._stopping():
-                raise UnfinishedError(f"stopped while waiting for another driver of {self.path.parent}")
-            time.sleep(LOOK_S)
-            found = self._read()
+            self._say(f"{path.parent} {whose}; waiting up to {left:.3g} s to see whether it lives")
+        while alive is None and before is not None:
+            found = _read(path)
             if found is None:
                 return None
-            alive = True if found != before else None
+            if found != before:
+                alive = True
+            elif time.monotonic() - began > self._patience_s:
+                break
+            elif self._stopping():
+                raise UnfinishedError(f"stopped while waiting for another driver of {path.parent}")
+            else:
+                time.sleep(LOOK_S)
         if alive:
-            holder = _parsed(self._read()) or _parsed(before)
+            holder = _parsed(_read(path)) or _parsed(before)
             raise ResourceError(
-                f"{self.path.parent}: another driver is at work there (process {holder.get('pid', '?')} on "
+                f"{path.parent}: another driver is at work there (process {holder.get('pid', '?')} on "
                 f"{holder.get('host', '?')}, since {holder.get('since', '?')}); wait for it, or stop it first"
             )
         return before
@@ -166,7 +192,7 @@ class Claim:
 
     def _notice(self) -> bool:
         """See whether the run was lost; what an earlier incarnation has written once more is written over."""
-        if not self._is_ours() and not _is_fenced(_parsed(self._read()), by=self._me):
+        if not self._is_ours() and not _is_fenced(_parsed(_read(self.path)), by=self._me):
             self._lost = "another driver has taken this run over, or the claim was removed"
         return bool(self._lost)
 
@@ -185,13 +211,14 @@ class Claim:
         return content.ljust(CLAIM_BYTES - 1) + b"\n"
 
     def _is_ours(self) -> bool:
-        return bool(_parsed(self._read()).get("token") == self._me["token"])
+        return bool(_parsed(_read(self.path)).get("token") == self._me["token"])
 
-    def _read(self) -> bytes | None:
-        try:
-            return self.path.read_bytes()
-        except FileNotFoundError:
-            return None
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def lives(holder: dict[str, Any]) -> bool | None:

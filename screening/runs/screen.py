@@ -12,7 +12,7 @@ from distributed.deploy.cluster import Cluster
 from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError, ResourceError, ScreeningError, UnfinishedError
 from screening.predictions import Target
-from screening.runs.claim import CLAIM_FILE, Claim
+from screening.runs.claim import CLAIM_FILE, PART_CLAIMS, Claim
 from screening.runs.clusters import ClusterChoice, Demand, chosen, opened, require_possible
 from screening.runs.config import ScreenConfig
 from screening.runs.dask_crew import Limits
@@ -79,8 +79,8 @@ def screen(
     if not isinstance(choice, Cluster):
         require_possible(choice, workers=config.workers, threads=config.threads, device=config.device)
     folder = made_folder(Path(out))
-    name = CLAIM_FILE if part is None else part.file
-    with Claim(folder, name=name, say=listener.say, stopping=listener.stopping) as claim:
+    name, rivals = (CLAIM_FILE, PART_CLAIMS) if part is None else (part.file, CLAIM_FILE)
+    with Claim(folder, name=name, rivals=rivals, say=listener.say, stopping=listener.stopping) as claim:
         others = [Path(path) for path in ignore]
         alone = part is None
         run = opened_run(folder, paths, model, config, listener, ignore=others, alone=alone, check=claim.check)

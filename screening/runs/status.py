@@ -18,7 +18,7 @@ from screening.runs.claim import CLAIM_FILE, holder_of, lives
 from screening.runs.provenance import last_note
 from screening.runs.slurm import controller, journal
 from screening.runs.slurm.controller import Job, SilentError
-from screening.store.cover import cover
+from screening.store.cover import Piece, cover
 from screening.store.record import RESULTS, RUN_FILE, SHARDS, read_record
 from screening.store.schema import Status
 from screening.store.shard import ShardFile, shard_ranges
@@ -118,8 +118,10 @@ def status_of(folder: Path) -> RunStatus:
         read_record(folder)  # says what is wrong with the folder
     rows = read_record(folder).rows if (folder / RUN_FILE).exists() else None
     shards = shard_ranges(folder / SHARDS) if (folder / SHARDS).is_dir() else []
-    done = 0 if rows is None else sum(len(piece) for piece in cover(shards, rows)[0])
-    statuses, looked_at = _looked_into([path for _, _, path in shards])
+    # Shards may overlap; their rows count once.
+    pieces = [] if rows is None else cover(shards, rows)[0]
+    done = sum(len(piece) for piece in pieces)
+    statuses, looked_at = _looked_into(pieces)
     drivers = _drivers(folder)
     jobs, silence = _jobs(tags)
     merged = (folder / RESULTS).exists()
@@ -181,18 +183,18 @@ def _jobs(tags: list[str]) -> tuple[tuple[Job, ...], str]:
         return (), f"jobs are unknown: {error}"
 
 
-def _looked_into(paths: list[Path]) -> tuple[dict[str, int], int]:
-    """Rows by status of some shards, evenly chosen, as many as there is time for; and how many rows these have."""
+def _looked_into(pieces: list[Piece]) -> tuple[dict[str, int], int]:
+    """Rows by status of some pieces, evenly chosen, as many as there is time for; and how many rows these have."""
     counts: Counter[str] = Counter()
     until = time.monotonic() + LOOK_S
     # Ever finer: the first pass is spread over all of them.
-    step = max(1, len(paths) // 16)
-    order = [k for first in range(step) for k in range(first, len(paths), step)]
+    step = max(1, len(pieces) // 16)
+    order = [k for first in range(step) for k in range(first, len(pieces), step)]
     for k in order:
         if time.monotonic() > until:
             break
-        with contextlib.suppress(ScreeningError), ShardFile(paths[k]) as file:
-            codes, numbers = np.unique(file.column("status"), return_counts=True)
+        with contextlib.suppress(ScreeningError), ShardFile(pieces[k].path) as file:
+            codes, numbers = np.unique(file.column("status")[pieces[k].inside], return_counts=True)
             counts.update({Status(c).word: n for c, n in zip(codes.tolist(), numbers.tolist(), strict=True)})
     return dict(counts), counts.total()
 

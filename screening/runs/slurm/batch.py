@@ -12,6 +12,7 @@ from screening.runs.config import ScreenConfig
 from screening.runs.slurm.profile import Profile
 
 EVENTS = "events.jsonl"
+WARNING = "USR1"
 
 
 class BatchRun(ScreenConfig):
@@ -36,6 +37,7 @@ def batch_script(run: BatchRun, profile: Profile, *, nodes: int | None = None, p
         "#!/usr/bin/env bash",
         *(f"#SBATCH {directive}" for directive in directives),
         "set -e",
+        f"trap '' {WARNING}  # until the command below is ready for it",
         *(f"module load {shlex.quote(name)}" for name in profile.modules),
         *profile.setup,
         " \\\n  ".join(["exec " + profile.command + " screen", *_options(run, profile, parts)]),
@@ -78,7 +80,7 @@ def _request(profile: Profile, nodes: int, parts: int | None) -> Iterator[str]:
 
 def _conduct(run: BatchRun, profile: Profile, parts: int | None) -> Iterator[str]:
     """How the job ends and goes on: warned before its time, queued again, with what it printed kept."""
-    yield f"--signal=B:USR1@{profile.warning}"
+    yield f"--signal=B:{WARNING}@{profile.warning}"
     yield "--requeue"
     if parts is None:
         yield "--no-kill"

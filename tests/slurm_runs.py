@@ -23,7 +23,7 @@ memory = "2000M"
 walltime = "{walltime}"
 warning = 20
 interface = "lo"
-setup = ["export PYTHONPATH={path}"]
+setup = ["export PYTHONPATH={path}", {setup}]
 command = "{command}"
 {more}
 """
@@ -42,9 +42,16 @@ class SlurmRun:
         return self.folder / "run"
 
     def profile(
-        self, load: str = "gated", *, nodes: int = 1, walltime: str = "00:05:00", cores: int = 2, more: str = ""
+        self,
+        load: str = "gated",
+        *,
+        nodes: int = 1,
+        walltime: str = "00:05:00",
+        cores: int = 2,
+        setup: str = "true",
+        more: str = "",
     ) -> Path:
-        """A profile whose jobs predict with a predictor of tests/screens.py."""
+        """A profile whose jobs predict with a predictor of tests/screens.py, after a line of shell."""
         script = self.folder / f"run_{load}.py"
         script.write_text(screens.SCRIPT.format(path=sys.path, load=load, before="pass"), encoding="utf-8")
         path = self.folder / f"{load}.toml"
@@ -54,6 +61,7 @@ class SlurmRun:
             walltime=walltime,
             path=":".join(filter(None, sys.path)),
             command=f"{sys.executable} {script}",
+            setup=json.dumps(setup),
             more=more,
         )
         path.write_text(text)
@@ -86,7 +94,7 @@ class SlurmRun:
 
     def open_gate(self) -> None:
         """Let gated jobs go on."""
-        (self.out / "gate").touch()
+        (self.folder / "gate").touch()
 
     def finished(self, job: str, timeout: float = 150) -> None:
         """Wait until a job is done, and compare what it did with the right results."""

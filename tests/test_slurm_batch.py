@@ -153,13 +153,13 @@ def lost_node(run: SlurmRun, job: str) -> str:
 
 
 def test_a_worker_on_a_slow_node_holds_nobody_up(run: SlurmRun) -> None:
-    job = run.submit(run.profile("half_gated", nodes=2), config=run.config(**{"limits.slow": 1}))
+    job = run.submit(run.profile("slow_or_quick", nodes=2), config=run.config(**{"limits.slow": 1}))
     run.finished(job)
     again = run.events("shard_again")
     assert again
     # Executions are shards and deliberate repetitions; rows count once.
     assert sum(event["stop"] - event["start"] for event in run.events("shard")) == COUNT
-    assert not (run.out / "gate").exists()
+    assert not (run.folder / "gate").exists()
 
 
 def test_the_walltime_is_no_end(run: SlurmRun) -> None:

@@ -112,6 +112,13 @@ class DevCluster:
         os.kill(pid, signal.SIGKILL)
         screens.wait_for(lambda: _is_dead(pid))
 
+    def forget(self) -> None:
+        """Crash the controller and lose its state, so that it gives ids of jobs once more."""
+        self.kill("slurmctld")
+        shutil.rmtree(self.folder / "state")
+        (self.folder / "state").mkdir()
+        self.start()
+
     def processes(self, job: str) -> list[int]:
         """Processes on this machine that belong to a job."""
         mark = f"SLURM_JOB_ID={job}".encode()

@@ -132,14 +132,15 @@ def made_input(folder: Path) -> Path:
     return folder
 
 
-def command(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
+def command(*arguments: object, folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
     """Run `screening`."""
     root = str(Path(__file__).resolve().parent.parent)
     return subprocess.run(
         [sys.executable, "-m", "screening", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=300,
         check=False,
-        env=os.environ | {"PYTHONPATH": root} | environment,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": root},
     )

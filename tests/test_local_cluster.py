@@ -13,6 +13,7 @@ from distributed import Client
 from screening.errors import InputError
 from screening.machine import Memory, Processors
 from screening.runs import local_cluster as module
+from screening.runs.certificates import own_security
 from screening.runs.local_cluster import Layout, fitting, local_cluster, visible_gpus
 
 GB = 10**9
@@ -105,6 +106,12 @@ def test_a_cluster_listens_here_only_and_leaves_nothing_behind(monkeypatch: pyte
             assert sorted(client.run(visible).values()) == ["7", "9"]
             listening = {c.laddr.ip for c in psutil.Process().net_connections("tcp") if c.status == "LISTEN"}
             assert listening == {"127.0.0.1"}
+        address = cluster.scheduler_address
+        assert address.startswith("tls://127.0.0.1:")
+        # Other users of this machine can try, and what they send would be executed.
+        for theirs in (None, own_security()):
+            with pytest.raises((OSError, TimeoutError, TypeError)):
+                Client(address if theirs else address.replace("tls", "tcp"), security=theirs, timeout=3)
         workers = [nanny.pid for nanny in cluster.workers.values()]
         for pid in workers:
             status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")

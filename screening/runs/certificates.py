@@ -1,4 +1,4 @@
-"""A certificate for one run, so that nobody else on a cluster can reach its scheduler and workers.
+"""A certificate for one run, so that nobody else on a cluster or a shared machine can reach its scheduler and workers.
 
 It vouches for itself: whoever has the key is of the run, and whoever has not is refused by all who are. Both lie in a
 folder that the owner alone may enter.
@@ -6,11 +6,15 @@ folder that the owner alone may enter.
 
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from screening.errors import ResourceError
+
+if TYPE_CHECKING:
+    from distributed.security import Security
 
 DAYS = 400
 LIMIT_S = 60.0
@@ -66,12 +70,22 @@ class Certificate:
             **roles,
         }
 
-    def security(self) -> Any:
+    def security(self) -> "Security":
         """The same as an object of Dask."""
-        from distributed.security import Security
+        return _security(str(self.certificate), str(self.key))
 
-        pair = {"cert": str(self.certificate), "key": str(self.key)}
-        roles = {
-            f"tls_{role}_{what}": path for role in ("scheduler", "worker", "client") for what, path in pair.items()
-        }
-        return Security(require_encryption=True, tls_ca_file=str(self.certificate), **roles)
+
+def own_security() -> "Security":
+    """What this process, and those that it gives it to, talk with among themselves; none of it stays on a disk."""
+    with tempfile.TemporaryDirectory(prefix="screening-") as place:
+        made = Certificate.made(Path(place))
+        return _security(made.certificate.read_text(encoding="ascii"), made.key.read_text(encoding="ascii"))
+
+
+def _security(certificate: str, key: str) -> "Security":
+    """Of files, or of what is in them."""
+    from distributed.security import Security
+
+    pair = {"cert": certificate, "key": key}
+    roles = {f"tls_{role}_{what}": given for role in ("scheduler", "worker", "client") for what, given in pair.items()}
+    return Security(require_encryption=True, tls_ca_file=certificate, **roles)

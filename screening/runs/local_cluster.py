@@ -17,6 +17,7 @@ from distributed import Nanny, Scheduler, SpecCluster
 from screening import machine
 from screening.errors import InputError
 from screening.ops import core
+from screening.runs.certificates import own_security
 from screening.runs.dask_crew import AT_ONCE
 
 # A worker with torch, a model and two shards; what is beyond is for large crystals.
@@ -89,7 +90,8 @@ def visible_gpus() -> tuple[str, ...]:
 def local_cluster(layout: Layout) -> Iterator[SpecCluster]:
     """Give a cluster of this layout, which ends with the block; the worker processes end with this one at the latest.
 
-    It listens to this machine alone, and its workers let signals of the terminal pass.
+    It listens to this machine alone, and to nobody else on it: whoever could talk to it would be obeyed. Its workers
+    let signals of the terminal pass.
     """
     with dask.config.set(dict(CONFIG)), quiet_logs():
         cluster = _started(layout)
@@ -102,7 +104,10 @@ def local_cluster(layout: Layout) -> Iterator[SpecCluster]:
 
 
 def _started(layout: Layout) -> SpecCluster:
+    security = own_security()
     worker = {
+        "protocol": "tls://",
+        "security": security,
         "nthreads": AT_ONCE,
         "memory_limit": layout.memory,
         "host": LOCALHOST,
@@ -111,7 +116,8 @@ def _started(layout: Layout) -> SpecCluster:
     }
     # Without an address, the dashboard would listen to the whole network.
     page = f"{LOCALHOST}:{_free_port(DASHBOARD_PORT)}"
-    scheduler = {"host": LOCALHOST, "port": 0, "dashboard": True, "dashboard_address": page}
+    scheduler = {"protocol": "tls://", "security": security, "host": LOCALHOST, "port": 0}
+    scheduler |= {"dashboard": True, "dashboard_address": page}
     nannies = {
         k: {"cls": Nanny, "options": worker | ({"env": {"CUDA_VISIBLE_DEVICES": gpu}} if gpu else {})}
         for k, gpu in enumerate(layout.gpus or [""] * layout.workers)
@@ -125,7 +131,8 @@ def _started(layout: Layout) -> SpecCluster:
         with warnings.catch_warnings():
             # Another program may take the port at this moment; Dask warns and takes the next.
             warnings.filterwarnings("ignore", r"\s*Port \d+ is already in use")
-            return SpecCluster(scheduler={"cls": Scheduler, "options": scheduler}, workers=nannies, silence_logs=SILENT)
+            front = {"cls": Scheduler, "options": scheduler}
+            return SpecCluster(scheduler=front, workers=nannies, security=security, silence_logs=SILENT)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 

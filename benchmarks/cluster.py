@@ -1,14 +1,16 @@
 """What the machinery of a cluster costs: per worker, per shard, in the scheduler; and what follows for 10^9 crystals.
 
-Rates are of a small untrained model; the overhead is of shards whose prediction
-costs nothing; the scheduler is loaded with no-op leases and 200 workers in one process. The table at the end multiplies
-these out, and says what it assumes. Nothing in it was measured on more than this machine.
+Rates are of a small untrained model; the overhead is of shards whose prediction costs nothing, as time that passes with
+one worker and as processor time of driver, scheduler and worker together; the scheduler is loaded with no-op leases and
+200 workers in one process. The table at the end multiplies these out, and says what it assumes. Nothing in it was
+measured on more than this machine.
 
     python benchmarks/cluster.py [--quick]
 """
 
 import asyncio
 import contextlib
+import resource
 import sys
 import tempfile
 import time
@@ -50,12 +52,13 @@ def run(*, quick: bool = False) -> list[timing.Row]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         one, two = (_rate(place, workers, 2_000 if quick else 40_000) for workers in (1, 2))
-        overhead = _overhead(place, 200 if quick else 2_000)
+        overhead, effort = _overhead(place, 200 if quick else 2_000)
     tasks, memory, latency = asyncio.run(_scheduler(20 if quick else WORKERS, 2_000 if quick else 100_000))
     rows = [
         timing.Row("1 worker", "crystals/s", one),
         timing.Row("2 workers", "crystals/s", two),
         timing.Row("machinery per shard, 1 worker", "ms", overhead, at_most=PROMISED_OVERHEAD_MS),
+        timing.Row("machinery per shard, 1 worker: processor time", "ms", effort),
         timing.Row(f"scheduler, {20 if quick else WORKERS} workers in its process: leases", "1/s", tasks),
         timing.Row("scheduler: memory beside its workers", "MiB", memory),
         timing.Row("scheduler: time from lease to report, median", "ms", latency),
@@ -80,11 +83,25 @@ def _rate(folder: Path, workers: int, count: int) -> float:
     return done.progress.rate
 
 
-def _overhead(folder: Path, shards: int) -> float:
-    """Milliseconds per shard of ten crystals whose prediction costs next to nothing."""
-    packed = screens.packed_file(folder / "small.h5", 10 * shards)
-    done = screen([packed], folder / "overhead", _config(folder, 1, 10), load=screens.arithmetic)
-    return 1e3 * done.progress.elapsed / shards
+def _overhead(folder: Path, shards: int) -> tuple[float, float]:
+    """Milliseconds per shard of ten crystals whose prediction costs next to nothing: that pass, and of processors."""
+    seconds, effort = _machinery(folder, shards)
+    # What every run costs once is in both.
+    fewer = shards // 4
+    once = _machinery(folder, fewer)[1]
+    return 1e3 * seconds / shards, 1e3 * (effort - once) / (shards - fewer)
+
+
+def _machinery(folder: Path, shards: int) -> tuple[float, float]:
+    packed, before = screens.packed_file(folder / f"small{shards}.h5", 10 * shards), _processor_seconds()
+    done = screen([packed], folder / f"overhead{shards}", _config(folder, 1, 10), load=screens.arithmetic)
+    return done.progress.elapsed, _processor_seconds() - before
+
+
+def _processor_seconds() -> float:
+    """Of this process and its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 async def _scheduler(workers: int, leases: int) -> tuple[float, float, float]:

@@ -59,5 +59,8 @@ def test_ranks_on_one_machine_get_different_gpus() -> None:
     both = ("0", "1")
     assert assigned([Place("a", both), Place("a", both), Place("b", both)]) == ["0", "1", "0"]
     assert assigned([Place("a", ("3",)), Place("a", ("1",))]) == ["3", "1"]
+    assert assigned([Place("a", ("0",), ids=("x",)), Place("a", ("0",), ids=("y",))]) == ["0", "0"], "as Slurm does it"
+    with pytest.raises(ResourceError, match=r"a: 2 workers share 1 GPUs"):
+        assigned([Place("a", ("0",), ids=("x",))] * 2)
     with pytest.raises(ResourceError, match=r"a: 3 workers share 2 GPUs.*--ranks"):
         assigned([Place("a", both)] * 3)

@@ -3,6 +3,7 @@
 import logging
 import signal
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from screening.errors import InputError
 from screening.machine import Memory, Processors
 from screening.runs import local_cluster as module
 from screening.runs.certificates import own_security
-from screening.runs.local_cluster import Layout, fitting, local_cluster, visible_gpus
+from screening.runs.local_cluster import Layout, fitting, gpu_ids, local_cluster, visible_gpus
 
 GB = 10**9
 
@@ -68,6 +69,23 @@ def test_each_gpu_has_a_worker(machine: dict[str, int], monkeypatch: pytest.Monk
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(InputError, match="no GPU can be used"):
         fitting(device="cuda")
+
+
+DRIVER = """
+int cuInit(unsigned flags) { return 0; }
+int cuDeviceGetCount(int *count) { return *count = 2, 0; }
+int cuDeviceGet(int *device, int k) { return *device = 10 * k, 0; }
+int cuDeviceGetUuid_v2(char *id, int device) { return __builtin_memset(id, 1 + device, 16), FAILS; }
+"""
+
+
+@pytest.mark.parametrize(("fails", "ids"), [(0, ("01" * 16, "0b" * 16)), (100, ())])
+def test_gpus_are_told_apart_by_what_the_driver_says(tmp_path: Path, fails: int, ids: tuple[str, ...]) -> None:
+    source, library = tmp_path / "driver.c", tmp_path / "driver.so"
+    source.write_text(DRIVER, encoding="utf-8")
+    subprocess.run(["cc", "-shared", "-fPIC", f"-DFAILS={fails}", source, "-o", library], check=True)
+    assert gpu_ids(str(library)) == ids
+    assert gpu_ids(str(tmp_path / "none.so")) == ()
 
 
 def test_little_work_needs_few_workers() -> None:

@@ -15,7 +15,7 @@ from slurm_runs import COUNT, SlurmRun, command, made_input
 from screening.runs.certificates import Certificate
 from screening.runs.claim import holder_of, lives
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from screening.runs.claim import holder_of, lives
 from screening.runs.slurm import journal
 from screening.store.record import SHARDS
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 # Refuses every connection but to this machine, and notes it. Python loads it at its start, from its path.
 OFFLINE = """

@@ -18,7 +18,7 @@ from screening.runs.claim import holder_of
 from screening.runs.slurm import controller, journal
 from screening.runs.slurm.controller import SilentError
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from test_ranks_command import EPOCHS, labelled_crystals
 
 from screening.runs.slurm import controller, journal
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

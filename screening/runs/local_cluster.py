@@ -1,6 +1,7 @@
 """A Dask cluster on this machine that fits its processors, memory and GPUs, and goes with the process that made it."""
 
 import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -84,6 +85,25 @@ def visible_gpus() -> tuple[str, ...]:
     if named is None:
         return tuple(map(str, range(core.cuda_device_count())))
     return tuple(name for name in (part.strip() for part in named.split(",")) if name and name != "-1")
+
+
+def gpu_ids(library: str = "libcuda.so.1") -> tuple[str, ...]:
+    """Ids of the GPUs that this process may use, in their order, which no two in the world have in common.
+
+    Where Slurm shows each process its own GPU alone, all are named 0. Empty where the driver does not say.
+    """
+    try:
+        cuda = ctypes.CDLL(library)
+        count, device, id = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(16)
+        # None of these makes a context, which would take memory of a GPU.
+        codes = [cuda.cuInit(0), cuda.cuDeviceGetCount(ctypes.byref(count))]
+        found = []
+        for k in range(count.value):
+            codes += [cuda.cuDeviceGet(ctypes.byref(device), k), cuda.cuDeviceGetUuid_v2(id, device)]
+            found.append(id.raw.hex())
+    except (OSError, AttributeError):
+        return ()
+    return () if any(codes) else tuple(found)
 
 
 @contextlib.contextmanager

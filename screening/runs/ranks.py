@@ -326,7 +326,7 @@ class _Driver:
         match kind:
             case "place":
                 worker = content.pop("worker")
-                attempt.places[worker] = Place(**content | {"gpus": tuple(content["gpus"])})
+                attempt.places[worker] = Place(**content | {name: tuple(content[name]) for name in ("gpus", "ids")})
             case "end":
                 attempt.ended[content["rank"]] = Ended(**content | {"end": End(content["end"])})
             case "say":
@@ -351,18 +351,18 @@ class _Driver:
 
 def assigned(places: Sequence[Place]) -> list[str]:
     """Give each rank a GPU of its own among those that its worker may use."""
-    taken: set[tuple[str, str]] = set()
+    taken: set[str] = set()
     found = []
     for place in places:
-        free = [gpu for gpu in place.gpus if (place.machine, gpu) not in taken]
+        free = [(id, gpu) for id, gpu in place.choice if id not in taken]
         if not free:
             sharing = sum(p.machine == place.machine for p in places)
             raise ResourceError(
                 f"{place.machine}: {sharing} workers share {len(place.gpus)} GPUs; a rank needs one of its own: start "
                 "a worker for each GPU, or ask for fewer with --ranks"
             )
-        taken.add((place.machine, free[0]))
-        found.append(free[0])
+        taken.add(free[0][0])
+        found.append(free[0][1])
     return found
 
 

@@ -44,7 +44,16 @@ class Certificate:
         name = ["-subj", "/CN=screening", "-days", str(DAYS)]
         kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
         command = ["openssl", "req", "-x509", *kind, *name, "-keyout", str(made.key), "-out", str(made.certificate)]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, umask=0o077, check=False)
+        ran = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            umask=0o077,
+            # A Ctrl-C is for this process, which finishes what it is at.
+            start_new_session=True,
+            check=False,
+        )
         if ran.returncode != 0 or not made.key.exists():
             said = (ran.stderr.strip().splitlines() or ["no word"])[-1]
             raise ResourceError(f"{folder}: openssl could not make a certificate there ({said})")
@@ -77,9 +86,15 @@ class Certificate:
 
 def own_security() -> "Security":
     """What this process, and those that it gives it to, talk with among themselves; none of it stays on a disk."""
-    with tempfile.TemporaryDirectory(prefix="screening-") as place:
-        made = Certificate.made(Path(place))
-        return _security(made.certificate.read_text(encoding="ascii"), made.key.read_text(encoding="ascii"))
+    try:
+        with tempfile.TemporaryDirectory(prefix="screening-") as place:
+            made = Certificate.made(Path(place))
+            return _security(made.certificate.read_text(encoding="ascii"), made.key.read_text(encoding="ascii"))
+    except OSError as error:
+        raise ResourceError(
+            f"{tempfile.gettempdir()}: no certificate can be made there ({error.strerror or error}); set TMPDIR to a "
+            "folder with room"
+        ) from error
 
 
 def _security(certificate: str, key: str) -> "Security":

@@ -82,8 +82,10 @@ class Claim:
         self._thread.start()
         try:
             self._require_no_rival()
-        except BaseException:
+        except BaseException as error:
             self.__exit__()
+            if isinstance(error, OSError):
+                raise ResourceError(f"{self.path.parent}: cannot be read ({error.strerror or error})") from error
             raise
         return self
 

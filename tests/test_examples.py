@@ -18,8 +18,6 @@ from screening.config import Settings
 from screening.enumerate.spec import Specification
 from screening.training.config import TrainingConfig
 
-pytestmark = pytest.mark.native
-
 KINDS: dict[str, type[Settings]] = {
     "cgcnn.toml": TrainingConfig,
     "million.toml": Specification,

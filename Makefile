@@ -19,14 +19,14 @@ NATIVE_STATE := $(CURDIR) CUDA=$(CUDA)
 stale = $(if $(filter-out ok,$(shell test "$$(cat $(1) 2>/dev/null)" = "$(2)" && echo ok || echo no)),FORCE)
 
 help:
-	@echo "make screen  a first screen: 20,000 perovskites, the ten best, a report"
-	@echo "make test    run the tests                            ARGS=\"-k cif\" chooses some"
-	@echo "make check   lint, types, stubs, format, sanitizers"
-	@echo "make bench   measure against other tools              ARGS=\"--quick\" for a minute's worth"
-	@echo "make bench-million  a million crystals from a packed file to a shortlist"
+	@echo "make screen         a first screen: 20,000 perovskites, the ten best, a report"
+	@echo "make test           run the tests                            ARGS=\"-k cif\" chooses some"
+	@echo "make check          lint, types, stubs, format, sanitizers"
+	@echo "make bench          measure against other tools              ARGS=\"--quick\" for a minute's worth"
+	@echo "make bench-million  a million crystals, from a recipe to a shortlist"
 	@echo "make bench-cluster  what the machinery of a cluster costs, and what that means for 10^9 crystals"
-	@echo "make build   only make .venv and the native module    CUDA=OFF leaves CUDA out"
-	@echo "make clean   remove .venv, build folders and caches"
+	@echo "make build          only make .venv and the native module    CUDA=OFF leaves CUDA out"
+	@echo "make clean          remove .venv, build folders and caches"
 
 screen: $(NATIVE)
 	@.venv/bin/python examples/first_screen.py

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from made import made_batch, made_crystals
+from sizes import small
 
 from screening.crystals.batch import Crystals
 from screening.errors import InputError
@@ -42,7 +43,7 @@ def test_every_crystal_is_predicted_in_order(model: CrystalModel) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 def test_neither_batches_nor_threads_change_a_bit(dtype: torch.dtype, architecture: str) -> None:
     torch.manual_seed(1)
-    made = build(architecture, {"width": 32, "hidden": 24, "hidden_layers": 2}, TARGETS).to(dtype)
+    made = build(architecture, small(architecture, width=32, hidden=24, hidden_layers=2), TARGETS).to(dtype)
     crystals = made_batch(50, seed=3)
     _, whole = joined(list(predict(made, [crystals], max_edges=10**6, max_atoms=10**6, threads=1)))
     for budget, threads in ((1, 2), (40, 1), (130, 3)):
@@ -52,7 +53,7 @@ def test_neither_batches_nor_threads_change_a_bit(dtype: torch.dtype, architectu
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_an_embedding_is_the_mean_of_encoded_atoms(architecture: str) -> None:
-    made = build(architecture, {"width": 12, "hidden": 8}, TARGETS).eval()
+    made = build(architecture, small(architecture, width=12), TARGETS).eval()
     crystals = made_batch(9, seed=4)
     parts = list(predict(made, [crystals], max_atoms=30, embed=True))
     found = np.concatenate([part.embedding for part in parts if part.embedding is not None])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from made import made_crystals
+from sizes import small
 
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal, Float64
@@ -23,14 +24,12 @@ TARGETS = (
     Target("is_metal", "1", "classification"),
     Target("bulk_modulus", "GPa", scale="log10"),
 )
-SMALL = {"width": 8, "convolutions": 2, "hidden": 6, "hidden_layers": 2}
-SIZES = {"alignn": {"width": 8, "convolutions": 2, "graph_convolutions": 1, "embedding": 6}}
 
 
 @pytest.fixture(params=sorted(ARCHITECTURES))
 def model(request: pytest.FixtureRequest) -> CrystalModel:
     torch.manual_seed(3)
-    made = build(request.param, SIZES.get(request.param, SMALL), TARGETS).double()
+    made = build(request.param, small(request.param, hidden_layers=2), TARGETS).double()
     # Running moments far from 0 and 1, so that evaluation has something to fold in.
     made.train()(tensors(made, made_crystals(20, seed=9)))
     return made.eval()
@@ -232,12 +231,12 @@ def test_only_registered_architectures_with_valid_settings_are_built() -> None:
     with pytest.raises(InputError, match="widht"):
         build("cgcnn", {"widht": 3}, TARGETS)
     with pytest.raises(InputError, match="each only once"):
-        build("cgcnn", SMALL, (TARGETS[0], TARGETS[0]))
+        build("cgcnn", small("cgcnn"), (TARGETS[0], TARGETS[0]))
 
 
 def test_one_hot_elements_are_all_told_apart() -> None:
     torch.manual_seed(0)
-    made = build("cgcnn", SMALL | {"elements": "one_hot"}, TARGETS[:1])
+    made = build("cgcnn", small("cgcnn") | {"elements": "one_hot"}, TARGETS[:1])
     atoms = made.embedding(made.element_features)[1:]
     assert len(torch.unique(atoms, dim=0)) == 118
 

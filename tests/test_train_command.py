@@ -275,10 +275,3 @@ def test_a_wrong_key_is_one_line_and_an_exit_code(folder: Path) -> None:
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 2
     assert said == "screening: c.toml: training.epoch is unknown; did you mean epochs?\n"
-
-
-def test_the_examples_are_valid(root: Path) -> None:
-    files = sorted((root / "examples").glob("*.toml"))
-    assert files
-    for file in files:
-        assert config.load(TrainingConfig, file).heads

@@ -1,6 +1,10 @@
 """A certificate for a run: private, its own authority, and told apart from every other."""
 
+import contextlib
+import socket
+import ssl
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,10 +30,39 @@ def test_its_settings_demand_encryption() -> None:
     assert security.get_tls_config_for_role("worker")["ca_file"] == "/place/certificate.pem"
 
 
-def test_without_openssl_nothing_is_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ResourceError, match="openssl: no such command; it makes the certificate"):
-        Certificate.made(tmp_path / "a")
+def test_a_key_is_in_a_new_file_whatever_was_there(tmp_path: Path) -> None:
+    tmp_path.joinpath("key.pem").write_text("open to all")
+    tmp_path.joinpath("key.pem").chmod(0o644)
+    assert Certificate.made(tmp_path).key.stat().st_mode & 0o777 == 0o600
+
+
+def test_where_none_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(ResourceError, match=r"a/b: no certificate can be made there \(Not a directory\)"):
+        Certificate.made(tmp_path / "a/b")
+
+
+def test_it_vouches_for_itself_and_for_no_other(tmp_path: Path) -> None:
+    ours, other = Certificate.made(tmp_path / "a"), Certificate.made(tmp_path / "b")
+    for their, agree in ((ours, True), (other, False)):
+        server, client = (one.security() for one in (ours, their))
+        left, right = socket.socketpair()
+        with left, right, contextlib.ExitStack() as stack:
+            thread = stack.enter_context(ThreadPoolExecutor(1))
+            accepted = thread.submit(_greeted, left, server.get_listen_args("scheduler")["ssl_context"], True)
+            met = _greeted(right, client.get_connection_args("client")["ssl_context"], False)
+            right.close()
+            assert (met, accepted.result(30)) == (agree, agree)
+
+
+def _greeted(end: socket.socket, context: ssl.SSLContext, first: bool) -> bool:
+    end.settimeout(30)
+    try:
+        with context.wrap_socket(end, server_side=first) as secure:
+            secure.sendall(b"a")
+            return secure.recv(1) == b"a"
+    except OSError:
+        return False
 
 
 def test_what_a_process_has_for_itself_is_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,9 @@ It vouches for itself: whoever has the key is of the run, and whoever has not is
 folder that the owner alone may enter.
 """
 
-import shutil
-import subprocess
+import contextlib
+import datetime
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from screening.errors import ResourceError
 if TYPE_CHECKING:
     from distributed.security import Security
 
-DAYS = 400
-LIMIT_S = 60.0
+LIFE = datetime.timedelta(days=400)
+# Clocks of nodes differ.
+EARLIER = datetime.timedelta(days=1)
 CERTIFICATE, KEY = "certificate.pem", "key.pem"
 
 
@@ -30,33 +32,16 @@ class Certificate:
     @classmethod
     def made(cls, folder: Path) -> "Certificate":
         """Make a new one in a folder, which is made private; one that is there is replaced."""
-        if shutil.which("openssl") is None:
-            raise ResourceError(
-                "openssl: no such command; it makes the certificate that keeps other users off this run's scheduler: "
-                "install it, or load its module"
-            )
+        made = cls(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder.chmod(0o700)
+            for path, content in zip((made.certificate, made.key), _pair(), strict=True):
+                _write_private(path, content)
         except OSError as error:
-            raise ResourceError(f"{folder}: cannot be made ({error.strerror or error}); check the folder") from error
-        made = cls(folder)
-        name = ["-subj", "/CN=screening", "-days", str(DAYS)]
-        kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        command = ["openssl", "req", "-x509", *kind, *name, "-keyout", str(made.key), "-out", str(made.certificate)]
-        ran = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            umask=0o077,
-            # A Ctrl-C is for this process, which finishes what it is at.
-            start_new_session=True,
-            check=False,
-        )
-        if ran.returncode != 0 or not made.key.exists():
-            said = (ran.stderr.strip().splitlines() or ["no word"])[-1]
-            raise ResourceError(f"{folder}: openssl could not make a certificate there ({said})")
+            raise ResourceError(
+                f"{folder}: no certificate can be made there ({error.strerror or error}); check the folder"
+            ) from error
         return made
 
     @property
@@ -85,16 +70,53 @@ class Certificate:
 
 
 def own_security() -> "Security":
-    """What this process, and those that it gives it to, talk with among themselves; none of it stays on a disk."""
+    """What this process, and those that it gives it to, talk with among themselves; it is kept in no file."""
+    security = _security(*_pair())
     try:
-        with tempfile.TemporaryDirectory(prefix="screening-") as place:
-            made = Certificate.made(Path(place))
-            return _security(made.certificate.read_text(encoding="ascii"), made.key.read_text(encoding="ascii"))
+        # OpenSSL takes a key from a file alone, so Dask makes one for a moment.
+        security.get_listen_args("scheduler")
     except OSError as error:
         raise ResourceError(
             f"{tempfile.gettempdir()}: no certificate can be made there ({error.strerror or error}); set TMPDIR to a "
             "folder with room"
         ) from error
+    return security
+
+
+def _pair() -> tuple[str, str]:
+    """A certificate that vouches for itself, and its key, as PEM.
+
+    On a curve: RSA, which Dask's own certificates use, takes 300 times as long.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "screening")])
+    now = datetime.datetime.now(datetime.UTC)
+    unsigned = x509.CertificateBuilder(
+        issuer_name=name,
+        subject_name=name,
+        public_key=key.public_key(),
+        serial_number=x509.random_serial_number(),
+        not_valid_before=now - EARLIER,
+        not_valid_after=now + LIFE,
+    )
+    made = unsigned.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    certificate = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    kind, bare = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    secret = key.private_bytes(serialization.Encoding.PEM, kind, bare)
+    return certificate.decode("ascii"), secret.decode("ascii")
+
+
+def _write_private(path: Path, content: str) -> None:
+    """Write a new file that its owner alone may read; who has an earlier one of this name open never sees the new."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(content)
 
 
 def _security(certificate: str, key: str) -> "Security":

@@ -7,7 +7,7 @@ ARGS ?=
 CUDA ?= AUTO
 
 .DEFAULT_GOAL := help
-.PHONY: help screen test check bench bench-million build environment constraints clean FORCE
+.PHONY: help screen test check bench bench-million bench-cluster build environment constraints clean FORCE
 
 ENVIRONMENT := .venv/.environment
 NATIVE := .venv/.native
@@ -24,6 +24,7 @@ help:
 	@echo "make check          lint, types, stubs, format, sanitizers"
 	@echo "make bench          measure against other tools              ARGS=\"--quick\" for a minute's worth"
 	@echo "make bench-million  a million crystals, from a recipe to a shortlist"
+	@echo "make bench-cluster  what the machinery of a cluster costs, and what that means for 10^9 crystals"
 	@echo "make build          only make .venv and the native module    CUDA=OFF leaves CUDA out"
 	@echo "make clean          remove .venv, build folders and caches"
 
@@ -41,6 +42,9 @@ bench: $(NATIVE)
 
 bench-million: $(NATIVE)
 	@.venv/bin/python benchmarks/million.py $(ARGS)
+
+bench-cluster: $(NATIVE)
+	@.venv/bin/python benchmarks/cluster.py $(ARGS)
 
 build: $(NATIVE)
 

@@ -6,6 +6,7 @@ the file in a run's folder says what ran.
 
 import difflib
 import math
+import re
 import tomllib
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,10 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from screening.errors import InputError
+
+# Enough of TOML to tell the line of a plain key in a plain table.
+TABLE = re.compile(r"\s*\[([^\[\]]+)\]")
+PAIR = re.compile(r"\s*([\w-]+|'[^']+'|\"[^\"]+\")\s*=")
 
 
 class Settings(BaseModel):
@@ -31,28 +36,44 @@ def load(schema: type[S], path: Path | str | None, *, overrides: Sequence[str] =
 
     Without a file, all settings are their defaults or overridden.
     """
-    values = {} if path is None else _read(Path(path))
+    values, text = ({}, "") if path is None else _read(Path(path))
     for override in overrides:
         _apply(values, override)
-    return validated(schema, values, origin="the settings" if path is None else str(path))
+    return validated(schema, values, origin="the settings" if path is None else str(path), text=text)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> tuple[dict[str, Any], str]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        return tomllib.loads(text), text
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror or error}); name a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: is not TOML: {error}") from error
 
 
-def validated(schema: type[S], values: Mapping[str, Any], *, origin: str) -> S:
-    """Check a table against a schema; the error names every wrong key as it is written in `origin`."""
+def validated(schema: type[S], values: Mapping[str, Any], *, origin: str, text: str = "") -> S:
+    """Check a table against a schema; the error names every wrong key as it is written in `origin`.
+
+    With the `text` that the table was read from, it tells the line too.
+    """
     try:
         return schema.model_validate(dict(values))
     except ValidationError as error:
-        lines = [_line(schema, dict(details)) for details in error.errors(include_url=False)]
-    raise InputError(f"{origin}: " + "; ".join(lines))
+        found: list[dict[str, Any]] = [dict(details) for details in error.errors(include_url=False)]
+    raise InputError(f"{origin}: " + "; ".join(_line(schema, one) + _place(text, list(one["loc"])) for one in found))
+
+
+def _place(text: str, keys: Sequence[str | int]) -> str:
+    """Where a key is set, in words; empty where that cannot be told."""
+    wanted = [str(key) for key in keys]
+    table: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := TABLE.match(line):
+            table = header[1].replace(" ", "").split(".")
+        elif (pair := PAIR.match(line)) and wanted[: len(table) + 1] == [*table, pair[1].strip("'\"")]:
+            return f" (line {number})"
+    return ""
 
 
 def to_toml(settings: BaseModel) -> str:

@@ -1,9 +1,10 @@
-"""What all tests share: reproducible Hypothesis runs, and GPU tests that say why they were skipped."""
+"""What all tests share: reproducible Hypothesis runs, a Slurm, and tests that say why they were skipped."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import devcluster
 import pytest
 from hypothesis import settings
 
@@ -27,10 +28,35 @@ def gpu_absence() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    marked = [item for item in items if "gpu" in item.keywords]
-    reason = gpu_absence() if marked else ""
-    for item in marked if reason else []:
-        item.add_marker(pytest.mark.skip(reason=reason))
+    for mark, absence in (("gpu", gpu_absence), ("slurm", devcluster.absence)):
+        marked = [item for item in items if mark in item.keywords]
+        reason = absence() if marked else ""
+        for item in marked if reason else []:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def slurm_session() -> Iterator[devcluster.DevCluster]:
+    """A Slurm for all tests of a session, which commands find by SLURM_CONF."""
+    found = devcluster.DevCluster()
+    before = os.environ.get("SLURM_CONF")
+    os.environ["SLURM_CONF"] = found.configuration
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+        os.environ.pop("SLURM_CONF")
+        if before is not None:
+            os.environ["SLURM_CONF"] = before
+
+
+@pytest.fixture
+def slurm(slurm_session: devcluster.DevCluster) -> Iterator[devcluster.DevCluster]:
+    """The session's Slurm, all nodes idle before and after."""
+    slurm_session.tidy()
+    yield slurm_session
+    slurm_session.tidy()
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from screening.predictions import Target
 from screening.runs import local_cluster
 from screening.runs.isolate import Float64
 from screening.runs.stages import Stages
-from screening.runs.worker import Job, Predictor, load_predictor, model_hash
+from screening.runs.worker import SALT, Job, Predictor, load_predictor, model_hash
 from screening.store.merge import merge
 from screening.store.schema import Stamp, Status
 from screening.store.shard import Failure, ShardRows
@@ -41,6 +41,8 @@ TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "e
 HOG_BYTES = 1 << 30
 # Tests run side by side, and only one can have the port of the dashboard.
 local_cluster.DASHBOARD_PORT = 0
+# So many shards come before a gate.
+FREE = 5
 STARTED: "list[subprocess.Popen[str]]" = []
 
 # Elements that no made crystal has; one as the first atom marks a crystal.
@@ -199,6 +201,69 @@ def arithmetic(job: Job) -> Predictor:
 def slow_arithmetic(job: Job) -> Predictor:
     """The same, ten milliseconds per crystal."""
     return replace(arithmetic(job), seconds_per_crystal=1e-2)  # type: ignore[type-var]
+
+
+def is_trial(crystals: Crystals) -> bool:
+    """Whether this is what a worker is tried out with, and no crystal of a run."""
+    return list(crystals.ids) == [SALT.id]
+
+
+@dataclass
+class Gated(Harmful):
+    """Predicts no more when a few shards are there, until there is a file `gate` in `place`."""
+
+    shards: Path = Path()
+
+    def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
+        if not is_trial(crystals):
+            wait_for(lambda: self._is_open, timeout=3600)
+        return super().__call__(crystals, stages)
+
+    @property
+    def _is_open(self) -> bool:
+        return len(list(self.shards.iterdir())) < FREE or (self.place / "gate").exists()
+
+
+def gated(job: Job) -> Predictor:
+    """Sums, behind a gate."""
+    return Gated(arithmetic(job), place_of(job), shards=job.shards)
+
+
+@dataclass
+class Slow(Harmful):
+    """Predicts nothing that it is given until there is `gate` in `place`; says that it has something by a file."""
+
+    def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
+        if not is_trial(crystals):
+            (self.place / "slow-has").touch()
+            wait_for(lambda: (self.place / "gate").exists(), timeout=3600)
+        return super().__call__(crystals, stages)
+
+
+@dataclass
+class Quick(Harmful):
+    """Begins when the slow one has something."""
+
+    def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
+        if not is_trial(crystals):
+            wait_for(lambda: (self.place / "slow-has").exists(), timeout=3600)
+        return super().__call__(crystals, stages)
+
+
+def slow_or_quick(job: Job) -> Predictor:
+    """Sums; the first process to come is slow, and no other begins before that one has something to do."""
+    try:
+        (place_of(job) / "slow").touch(exist_ok=False)
+    except FileExistsError:
+        return Quick(arithmetic(job), place_of(job))
+    return Slow(arithmetic(job), place_of(job))
+
+
+def seen_gpus(job: Job) -> Predictor:
+    """Sums, with a note beside the shards of the GPU that Slurm gave to this worker."""
+    node, gpu = os.environ["SLURMD_NODENAME"], os.environ["CUDA_VISIBLE_DEVICES"]
+    (job.shards.parent / f"gpu-{os.getpid()}").write_text(f"{node} {gpu}")
+    return arithmetic(job)
 
 
 def harmful(job: Job) -> Predictor:

@@ -16,7 +16,7 @@ import screens
 
 from screening.errors import ResourceError, UnfinishedError
 from screening.runs import claim as module
-from screening.runs.claim import CLAIM_FILE, Claim, lives
+from screening.runs.claim import CLAIM_BYTES, CLAIM_FILE, Claim, holder_of, lives
 
 # Nobody shows signs of life by itself, nor waits long for any.
 FAST = {"beat_s": 1000.0, "patience_s": 0.6}
@@ -256,3 +256,90 @@ def test_what_cannot_be_known_is_not_guessed() -> None:
     assert lives(mine) is True
     assert lives(mine | {"started": 1}) is False, "another process has the number now"
     assert lives(mine | {"pid": 2**22 + 1}) is False
+
+
+def incarnation(monkeypatch: pytest.MonkeyPatch, restart: int, name: str = "screening-a") -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NAME", name)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+    if restart == 0:  # as Slurm has it
+        monkeypatch.delenv("SLURM_RESTART_COUNT")
+
+
+def test_a_later_incarnation_of_a_job_replaces_a_live_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    incarnation(monkeypatch, 0)
+    with Claim(tmp_path, **FAST) as first:
+        incarnation(monkeypatch, 1)
+        with Claim(tmp_path) as second:
+            second.check()
+            holder = holder_of(tmp_path)
+            assert (holder["job"], holder["restart"]) == ("7", 1)
+            assert not first._renewed()
+            with pytest.raises(ResourceError, match="another driver has taken this run over"):
+                first.check()
+            incarnation(monkeypatch, 0)
+            with pytest.raises(ResourceError, match="another driver is at work there"), Claim(tmp_path):
+                pass
+
+
+def test_what_an_earlier_incarnation_writes_once_more_is_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incarnation(monkeypatch, 0)
+    with Claim(tmp_path, **FAST) as first:
+        incarnation(monkeypatch, 1)
+        with Claim(tmp_path, **FAST) as second:
+            # It had looked before the second came, and writes after.
+            first._write()
+            assert holder_of(tmp_path)["restart"] == 0
+            assert second._renewed()
+            second.check()
+            assert holder_of(tmp_path)["restart"] == 1
+
+
+def test_another_job_of_the_same_id_is_no_incarnation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a crash of the controller, ids are used again."""
+    incarnation(monkeypatch, 0)
+    with Claim(tmp_path):
+        incarnation(monkeypatch, 1, "screening-b")
+        with pytest.raises(ResourceError, match="another driver is at work there"), Claim(tmp_path):
+            pass
+
+
+def test_a_claim_tells_how_the_run_is(tmp_path: Path) -> None:
+    with Claim(tmp_path, beat_s=0.05) as claim:
+        claim.facts = {"done": 5}
+        until = time.monotonic() + 20
+        while holder_of(tmp_path).get("facts") != {"done": 5}:
+            assert time.monotonic() < until
+        claim.facts = {"long": "x" * CLAIM_BYTES}
+        while holder_of(tmp_path).get("facts"):
+            assert time.monotonic() < until
+    assert holder_of(tmp_path) == {}
+
+
+def part_of(folder: Path, number: int = 1) -> Claim:
+    return Claim(folder, name=f"driver-{number}-of-9.json", rivals=CLAIM_FILE, **FAST)
+
+
+def test_parts_work_side_by_side_and_a_driver_of_the_whole_run_is_refused(tmp_path: Path) -> None:
+    with part_of(tmp_path, 1), part_of(tmp_path, 2):
+        with pytest.raises(ResourceError, match="another driver is at work there"), Claim(tmp_path, **FAST):
+            pass
+        assert not (tmp_path / CLAIM_FILE).exists()
+    with Claim(tmp_path, **FAST):
+        with pytest.raises(ResourceError, match="another driver is at work there"), part_of(tmp_path):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == [CLAIM_FILE]
+
+
+def test_many_parts_that_died_elsewhere_are_waited_for_once_and_cleared(tmp_path: Path) -> None:
+    for number in range(1, 7):
+        with part_of(tmp_path, number) as part:
+            content = part.path.read_text().replace('"machine": "', '"machine": "another ')
+            (tmp_path / f"left-{number}").write_text(content)
+        (tmp_path / f"left-{number}").rename(part.path)
+    said: list[str] = []
+    with Claim(tmp_path, **FAST, say=said.append):
+        assert [path.name for path in tmp_path.iterdir()] == [CLAIM_FILE]
+    assert len(said) == 1

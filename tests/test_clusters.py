@@ -5,14 +5,18 @@ from pathlib import Path
 import pytest
 
 from screening.errors import InputError, ResourceError
-from screening.runs.clusters import ClusterChoice, chosen
+from screening.runs.clusters import ClusterChoice, chosen, require_possible
 from screening.runs.rank_tasks import Place
 from screening.runs.ranks import assigned
+from screening.runs.slurm.profile import Profile
 
 
 def test_every_form_is_understood(tmp_path: Path) -> None:
     file = tmp_path / "scheduler.json"
     file.write_text("{}", encoding="utf-8")
+    profile = Profile(cores=4, memory="8G", walltime="01:00:00")
+    assert chosen("slurm", profile) == ClusterChoice("slurm", profile=profile)
+    assert chosen("allocation") == ClusterChoice("allocation")
     assert chosen("local") == ClusterChoice("local")
     assert chosen("local:12") == ClusterChoice("local", workers=12)
     for address in ("tcp://10.0.0.1:8786", "tls://node7:8786", str(file)):
@@ -27,7 +31,7 @@ def test_a_wrong_number_of_workers_is_named(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "node7:8786", "tcp:node7", "http://node7", "locally"])
 def test_what_names_no_cluster_is_refused_with_what_would(text: str) -> None:
-    with pytest.raises(InputError, match="names no cluster; expected local, local:N, tcp://"):
+    with pytest.raises(InputError, match="names no cluster; expected local, local:N, slurm, "):
         chosen(text)
 
 
@@ -36,9 +40,27 @@ def test_a_scheduler_file_must_be_there(tmp_path: Path) -> None:
         chosen(str(tmp_path / "absent.json"))
 
 
+def test_a_profile_goes_with_slurm_and_slurm_with_a_profile() -> None:
+    with pytest.raises(InputError, match="--cluster slurm: needs --profile"):
+        chosen("slurm")
+    with pytest.raises(InputError, match="--cluster local:2: takes no --profile"):
+        chosen("local:2", Profile(cores=4, memory="8G", walltime="01:00:00"))
+
+
+def test_what_cannot_be_is_refused_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="local:4 and 2 workers: give one of them"):
+        require_possible(chosen("local:4"), workers=2, threads=None, device="cpu")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(InputError, match="--cluster allocation: this is no batch script of Slurm"):
+        require_possible(chosen("allocation"), workers=None, threads=None, device="cpu")
+
+
 def test_ranks_on_one_machine_get_different_gpus() -> None:
     both = ("0", "1")
     assert assigned([Place("a", both), Place("a", both), Place("b", both)]) == ["0", "1", "0"]
     assert assigned([Place("a", ("3",)), Place("a", ("1",))]) == ["3", "1"]
+    assert assigned([Place("a", ("0",), ids=("x",)), Place("a", ("0",), ids=("y",))]) == ["0", "0"], "as Slurm does it"
+    with pytest.raises(ResourceError, match=r"a: 2 workers share 1 GPUs"):
+        assigned([Place("a", ("0",), ids=("x",))] * 2)
     with pytest.raises(ResourceError, match=r"a: 3 workers share 2 GPUs.*--ranks"):
         assigned([Place("a", both)] * 3)

@@ -42,7 +42,14 @@ class Scheduler:
     keys: list[str] = field(default_factory=list)
     on_submit: Callable[[Trial], None] = lambda trial: None
 
-    def scheduler_info(self, n_workers: int = 5) -> dict[str, Any]:
+    @property
+    def scheduler(self) -> "Scheduler":
+        return self
+
+    def sync(self, call: Callable[..., Any], **options: object) -> Any:
+        return call(**options)
+
+    def identity(self, n_workers: int = 5) -> dict[str, Any]:
         shown = list(self.workers.items())[: None if n_workers == -1 else n_workers]
         return {"workers": dict(shown)}
 

@@ -21,8 +21,6 @@ from screening.training.distillation_config import DistillationConfig
 from screening.training.forces_config import ForcesConfig
 from screening.training.pretraining_config import PretrainingConfig
 
-pytestmark = pytest.mark.native
-
 KINDS: dict[str, type[Settings]] = {
     "cgcnn.toml": TrainingConfig,
     "crysgnn.toml": PretrainingConfig,

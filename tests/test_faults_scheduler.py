@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from distributed import SpecCluster
 
 from screening.errors import InputError, ResourceError, ScreeningError
 from screening.runs import dask_runner
+from screening.runs.certificates import Certificate
 from screening.runs.config import LimitSettings, ScreenConfig, ShardSettings
 from screening.runs.listener import Listener, Progress
 from screening.runs.local_cluster import Layout, local_cluster
@@ -28,8 +29,8 @@ WAITING = 250
 class Site:
     """A scheduler with a worker, as processes of their own, on one port."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.folder, self.environment = folder, environment or {}
         self.file = folder / "scheduler.json"
         self.port = 0
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -45,10 +46,10 @@ class Site:
 
     def _ports(self) -> list[str]:
         text = self.file.read_text() if self.file.exists() else ""
-        return re.findall(r"tcp://127.0.0.1:(\d+)", text)
+        return re.findall(r"t(?:cp|ls)://127.0.0.1:(\d+)", text)
 
     def _run(self, module: str, *options: str) -> None:
-        environment = os.environ | {"PYTHONPATH": ":".join(sys.path)}
+        environment = os.environ | {"PYTHONPATH": ":".join(sys.path)} | self.environment
         command = [sys.executable, "-m", f"distributed.cli.{module}", *options]
         quiet = subprocess.DEVNULL
         self.processes.append(subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet))
@@ -134,6 +135,36 @@ def test_a_scheduler_that_does_not_come_back(
     site.start()
     (tmp_path / "go").touch()
     assert 0 < attempt(str(site.file), Listener(), 60.0) <= COUNT - (WAITING - 50)
+    screens.assert_same_columns(screens.columns_of(tmp_path / "run"), screens.columns_of(made / "right"))
+
+
+def tls_environment(certificate: Certificate, *roles: str) -> dict[str, str]:
+    """How Dask's settings name a certificate."""
+    found = {"DASK_DISTRIBUTED__COMM__TLS__CA_FILE": str(certificate.certificate)}
+    for role in roles:
+        found[f"DASK_DISTRIBUTED__COMM__TLS__{role}__CERT"] = str(certificate.certificate)
+        found[f"DASK_DISTRIBUTED__COMM__TLS__{role}__KEY"] = str(certificate.key)
+    return found
+
+
+def test_a_scheduler_that_speaks_tls_needs_its_certificate(
+    tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, another = Certificate.made(tmp_path / "ours"), Certificate.made(tmp_path / "another")
+    encrypted = {"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True", "DASK_DISTRIBUTED__COMM__DEFAULT_SCHEME": "tls"}
+    site = Site(tmp_path, encrypted | tls_environment(ours, "SCHEDULER", "WORKER"))
+    (tmp_path / "go").touch()
+    try:
+        site.start()
+        for certificate, outcome in ((None, 2), (another, 2), (ours, 0)):
+            for key, value in ({} if certificate is None else tls_environment(certificate, "CLIENT")).items():
+                monkeypatch.setenv(key, value)
+            words = ["screen", made / "c.h5", "--out", tmp_path / "run", "--model", made / "m.safetensors", "--quiet"]
+            code, _, errors = screens.ended(screens.started(tmp_path, "arithmetic", *words, "--cluster", site.file))
+            assert code == outcome, errors
+            assert ("do not agree on TLS" in errors) == (code == 2), errors
+    finally:
+        site.kill()
     screens.assert_same_columns(screens.columns_of(tmp_path / "run"), screens.columns_of(made / "right"))
 
 

@@ -3,17 +3,20 @@
 import logging
 import signal
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
 import psutil
 import pytest
+from children import children
 from distributed import Client
 
 from screening.errors import InputError
 from screening.machine import Memory, Processors
 from screening.runs import local_cluster as module
-from screening.runs.local_cluster import Layout, fitting, local_cluster, visible_gpus
+from screening.runs.certificates import own_security
+from screening.runs.local_cluster import Layout, fitting, gpu_ids, local_cluster, visible_gpus
 
 GB = 10**9
 
@@ -69,6 +72,23 @@ def test_each_gpu_has_a_worker(machine: dict[str, int], monkeypatch: pytest.Monk
         fitting(device="cuda")
 
 
+DRIVER = """
+int cuInit(unsigned flags) { return 0; }
+int cuDeviceGetCount(int *count) { return *count = 2, 0; }
+int cuDeviceGet(int *device, int k) { return *device = 10 * k, 0; }
+int cuDeviceGetUuid_v2(char *id, int device) { return __builtin_memset(id, 1 + device, 16), FAILS; }
+"""
+
+
+@pytest.mark.parametrize(("fails", "ids"), [(0, ("01" * 16, "0b" * 16)), (100, ())])
+def test_gpus_are_told_apart_by_what_the_driver_says(tmp_path: Path, fails: int, ids: tuple[str, ...]) -> None:
+    source, library = tmp_path / "driver.c", tmp_path / "driver.so"
+    source.write_text(DRIVER, encoding="utf-8")
+    subprocess.run(["cc", "-shared", "-fPIC", f"-DFAILS={fails}", source, "-o", library], check=True)
+    assert gpu_ids(str(library)) == ids
+    assert gpu_ids(str(tmp_path / "none.so")) == ()
+
+
 def test_little_work_needs_few_workers() -> None:
     layout = Layout(4, 1, GB, ("0", "1", "2", "3"))
     assert layout.at_most(2) == Layout(2, 1, GB, ("0", "1"))
@@ -99,12 +119,18 @@ def visible() -> str:
 def test_a_cluster_listens_here_only_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DASHBOARD_PORT", 0)
     before, level = threading.active_count(), logging.getLogger("distributed").level
-    children = {child.pid for child in psutil.Process().children()}
+    children_before = children()
     with local_cluster(Layout(2, 1, 2 * GB, ("7", "9"))) as cluster:
         with Client(cluster, set_as_default=False) as client:
             assert sorted(client.run(visible).values()) == ["7", "9"]
             listening = {c.laddr.ip for c in psutil.Process().net_connections("tcp") if c.status == "LISTEN"}
             assert listening == {"127.0.0.1"}
+        address = cluster.scheduler_address
+        assert address.startswith("tls://127.0.0.1:")
+        # Other users of this machine can try, and what they send would be executed.
+        for theirs in (None, own_security()):
+            with pytest.raises((OSError, TimeoutError, TypeError)):
+                Client(address if theirs else address.replace("tls", "tcp"), security=theirs, timeout=3)
         workers = [nanny.pid for nanny in cluster.workers.values()]
         for pid in workers:
             status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
@@ -113,6 +139,5 @@ def test_a_cluster_listens_here_only_and_leaves_nothing_behind(monkeypatch: pyte
     assert not any(psutil.pid_exists(pid) for pid in workers)
     assert signal.SIGINT not in blocked_signals()
     assert logging.getLogger("distributed").level == level
-    left = {child.pid for child in psutil.Process().children()} - children
-    assert all("resource_tracker" in " ".join(psutil.Process(pid).cmdline()) for pid in left)
+    assert children() == children_before
     assert threading.active_count() <= before + 6

@@ -1,6 +1,9 @@
 """Limits of memory and processors, on machines laid out as folders: control groups of both versions, quotas, Slurm."""
 
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,3 +119,27 @@ def test_this_machine_has_limits() -> None:
     memory, processors = machine.memory(), machine.processors()
     assert 0 <= memory.free <= memory.limit
     assert 1 <= processors.allowed <= processors.present
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_freed_memory_is_kept_where_dask_would_give_it_back() -> None:
+    """Blocks of a megabyte, taken and given back: without the call each is mapped anew, and its pages with it."""
+    faults = """
+import resource, sys
+import numpy as np
+from screening.machine import keep_freed_memory
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(100):
+    np.ones(1 << 17)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    found = {}
+    for name in ("given back", "kept"):
+        command = [sys.executable, "-c", faults, name]
+        environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        found[name] = int(ran.stdout)
+    assert found["given back"] > 100 * 100
+    assert found["kept"] < 100 * 10

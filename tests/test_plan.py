@@ -54,8 +54,12 @@ class Cluster:
             return self.silence(worker)
         elif self.unreadable.intersection(rows):
             return self.plan.refused(lease.number, "cannot be read")
-        self.stored += rows
-        assert self.plan.finished(lease.number) == lease.rows
+        found = self.plan.finished(lease.number)
+        if found is None:
+            assert not {*rows}.difference(self.stored), "only what another has done is void"
+        else:
+            assert found == lease.rows
+            self.stored += rows
         assert self.plan.finished(lease.number) is None, "a stale event counts for nothing"
         return None
 
@@ -144,6 +148,83 @@ def test_in_any_order_of_events_every_row_is_done_exactly_once(
         present = {row for row in killing | hanging if row < total} - before
         assert present == set(cluster.verdicts)
         assert all(unreadable.intersection(range(a.rows.start, a.rows.stop)) for a in cluster.plan.aside)
+
+
+def slow_plan(*, slow_s: float = 10) -> Plan:
+    """A plan of four leases whose last is with a worker that takes its time; the other has done three."""
+    plan = Plan(4, sizes=Sizes(1, 1), patience_s=1000, slow_s=slow_s)
+    plan.tick(0)
+    plan.joined("slow")
+    assert [lease.rows for lease in plan.next_leases()] == [Rows(0, 1), Rows(1, 2)]
+    plan.joined("fast")
+    assert [lease.worker for lease in plan.next_leases()] == ["fast", "fast"]
+    for number in (3, 4):
+        plan.tick(2 * number)
+        assert plan.finished(number) is not None
+    return plan
+
+
+def tick(plan: Plan, now: int, seconds: int) -> None:
+    for later in range(now, now + seconds + 1):
+        plan.tick(later)
+
+
+def test_what_a_slow_worker_is_at_is_given_to_an_idle_one() -> None:
+    plan = slow_plan()
+    assert plan.next_leases() == []
+    tick(plan, 8, 30)
+    [first] = plan.next_leases()
+    assert (first.rows, first.worker, first.twin) == (Rows(0, 1), "fast", True)
+    assert plan.finished(first.number) == Rows(0, 1)
+    [second] = plan.next_leases()
+    assert (second.rows, second.twin) == (Rows(1, 2), True)
+    assert plan.finished(2) == Rows(1, 2), "the slow one may come first all the same"
+    assert plan.over
+    assert plan.rows_done == 4
+    assert plan.leased == 0
+    assert plan.finished(second.number) is None
+    assert plan.finished(1) is None
+    assert plan.rows_done == 4
+
+
+def test_nothing_is_given_twice_while_rows_wait_or_too_early() -> None:
+    plan = slow_plan(slow_s=1000)
+    tick(plan, 8, 900)
+    assert plan.next_leases() == []
+    plan = Plan(9, sizes=Sizes(1, 1), slow_s=1, patience_s=1e9)
+    plan.joined("slow")
+    plan.joined("fast")
+    for lease in plan.next_leases():
+        if lease.worker == "fast":
+            plan.finished(lease.number)
+    tick(plan, 0, 500)
+    assert not any(lease.twin for lease in plan.next_leases())
+
+
+@pytest.mark.parametrize("loss", [Loss.KILLED, Loss.HUNG, None])
+def test_the_loss_of_a_twin_costs_nothing_while_the_other_lives(loss: Loss | None) -> None:
+    plan = slow_plan()
+    tick(plan, 8, 30)
+    [twin] = plan.next_leases()
+    assert plan.gone("slow", loss) == []
+    assert [lease.number for lease in plan.leases_of("fast")] == [twin.number]
+    [other] = plan.next_leases()
+    assert (other.rows, other.twin) == (Rows(1, 2), False)
+    assert plan.finished(twin.number) == Rows(0, 1)
+    plan.finished(other.number)
+    assert plan.over
+
+
+def test_a_worker_that_dies_of_what_is_done_already_is_not_missed() -> None:
+    plan = slow_plan()
+    tick(plan, 8, 30)
+    for _ in range(2):
+        [twin] = plan.next_leases()
+        plan.finished(twin.number)
+    assert plan.over
+    assert plan.gone("slow", Loss.KILLED) == []
+    assert plan.over
+    assert plan.next_leases() == []
 
 
 def test_one_culprit_costs_one_row_and_few_lives() -> None:

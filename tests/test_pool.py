@@ -11,14 +11,11 @@ from typing import Any
 
 import psutil
 import pytest
+from children import children
 from tasks import act
 
 from screening.crystals.pool import WINDOW, Lost, Pool
 from screening.errors import ResourceError
-
-
-def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
 
 
 def gone(pids: list[int]) -> bool:

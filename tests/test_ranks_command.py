@@ -78,7 +78,11 @@ class Told:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with crystals and a configuration."""
-    folder = tmp_path_factory.mktemp("ranks")
+    return labelled_crystals(tmp_path_factory.mktemp("ranks"))
+
+
+def labelled_crystals(folder: Path) -> Path:
+    """Put crystals and a configuration into a folder."""
     crystals = made_crystals(40, seed=1, kinds=PERIODIC_KINDS, max_atoms=5, labels=())
     labels = [
         {"formation_energy_per_atom": c.numbers.mean() / 40} | ({"is_metal": k % 2} if k % 3 else {})

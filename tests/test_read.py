@@ -11,9 +11,9 @@ from typing import Any
 
 import h5py
 import numpy as np
-import psutil
 import pytest
 import tasks
+from children import children
 from hypothesis import given
 from hypothesis import strategies as st
 from made import PERIODIC_KINDS, assert_same, made_batch, made_crystals
@@ -306,7 +306,7 @@ def test_an_entry_that_kills_its_process_is_refused_alone(tmp_path: Path, monkey
     for e in refused:
         assert e.reason == Reason.UNREADABLE
         assert "the process that parsed it died twice: SIGSEGV" in e.message
-    assert psutil.Process().children() == []
+    assert children() == []
 
 
 def test_a_process_killed_from_outside_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +317,7 @@ def test_a_process_killed_from_outside_costs_nothing(tmp_path: Path, monkeypatch
     for n, batch in enumerate(read_batches(tmp_path, workers=2)):
         entries += list(batch)
         if n in (0, 3):
-            random.Random(n).choice(psutil.Process().children()).send_signal(signal.SIGKILL)
+            random.Random(n).choice(children()).send_signal(signal.SIGKILL)
     assert [e.id for e in entries if isinstance(e, Crystal)] == [str(k) for k in range(60)]
 
 
@@ -325,9 +325,9 @@ def test_leaving_early_leaves_no_process(tmp_path: Path) -> None:
     write(made_batch(3000), tmp_path / "c.extxyz", format="extxyz")
     batches = read_batches(tmp_path, workers=2)
     next(batches)
-    assert psutil.Process().children()
+    assert children()
     batches.close()
-    assert psutil.Process().children() == []
+    assert children() == []
 
 
 # --- batches ---------------------------------------------------------------------------------------------------

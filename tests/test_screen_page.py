@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from page_tables import rows_after
 from pydantic import BaseModel
 
 from screening.runs import claim
@@ -19,12 +20,6 @@ WORDS = {None: "none", False: "false"}
 @pytest.fixture(scope="module")
 def page() -> str:
     return (ROOT / "docs/screen.md").read_text(encoding="utf-8")
-
-
-def rows_after(page: str, mark: str) -> list[list[str]]:
-    lines = page.split(f"<!-- {mark}:")[1].splitlines()[1:]
-    table = lines[: next(k for k, line in enumerate(lines) if not line.startswith("|"))]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table[2:]]
 
 
 def settings(model: BaseModel, prefix: str = "") -> dict[str, str]:
@@ -45,7 +40,7 @@ def test_the_table_of_settings_is_the_code(page: str) -> None:
 
 def test_the_table_of_events_is_what_is_told(page: str) -> None:
     listed = {name for row in rows_after(page, "events") for name in re.findall(r"`(\w+)`", row[0])}
-    sources = [*(ROOT / "screening/runs").glob("*.py"), ROOT / "screening/cli/screen.py"]
+    sources = [*(ROOT / "screening/runs").rglob("*.py"), ROOT / "screening/cli/screen.py"]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     told = set(re.findall(r"\.tell\(\s*\"(\w+)\"", text))
     told |= set(re.findall(r"\.tell\(\"(\w+)\" if \w+ else \"\w+\"", text))

@@ -12,6 +12,7 @@ from screening.cli import query as query
 from screening.cli import relax as relax
 from screening.cli import report as report
 from screening.cli import screen as screen
+from screening.cli import slurm as slurm
 from screening.cli import training as training
 from screening.cli.app import app as app
 from screening.cli.app import main as main

@@ -11,7 +11,8 @@ import typer
 
 from screening.errors import ScreeningError
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Slurm sends SIGUSR1 some time before a job must end, if it is asked to.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 app = typer.Typer(
     name="screening",

@@ -1,6 +1,9 @@
 """`screening screen`: predict every crystal of the inputs, whatever happens in between."""
 
 import json
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -12,6 +15,7 @@ import typer
 from screening.cli.app import app
 from screening.cli.event_log import EventLog
 from screening.cli.screen_progress import Display
+from screening.errors import InputError, ResourceError, UnfinishedError
 
 if TYPE_CHECKING:
     from screening.runs.config import ScreenConfig
@@ -48,10 +52,22 @@ def screen(
     embeddings: Annotated[
         bool | None, typer.Option("--embeddings", help="Keep what the model made of each crystal, a vector a row.")
     ] = None,
-    scheduler: Annotated[
+    cluster: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS|FILE.json", help="Use the workers of this Dask scheduler, not this machine's."),
+        typer.Option(
+            metavar="local:N|slurm|ADDRESS|FILE.json",
+            help="Use so many workers of this machine, worker jobs of Slurm, or those of a Dask scheduler.",
+        ),
     ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="What to ask Slurm for, with --cluster slurm.")
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(metavar="K/N", help="Predict only the K-th of N parts; `screening merge` joins them.")
+    ] = None,
+    requeue: Annotated[
+        bool, typer.Option("--requeue", help="Stopped by SIGUSR1, put the Slurm job that this is into the queue again.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless it fails.")] = False,
     log: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Append each event as a line.")] = None,
 ) -> None:
@@ -65,6 +81,8 @@ def screen(
     - `screening screen candidates/ --out runs/first --model runs/cgcnn`
 
     - `screening screen crystals.h5 --out runs/second --device cuda --log second.jsonl --quiet`
+
+    - `screening screen crystals.h5 --out runs/third --cluster slurm --profile slurm/profiles/cpu.toml`
     """
     from screening import config
     from screening.runs.config import ScreenConfig
@@ -74,7 +92,13 @@ def screen(
     options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     settings = config.load(ScreenConfig, file, overrides=[*(overrides or ()), *options])
     with EventLog(log) as events, context.obj.asked() as stopping:
-        done = _screened(inputs, out, settings, scheduler, events, quiet=quiet, stopping=stopping)
+        screened = partial(_screened, inputs, out, settings, events, quiet=quiet, stopping=stopping)
+        try:
+            done = screened(cluster, profile, part)
+        except UnfinishedError:
+            if requeue and context.obj.number == signal.SIGUSR1:
+                _requeue(out)
+            raise
     if not quiet:
         print("\n".join(_summary(done)))
 
@@ -83,15 +107,19 @@ def _screened(
     inputs: Sequence[Path],
     out: Path,
     settings: "ScreenConfig",
-    scheduler: str | None,
     events: EventLog,
+    cluster: str | None,
+    profile: Path | None,
+    part: str | None,
     *,
     quiet: bool,
     stopping: Callable[[], bool],
 ) -> "Screened":
     from screening.crystals.pack import known_bytes
     from screening.runs.listener import Listener
+    from screening.runs.part import Part
     from screening.runs.screen import screen as screened
+    from screening.runs.slurm.profile import load_profile
 
     with Display(quiet=quiet, total_bytes=known_bytes(inputs)) as display:
         listener = Listener(
@@ -103,7 +131,33 @@ def _screened(
             stopping=stopping,
         )
         ignore = [] if events.path is None else [events.path]
-        return screened(inputs, out, settings, cluster=scheduler, listener=listener, ignore=ignore)
+        return screened(
+            inputs,
+            out,
+            settings,
+            cluster=cluster,
+            profile=None if profile is None else load_profile(profile),
+            part=None if part is None else Part.of(part),
+            listener=listener,
+            ignore=ignore,
+        )
+
+
+def _requeue(out: Path) -> None:
+    """Have the job of this process begin anew, unless it got nowhere, for then it never would."""
+    from screening.runs.provenance import last_note
+    from screening.runs.slurm.controller import requeue
+
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        raise InputError("--requeue: this is no job of Slurm (SLURM_JOB_ID is not set); leave the option out")
+    if not last_note(out, "end").get("rows"):
+        raise ResourceError(
+            f"job {job} is not queued again: it has not done a single crystal in its time. Ask for more time, or for "
+            "smaller shards (shards.least)"
+        )
+    print(f"screening: job {job} goes back into the queue, and goes on from here", file=sys.stderr, flush=True)
+    requeue(job)
 
 
 def _both(*watches: Callable[["Progress"], object]) -> Callable[["Progress"], None]:
@@ -152,6 +206,9 @@ def _summary(done: "Screened") -> Iterator[str]:
     for status, count in done.counts.items():
         yield f"  {status.word:9} {count:{width},}"
     yield f"  {'read':9} {total:{width},}"
+    if done.results is None:
+        yield f"when all parts are done: screening merge {done.folder}"
+        return
     yield f"results in {done.results}"
     yield f"next: screening query {done.folder} --top 10 --by {done.targets[0].name}"
     yield f"      screening report {done.folder} -o report.html"

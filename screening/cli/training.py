@@ -34,10 +34,11 @@ Out = Annotated[
 Cluster = Annotated[
     str | None,
     typer.Option(
-        metavar="local:N|ADDRESS|FILE.json",
-        help="Train by a rank on each worker: of this machine, or of a scheduler.",
+        metavar="local:N|slurm|ADDRESS|FILE.json",
+        help="Train by a rank on each worker: of this machine, of Slurm, or of a scheduler.",
     ),
 ]
+Profile = Annotated[Path | None, typer.Option(metavar="FILE.toml", help="What to ask Slurm for, with --cluster slurm.")]
 RankCount = Annotated[
     int | None, typer.Option(min=1, help="With --cluster: wait for so many workers, and use no more.")
 ]
@@ -58,6 +59,7 @@ def train(
     ] = None,
     out: Out = None,
     cluster: Cluster = None,
+    profile: Profile = None,
     ranks: RankCount = None,
     quiet: Quiet = False,
 ) -> None:
@@ -78,7 +80,7 @@ def train(
     started = [] if init is None else [f"init.checkpoint={json.dumps(init)}"]
     settings = _settings(TrainingConfig, file, [*(overrides or ()), *started])
     folder = out or Path("runs") / file.stem
-    found = run_lesson(context, settings, folder, cluster=cluster, ranks=ranks, quiet=quiet)
+    found = run_lesson(context, settings, folder, _chosen(cluster, profile, ranks), ranks=ranks, quiet=quiet)
     if not quiet:
         units = {target.name: target.unit for target in settings.heads}
         print("\n".join([*_results(found, units), f"{folder}"]))
@@ -91,6 +93,7 @@ def pretrain(
     overrides: Overrides = None,
     out: Out = None,
     cluster: Cluster = None,
+    profile: Profile = None,
     ranks: RankCount = None,
     quiet: Quiet = False,
 ) -> None:
@@ -106,7 +109,7 @@ def pretrain(
 
     settings = _settings(PretrainingConfig, file, overrides or ())
     folder = out or Path("runs") / file.stem
-    found = run_lesson(context, settings, folder, cluster=cluster, ranks=ranks, quiet=quiet)
+    found = run_lesson(context, settings, folder, _chosen(cluster, profile, ranks), ranks=ranks, quiet=quiet)
     if not quiet:
         print("\n".join([*_pretrained(found), f"{folder}"]))
 
@@ -118,6 +121,7 @@ def distil(
     overrides: Overrides = None,
     out: Out = None,
     cluster: Cluster = None,
+    profile: Profile = None,
     ranks: RankCount = None,
     quiet: Quiet = False,
 ) -> None:
@@ -132,7 +136,7 @@ def distil(
 
     settings = _settings(DistillationConfig, file, overrides or ())
     folder = out or Path("runs") / file.stem
-    found = run_lesson(context, settings, folder, cluster=cluster, ranks=ranks, quiet=quiet)
+    found = run_lesson(context, settings, folder, _chosen(cluster, profile, ranks), ranks=ranks, quiet=quiet)
     if not quiet:
         units = {target.name: target.unit for target in settings.heads}
         print("\n".join([*_results(found, units), f"{folder}"]))
@@ -148,6 +152,7 @@ def train_forces(
     overrides: Overrides = None,
     out: Out = None,
     cluster: Cluster = None,
+    profile: Profile = None,
     ranks: RankCount = None,
     quiet: Quiet = False,
 ) -> None:
@@ -164,7 +169,7 @@ def train_forces(
 
     settings = _settings(ForcesConfig, file, overrides or ())
     folder = out or Path("runs") / file.stem
-    found = run_lesson(context, settings, folder, cluster=cluster, ranks=ranks, quiet=quiet)
+    found = run_lesson(context, settings, folder, _chosen(cluster, profile, ranks), ranks=ranks, quiet=quiet)
     if not quiet:
         print("\n".join([*_pretrained(found), f"{folder}"]))
 
@@ -206,14 +211,17 @@ def evaluate(
     print(metrics_table(found, {target.name: target.unit for target in loaded.targets}))
 
 
-def _chosen(cluster: str | None, ranks: int | None) -> "ClusterChoice | None":
+def _chosen(cluster: str | None, profile: Path | None, ranks: int | None) -> "ClusterChoice | None":
     if cluster is None:
         if ranks is not None:
             raise InputError("--ranks says how many workers of a cluster to use; name one with --cluster")
+        if profile is not None:
+            raise InputError("--profile says what to ask Slurm for; it goes with --cluster slurm")
         return None
     from screening.runs.clusters import chosen
+    from screening.runs.slurm.profile import load_profile
 
-    return chosen(cluster)
+    return chosen(cluster, None if profile is None else load_profile(profile))
 
 
 def _settings(kind: type[S], file: Path, overrides: Sequence[str]) -> S:
@@ -226,13 +234,12 @@ def run_lesson(
     context: typer.Context,
     settings: "RunSettings",
     folder: Path,
+    choice: "ClusterChoice | None",
     *,
-    cluster: str | None,
     ranks: int | None,
     quiet: bool,
 ) -> dict[str, Any]:
     """Run a configuration of any kind, here or on a cluster, and show how it goes; its final metrics."""
-    choice = _chosen(cluster, ranks)
     with training_progress(quiet=quiet) as show:
         # After the configuration is known to be right: torch takes seconds to load.
         from screening.training.material import Listener

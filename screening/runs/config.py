@@ -52,14 +52,28 @@ class BatchSettings(Settings):
 class LimitSettings(Settings):
     """Seconds to wait: without progress until a worker counts as hung, for the model to load, for the end when stopped.
 
-    `scheduler` is for one that is gone to come back. `verdicts` is no time, but how many crystals may end their worker.
+    `scheduler` is for one that is gone to come back. What a worker has been at for `slow`, and much longer than usual,
+    an idle one does too. `verdicts` is no time, but how many crystals may end their worker.
     """
 
     patience: PositiveFloat = 120.0
     loading: PositiveFloat = 600.0
     grace: PositiveFloat = 60.0
     scheduler: PositiveFloat = 60.0
+    slow: PositiveFloat = 30.0
     verdicts: PositiveInt = 100
+
+
+class ClusterSettings(Settings):
+    """How workers on other nodes are set up; variables in `scratch` are the node's.
+
+    `interface` is the network that they talk over, `scratch` a folder of each node for their files, by default TMPDIR;
+    with `stage` the packed input is copied there first.
+    """
+
+    interface: str | None = None
+    scratch: str | None = None
+    stage: bool = False
 
 
 class ScreenConfig(Settings):
@@ -74,3 +88,4 @@ class ScreenConfig(Settings):
     shards: ShardSettings = ShardSettings()
     batches: BatchSettings = BatchSettings()
     limits: LimitSettings = LimitSettings()
+    cluster: ClusterSettings = ClusterSettings()

@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from distributed import Client
+from distributed.comm.core import FatalCommClosedError
 from distributed.deploy.cluster import Cluster
+
+from screening.errors import InputError
 
 CONNECT_S = 10.0
 # What the connection to a scheduler that is gone raises.
@@ -26,8 +29,19 @@ def workers_of(client: Client) -> dict[str, Any]:
 
 
 def client_of(cluster: Cluster | str) -> Client:
-    """Connect to a cluster object, the address of a scheduler, or the path of its scheduler file."""
+    """Connect to a cluster object, the address of a scheduler, or the path of its scheduler file.
+
+    By TLS with the certificate of the object, else with that of Dask's settings; what these cannot do is refused.
+    """
     where: dict[str, Any] = {"address": cluster}
     if isinstance(cluster, str) and "://" not in cluster and Path(cluster).suffix == ".json":
         where = {"scheduler_file": cluster}
-    return Client(**where, set_as_default=False, timeout=CONNECT_S, name="screening")
+    try:
+        return Client(**where, set_as_default=False, timeout=CONNECT_S, name="screening")
+    except (TypeError, RuntimeError, FatalCommClosedError) as error:
+        if not any(word in str(error) for word in ("TLS", "encryption")):
+            raise
+        raise InputError(
+            f"{cluster}: its scheduler and this command do not agree on TLS ({error}); DASK_DISTRIBUTED__COMM__TLS__* "
+            "in the environment, or Dask's own files, say with which certificate to talk to it: docs/screen.md"
+        ) from error

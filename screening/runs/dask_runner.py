@@ -54,6 +54,7 @@ class DaskRunner:
     _leases: dict[int, Lease] = field(default_factory=dict)
     _events: "queue.SimpleQueue[Event]" = field(default_factory=queue.SimpleQueue)
     _told: set[int] = field(default_factory=set)
+    _rows_told: set[tuple[int, int]] = field(default_factory=set)
     _ends_at: float | None = None
     _began: float | None = None
 
@@ -149,6 +150,9 @@ class DaskRunner:
                 priority=-lease.number,
             )
             self._futures[lease.number], self._leases[lease.number] = future, lease
+            if lease.twin:
+                facts = {"start": lease.rows.start, "stop": lease.rows.stop, "worker": lease.worker}
+                self.listener.tell("shard_again", facts)
             future.add_done_callback(lambda future, number=lease.number: self._events.put(("ended", number)))
 
     def _handle_events(self, crew: Crew) -> bool:
@@ -168,10 +172,12 @@ class DaskRunner:
         return changed
 
     def _report(self, report: dict[str, Any]) -> None:
-        """Count a lease's rows and tell its failures, once, whether its worker or its shard reported them."""
-        if report["lease"] in self._told:
+        """Count a lease's rows and tell its failures, once, whoever reports them: its worker, its shard, its twin."""
+        rows = report["start"], report["stop"]
+        if report["lease"] in self._told or rows in self._rows_told:
             return
         self._told.add(report["lease"])
+        self._rows_told.add(rows)
         self.progress.statuses.update(report["statuses"])
         self.progress.seconds.update(report["seconds"])
         if Status.FAILED.word in report["statuses"]:

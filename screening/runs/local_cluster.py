@@ -1,6 +1,7 @@
 """A Dask cluster on this machine that fits its processors, memory and GPUs, and goes with the process that made it."""
 
 import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from distributed import Nanny, Scheduler, SpecCluster
 from screening import machine
 from screening.errors import InputError
 from screening.ops import core
+from screening.runs.certificates import own_security
 from screening.runs.dask_crew import AT_ONCE
 
 # A worker with torch, a model and two shards; what is beyond is for large crystals.
@@ -27,7 +29,7 @@ DASHBOARD_PORT = 8787
 LOCALHOST = "127.0.0.1"
 CLOSE_S = 20.0
 SILENT = logging.CRITICAL + 1
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 CONFIG: Mapping[str, Any] = {
     # What is tried again, and where, is the plan's decision.
@@ -85,11 +87,31 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(name for name in (part.strip() for part in named.split(",")) if name and name != "-1")
 
 
+def gpu_ids(library: str = "libcuda.so.1") -> tuple[str, ...]:
+    """Ids of the GPUs that this process may use, in their order, which no two in the world have in common.
+
+    Where Slurm shows each process its own GPU alone, all are named 0. Empty where the driver does not say.
+    """
+    try:
+        cuda = ctypes.CDLL(library)
+        count, device, id = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(16)
+        # None of these makes a context, which would take memory of a GPU.
+        codes = [cuda.cuInit(0), cuda.cuDeviceGetCount(ctypes.byref(count))]
+        found = []
+        for k in range(count.value):
+            codes += [cuda.cuDeviceGet(ctypes.byref(device), k), cuda.cuDeviceGetUuid_v2(id, device)]
+            found.append(id.raw.hex())
+    except (OSError, AttributeError):
+        return ()
+    return () if any(codes) else tuple(found)
+
+
 @contextlib.contextmanager
 def local_cluster(layout: Layout) -> Iterator[SpecCluster]:
     """Give a cluster of this layout, which ends with the block; the worker processes end with this one at the latest.
 
-    It listens to this machine alone, and its workers let signals of the terminal pass.
+    It listens to this machine alone, and to nobody else on it: whoever could talk to it would be obeyed. Its workers
+    let signals of the terminal pass.
     """
     with dask.config.set(dict(CONFIG)), quiet_logs():
         cluster = _started(layout)
@@ -102,7 +124,10 @@ def local_cluster(layout: Layout) -> Iterator[SpecCluster]:
 
 
 def _started(layout: Layout) -> SpecCluster:
+    security = own_security()
     worker = {
+        "protocol": "tls://",
+        "security": security,
         "nthreads": AT_ONCE,
         "memory_limit": layout.memory,
         "host": LOCALHOST,
@@ -111,7 +136,8 @@ def _started(layout: Layout) -> SpecCluster:
     }
     # Without an address, the dashboard would listen to the whole network.
     page = f"{LOCALHOST}:{_free_port(DASHBOARD_PORT)}"
-    scheduler = {"host": LOCALHOST, "port": 0, "dashboard": True, "dashboard_address": page}
+    scheduler = {"protocol": "tls://", "security": security, "host": LOCALHOST, "port": 0}
+    scheduler |= {"dashboard": True, "dashboard_address": page}
     nannies = {
         k: {"cls": Nanny, "options": worker | ({"env": {"CUDA_VISIBLE_DEVICES": gpu}} if gpu else {})}
         for k, gpu in enumerate(layout.gpus or [""] * layout.workers)
@@ -125,7 +151,8 @@ def _started(layout: Layout) -> SpecCluster:
         with warnings.catch_warnings():
             # Another program may take the port at this moment; Dask warns and takes the next.
             warnings.filterwarnings("ignore", r"\s*Port \d+ is already in use")
-            return SpecCluster(scheduler={"cls": Scheduler, "options": scheduler}, workers=nannies, silence_logs=SILENT)
+            front = {"cls": Scheduler, "options": scheduler}
+            return SpecCluster(scheduler=front, workers=nannies, security=security, silence_logs=SILENT)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 

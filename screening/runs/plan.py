@@ -8,6 +8,9 @@ into leases as workers ask.
 Rows that take their worker down are tried once more, alone on a worker. If that ends the same way they are split, and
 the parts tried alone, until a single crystal is left; when that one has done it twice, a verdict is recorded in its
 place. Parts are eighths, not halves: each level costs the life of a worker, or the wait for one that hangs.
+
+When nothing waits any more, what a slow worker is still at is leased to an idle one too, once. Who finishes first has
+done it; the other's lease is void from then on, and neither its end nor its worker's is of any consequence.
 """
 
 from collections import deque
@@ -15,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
+from statistics import median
 
 from screening.predictions import FailureReason
 
@@ -30,6 +34,9 @@ DEPTH = 2
 SHARE = 4
 # Time that passes between two looks at the clock counts for at most this much: the driver may have been suspended.
 LONGEST_TICK_S = 5.0
+# A lease that is out for so many times what is usual is on a slow worker.
+SLOW = 3.0
+REMEMBERED = 256
 
 Cut = Callable[[int, int], int]
 
@@ -68,12 +75,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Rows for a worker to compute, or, with a verdict, one row to record as failed."""
+    """Rows for a worker to compute, or, with a verdict, one row to record as failed; a twin's another is at too."""
 
     number: int
     rows: Rows
     worker: str
     verdict: Verdict | None = None
+    twin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,7 @@ class Sizes:
 
 @dataclass(slots=True)
 class _Piece:
-    """Waiting or leased rows and their history."""
+    """Waiting or leased rows and their history; `out` are the leases of them, two at most."""
 
     rows: Rows
     strikes: int = 0
@@ -113,6 +121,7 @@ class _Piece:
     refusals: int = 0
     suspect: bool = False
     verdict: Verdict | None = None
+    out: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -124,10 +133,12 @@ class _Held:
 
     lease: Lease
     piece: _Piece
+    leased: float = 0.0
     sign: str = ""
     since: float | None = None
     computing: bool = True
     waiting: bool = False
+    void: bool = False
 
 
 @dataclass(slots=True)
@@ -150,7 +161,8 @@ class Plan:
     """The state of a run.
 
     `cut(start, stop)` may end a lease that starts at `start` and would end at `stop` earlier, for instance by a budget
-    of atoms. A worker that gives no sign of life for `patience_s` is overdue.
+    of atoms. A worker that gives no sign of life for `patience_s` is overdue; one is slow at a lease, at the earliest,
+    after `slow_s`.
     """
 
     def __init__(
@@ -161,12 +173,13 @@ class Plan:
         cut: Cut = lambda start, stop: stop,
         sizes: Sizes | None = None,
         patience_s: float = 120.0,
+        slow_s: float = 30.0,
     ) -> None:
         self.total = total
         self.rows_done = 0
         self.verdicts = 0
         self.aside: list[Aside] = []
-        self._cut, self._sizes, self._patience_s = cut, sizes or Sizes(), patience_s
+        self._cut, self._sizes, self._patience_s, self._slow_s = cut, sizes or Sizes(), patience_s, slow_s
         self._stretches = list(_gaps(total, sorted(done)))[::-1]
         self._rows_uncut = sum(stop - start for start, stop in self._stretches)
         self.rows_done = total - self._rows_uncut
@@ -176,6 +189,9 @@ class Plan:
         self._worker_of: dict[int, _Worker] = {}
         self._room: dict[int, dict[str, None]] = {}
         self._kept_free: set[str] = set()
+        self._void: set[int] = set()
+        self._ages: deque[float] = deque(maxlen=REMEMBERED)
+        self._none_slow_at: float | None = None
         self._number = 0
         self._clock: float | None = None
         self._time = 0.0
@@ -187,13 +203,13 @@ class Plan:
 
     @property
     def leased(self) -> int:
-        """How many leases are out."""
-        return len(self._worker_of)
+        """How many leases are out, void ones not counted."""
+        return len(self._worker_of) - len(self._void)
 
     @property
     def over(self) -> bool:
         """Whether every row is done or put aside."""
-        return not (self._worker_of or self._suspects or self._again or self._stretches)
+        return not (self.leased or self._suspects or self._again or self._stretches)
 
     def leases_of(self, worker: str) -> list[Lease]:
         """The leases that a worker holds, those at work first."""
@@ -219,9 +235,11 @@ class Plan:
         self._unplace(left)
         self._kept_free.discard(worker)
         at_work = left.at_work()
-        blamed = [] if loss is None else [h for h in at_work if loss is Loss.KILLED or self._is_silent(h)]
         for held in left.held.values():
-            del self._worker_of[held.lease.number]
+            self._drop(held)
+        blamed = [] if loss is None else [h for h in at_work if loss is Loss.KILLED or self._is_silent(h)]
+        blamed = [held for held in blamed if self._is_needed(held)]
+        for held in filter(self._is_needed, left.held.values()):
             if loss is not None and held in blamed:
                 self._strike(held.piece, loss)
             else:
@@ -231,8 +249,10 @@ class Plan:
     def finished(self, number: int) -> Rows | None:
         """Count the rows of a lease as done; a lease that was taken back meanwhile counts for nothing."""
         held = self._taken(number)
-        if held is None:
+        if held is None or held.void:
             return None
+        self._ages.append(self._time - held.leased)
+        self._void.update(held.piece.out)
         self.rows_done += len(held.piece.rows)
         self.verdicts += held.piece.verdict is not None
         return held.piece.rows
@@ -240,7 +260,7 @@ class Plan:
     def refused(self, number: int, why: str) -> None:
         """Note that the rows of a lease cannot be computed by any worker: they are narrowed down and put aside."""
         held = self._taken(number)
-        if held is None:
+        if held is None or not self._is_needed(held):
             return
         piece = held.piece
         piece.refusals += 1
@@ -255,7 +275,7 @@ class Plan:
     def withdrawn(self, number: int) -> None:
         """Take back a lease that its worker will not begin."""
         held = self._taken(number)
-        if held is not None:
+        if held is not None and self._is_needed(held):
             self._wait(held.piece)
 
     def heard(self, number: int, sign: str, *, computing: bool, waiting: bool = False) -> None:
@@ -301,14 +321,36 @@ class Plan:
             self._release()
         while (self._again or self._stretches) and (name := self._roomiest()) is not None:
             found.append(self._lease(name, self._again.popleft() if self._again else self._cut_next()))
+        if not (self._again or self._stretches or self._suspects):
+            found += self._twins()
         return found
+
+    def _twins(self) -> list[Lease]:
+        """Give what slow workers are at to idle ones too."""
+        found: list[Lease] = []
+        if not self._ages or not self._room.get(0) or self._time == self._none_slow_at:
+            return found
+        before = self._time - max(self._slow_s, SLOW * median(self._ages))
+        slow = [h for w in self._workers.values() for h in w.held.values() if h.leased < before and self._may_twin(h)]
+        # Nobody gets slow before time passes.
+        self._none_slow_at = None if slow else self._time
+        for held in sorted(slow, key=lambda held: held.leased):
+            idle = next((name for name in self._room.get(0, ()) if name not in self._kept_free), None)
+            if idle is None:
+                break
+            found.append(self._lease(idle, held.piece))
+        return found
+
+    def _may_twin(self, held: _Held) -> bool:
+        return len(held.piece.out) == 1 and not held.piece.suspect and held.lease.number not in self._void
 
     def _lease(self, name: str, piece: _Piece) -> Lease:
         self._number += 1
-        lease = Lease(self._number, piece.rows, name, piece.verdict)
+        lease = Lease(self._number, piece.rows, name, piece.verdict, twin=bool(piece.out))
+        piece.out.append(lease.number)
         worker = self._workers[name]
         self._unplace(worker)
-        worker.held[lease.number] = _Held(lease, piece)
+        worker.held[lease.number] = _Held(lease, piece, self._time)
         self._worker_of[lease.number] = worker
         self._place(worker)
         return lease
@@ -353,13 +395,26 @@ class Plan:
         (self._suspects if piece.suspect else self._again).append(piece)
 
     def _taken(self, number: int) -> _Held | None:
-        worker = self._worker_of.pop(number, None)
+        worker = self._worker_of.get(number)
         if worker is None:
             return None
         self._unplace(worker)
         held = worker.held.pop(number)
+        self._drop(held)
         self._place(worker)
         return held
+
+    def _drop(self, held: _Held) -> None:
+        """Count a lease as out no more."""
+        number = held.lease.number
+        del self._worker_of[number]
+        held.piece.out.remove(number)
+        held.void = number in self._void
+        self._void.discard(number)
+
+    def _is_needed(self, held: _Held) -> bool:
+        """Whether a lease that is out no more leaves rows undone that nobody else is at."""
+        return not held.void and not held.piece.out
 
     def _is_overdue(self, held: _Held) -> bool:
         return held.since is not None and self._time - held.since > self._patience_s

@@ -14,6 +14,7 @@ from screening.crystals.batch import Crystals
 from screening.errors import ResourceError
 from screening.graphs import Graphs, graph_batches, pack_graphs
 from screening.inference import predict_graphs, usable_device, work_alone
+from screening.machine import keep_freed_memory
 from screening.models.checkpoint import load
 from screening.models.model import CrystalModel
 from screening.ops import core
@@ -53,6 +54,7 @@ class ModelPredictor:
         if not on_cpu:
             # Other streams do not wait for the one that brings the weights.
             torch.cuda.synchronize(self.device)
+        keep_freed_memory()
         count = core.thread_count(threads) if on_cpu else GPU_THREADS
         self.pool = ThreadPoolExecutor(count, thread_name_prefix="predict", initializer=work_alone)
 

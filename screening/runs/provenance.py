@@ -1,5 +1,6 @@
 """`provenance.jsonl`: a line for each time that somebody worked on a run: when, where, with which versions."""
 
+import contextlib
 import json
 import os
 import platform
@@ -33,6 +34,20 @@ def note(folder: Path, kind: str, **facts: object) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise ResourceError(f"{path}: cannot be written ({error.strerror or error}); check the disk") from error
+
+
+def last_note(folder: Path, kind: str) -> dict[str, Any]:
+    """Read the last line of a kind; nothing if there is none."""
+    try:
+        lines = (folder / PROVENANCE_FILE).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):
+            found = json.loads(line)
+            if found.get("event") == kind:
+                return dict(found)
+    return {}
 
 
 def circumstances() -> dict[str, Any]:

@@ -66,6 +66,7 @@ def train(job: RankJob, listening: int | None, tell: Tell) -> dict[str, Any]:
 
     import torch
 
+    from screening.machine import keep_freed_memory
     from screening.ops import core
     from screening.training.lessons.registry import LESSONS
     from screening.training.recipe import Listener, prepared
@@ -75,6 +76,7 @@ def train(job: RankJob, listening: int | None, tell: Tell) -> dict[str, Any]:
     if job.threads is not None:
         core.set_threads(job.threads)
         torch.set_num_threads(job.threads)
+    keep_freed_memory()
     config = LESSONS[job.command].settings_type.model_validate(job.config)
     material = prepared(config, Path(job.graphs), tuple(job.sizes))
     meeting = Meeting(job.host, job.port, job.rank, job.size, job.token, job.silent_s, listening)

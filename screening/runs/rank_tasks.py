@@ -18,7 +18,7 @@ from distributed import Worker as DaskWorker
 from distributed import get_worker
 from distributed.comm.addressing import get_address_host
 
-from screening.runs.local_cluster import visible_gpus
+from screening.runs.local_cluster import gpu_ids, visible_gpus
 from screening.runs.rank_job import End, Ended, RankJob
 
 LOOK_S = 0.2
@@ -31,12 +31,22 @@ _one_rank = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A worker's machine, the GPUs that it may use, as CUDA_VISIBLE_DEVICES names them, and where ranks could meet."""
+    """A worker's machine, the GPUs that it may use, as CUDA_VISIBLE_DEVICES names them, and where ranks could meet.
+
+    `ids` of its GPUs are known where names may mislead: two workers can call different ones 0.
+    """
 
     machine: str
     gpus: tuple[str, ...] = ()
     host: str = ""
     port: int = 0
+    ids: tuple[str, ...] = ()
+
+    @property
+    def choice(self) -> list[tuple[str, str]]:
+        """Each of its GPUs by what no other has, and by name."""
+        known = len(self.ids) == len(self.gpus)
+        return list(zip(self.ids if known else [f"{self.machine} {gpu}" for gpu in self.gpus], self.gpus, strict=True))
 
 
 def enrol(token: str, device: str, topic: str) -> None:
@@ -49,8 +59,8 @@ def enrol(token: str, device: str, topic: str) -> None:
     host = get_address_host(worker.address)
     _close_sockets()
     _sockets[token] = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    gpus = visible_gpus() if device == "cuda" else ()
-    place = Place(socket.gethostname(), gpus, host, int(_sockets[token].getsockname()[1]))
+    gpus, ids = (visible_gpus(), gpu_ids()) if device == "cuda" else ((), ())
+    place = Place(socket.gethostname(), gpus, host, int(_sockets[token].getsockname()[1]), ids)
     _tell(worker, topic, token, "place", asdict(place) | {"worker": worker.address})
 
 

@@ -6,6 +6,7 @@ folder lets the ranks of the last attempt write, and no others.
 """
 
 import contextlib
+import math
 import queue
 import shutil
 import time
@@ -21,11 +22,13 @@ from distributed import Client, Future, KilledWorker
 from screening import errors
 from screening.errors import InputError, ResourceError, ScreeningError
 from screening.runs.claim import Claim
-from screening.runs.clusters import ClusterChoice, Workers, opened
+from screening.runs.clusters import ClusterChoice, Demand, opened, require_possible
+from screening.runs.config import ClusterSettings
 from screening.runs.dask_client import DISCONNECTED, client_of, workers_of
 from screening.runs.isolate import said
 from screening.runs.rank_job import End, Ended, RankJob
 from screening.runs.rank_tasks import Place, enrol, run_rank
+from screening.runs.site import Site
 from screening.training.config import RunSettings
 from screening.training.lessons.registry import lesson_of
 from screening.training.loop import Progress
@@ -72,13 +75,13 @@ def train(
     device = config.training.device
     if device not in ("cpu", "cuda"):
         raise InputError(f"training.device is {device!r}; with --cluster it is cpu or cuda, each rank has its own GPU")
+    settings = ClusterSettings() if cluster.profile is None else cluster.profile.cluster_settings(ClusterSettings())
+    require_possible(cluster, workers=ranks, threads=config.training.threads, device=device)
     claim(folder, config)
     folder = folder.resolve()
-    with (
-        Claim(folder, say=listener.say) as held,
-        opened(cluster, threads=config.training.threads, device=device) as own,
-    ):
-        driver = _Driver(config, folder, listener, own, ranks or own.count, limits or Limits(), held)
+    demand = Demand(folder, settings, device, ranks, config.training.threads)
+    with Claim(folder, say=listener.say) as held, opened(cluster, demand) as site:
+        driver = _Driver(config, folder, listener, site, ranks or site.count, limits or Limits(), held)
         try:
             return driver.run()
         finally:
@@ -130,7 +133,7 @@ class _Driver:
     config: RunSettings
     folder: Path
     listener: Listener
-    workers: Workers
+    site: Site
     wanted: int | None
     limits: Limits
     claim: Claim
@@ -156,14 +159,19 @@ class _Driver:
                     workers = self._workers_left(client, len(workers))
                     self.listener.say(f"{error}; going on from the last checkpoint with {_ranks(len(workers))}")
 
+    @property
+    def _patience_s(self) -> float:
+        """How long to wait for workers; without end for those that a queue has, which says when they never come."""
+        return math.inf if self.site.no_workers_s is None else self.limits.join_s
+
     # --- workers -------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Client]:
         try:
-            client = client_of(self.workers.cluster)
+            client = client_of(self.site.cluster)
         except DISCONNECTED as error:
-            where = self.workers.cluster if isinstance(self.workers.cluster, str) else "this machine"
+            where = self.site.cluster if isinstance(self.site.cluster, str) else "this machine"
             raise ResourceError(f"no scheduler answers at {where} ({error}); start one, or mend --cluster") from error
         try:
             yield client
@@ -173,7 +181,7 @@ class _Driver:
 
     def _first_workers(self, client: Client) -> list[str]:
         """Wait for as many workers as are asked for, or until no more come."""
-        most = self.limits.join_s
+        most = self._patience_s
         if self.wanted is None:
             there = self._awaited(client, lambda there, still: bool(there) and still > self.limits.settle_s, most)
         else:
@@ -188,10 +196,10 @@ class _Driver:
     def _workers_left(self, client: Client, before: int) -> list[str]:
         """Wait a while for a lost worker to be replaced, and longer if there is none at all."""
         there = self._awaited(client, lambda there, still: len(there) >= before, self.limits.rejoin_s)
-        there = there or self._awaited(client, lambda there, still: bool(there), self.limits.join_s)
+        there = there or self._awaited(client, lambda there, still: bool(there), self._patience_s)
         if not there:
             raise ResourceError(
-                f"no worker is left, and none came within {self.limits.join_s:g} s; the same command goes on"
+                f"no worker is left, and none came within {self._patience_s:g} s; the same command goes on"
             )
         return there
 
@@ -251,7 +259,7 @@ class _Driver:
                 host=first.host,
                 port=first.port,
                 silent_s=self.limits.silent_s,
-                threads=self.workers.threads,
+                threads=self.site.threads,
                 gpu=gpus[rank],
             )
             attempt.futures.append(_on(client, address, run_rank, job, self._topic))
@@ -322,7 +330,7 @@ class _Driver:
         match kind:
             case "place":
                 worker = content.pop("worker")
-                attempt.places[worker] = Place(**content | {"gpus": tuple(content["gpus"])})
+                attempt.places[worker] = Place(**content | {name: tuple(content[name]) for name in ("gpus", "ids")})
             case "end":
                 attempt.ended[content["rank"]] = Ended(**content | {"end": End(content["end"])})
             case "say":
@@ -342,22 +350,23 @@ class _Driver:
     def _check(self) -> None:
         self.listener.check()
         self.claim.check()
+        self.site.check()
 
 
 def assigned(places: Sequence[Place]) -> list[str]:
     """Give each rank a GPU of its own among those that its worker may use."""
-    taken: set[tuple[str, str]] = set()
+    taken: set[str] = set()
     found = []
     for place in places:
-        free = [gpu for gpu in place.gpus if (place.machine, gpu) not in taken]
+        free = [(id, gpu) for id, gpu in place.choice if id not in taken]
         if not free:
             sharing = sum(p.machine == place.machine for p in places)
             raise ResourceError(
                 f"{place.machine}: {sharing} workers share {len(place.gpus)} GPUs; a rank needs one of its own: start "
                 "a worker for each GPU, or ask for fewer with --ranks"
             )
-        taken.add((place.machine, free[0]))
-        found.append(free[0])
+        taken.add(free[0][0])
+        found.append(free[0][1])
     return found
 
 

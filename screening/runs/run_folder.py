@@ -2,6 +2,7 @@
 
 run.json          what identifies the run, and the settings it began with; written whole before anything is predicted
 provenance.jsonl  a line per start and end of a driver       driver.json   while a driver works here
+slurm.jsonl       jobs of Slurm that were asked for          cluster/      logs of workers, by job
 input.h5          the packed input, unless one was given     shards/       what is done, a file per range of rows
 results.h5        everything in one file, once all is done
 """
@@ -75,7 +76,10 @@ class Run:
 def made_folder(out: Path) -> Path:
     """Make the folder of a run, if need be, with its folder of shards."""
     try:
-        (out / SHARDS).mkdir(parents=True, exist_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # Private when it is made; whoever wants to share a run opens its folder, which then stays so.
+        out.mkdir(mode=0o700, exist_ok=True)
+        (out / SHARDS).mkdir(exist_ok=True)
     except OSError as error:
         raise ResourceError(f"{out}: cannot be made a folder ({error.strerror or error}); choose another") from error
     return out
@@ -98,15 +102,22 @@ def opened_run(
     listener: Listener,
     *,
     ignore: Sequence[Path] = (),
+    alone: bool = True,
     check: Callable[[], object] = lambda: None,
 ) -> Run:
     """Begin a run in a folder, or go on with the one there, if it is of the same model and input.
 
-    What is to `ignore`, and the folder itself, are no inputs, though they may lie in a folder that is. `check` raises
-    when the folder is not this driver's any more.
+    What is to `ignore`, and the folder itself, are no inputs, though they may lie in a folder that is. A driver that is
+    not `alone`, being one of several parts, needs a packed file. `check` raises when the folder is not this driver's
+    any more.
     """
     ours = [folder, *ignore]
-    for name in (RUN_FILE, INPUT, RESULTS):
+    if not alone and _given_packed(inputs, config) is None:
+        raise InputError(
+            f"{', '.join(map(str, inputs))}: parts of a run need one packed file, which none of them makes; "
+            "make it with `screening pack`, and name it as the input"
+        )
+    for name in (RUN_FILE, INPUT, RESULTS) if alone else ():
         sweep_parts_of(folder / name)
     if not (folder / RUN_FILE).exists():
         return _begun(folder, inputs, model, config, listener, ours, check)

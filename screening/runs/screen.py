@@ -1,8 +1,8 @@
 """A whole screen: inputs packed if they are not, every crystal predicted exactly once, results merged. Resumable."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -12,15 +12,17 @@ from distributed.deploy.cluster import Cluster
 from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError, ResourceError, ScreeningError, UnfinishedError
 from screening.predictions import Target
-from screening.runs.claim import Claim
+from screening.runs.claim import CLAIM_FILE, PART_CLAIMS, Claim
+from screening.runs.clusters import ClusterChoice, Demand, chosen, opened, require_possible
 from screening.runs.config import ScreenConfig
 from screening.runs.dask_crew import Limits
 from screening.runs.dask_runner import DaskRunner
 from screening.runs.listener import Listener, Progress
-from screening.runs.local_cluster import Layout, fitting, local_cluster, quiet_logs
+from screening.runs.part import Part
 from screening.runs.plan import FEWEST_REFUSED, Cut, Plan, Sizes, joined
 from screening.runs.provenance import circumstances, note
 from screening.runs.run_folder import ModelFile, Run, made_folder, opened_run, require_inputs
+from screening.runs.slurm.profile import Profile
 from screening.runs.worker import Job, Predictor, load_predictor
 from screening.store.merge import merge
 from screening.store.read import Results
@@ -28,17 +30,18 @@ from screening.store.record import RESULTS
 from screening.store.schema import Status
 from screening.store.shard import ShardFile, shard_ranges, sweep_parts
 
-# A local worker that does not come back within this was refused by the machine.
-LOCAL_WORKERS_S = 120.0
 SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """A finished screen: its folder, rows by status in all, and how this call went."""
+    """A finished screen: its folder, rows by status in all, and how this call went.
+
+    Of a part, there are no results yet, and the rows are those of this call.
+    """
 
     folder: Path
-    results: Path
+    results: Path | None
     targets: tuple[Target, ...]
     counts: dict[Status, int]
     progress: Progress
@@ -50,33 +53,46 @@ def screen(
     config: ScreenConfig | None = None,
     *,
     cluster: Cluster | str | None = None,
+    profile: Profile | None = None,
+    part: Part | None = None,
     listener: Listener | None = None,
     ignore: Sequence[str | PathLike[str]] = (),
     load: Callable[[Job], Predictor] = load_predictor,
 ) -> Screened:
     """Predict all crystals of the inputs into the folder of a run, and merge; the same call continues what was stopped.
 
-    `cluster` is one of Dask's, the address of a scheduler or the path of its scheduler file; by default one is made on
-    this machine. A script that uses the default needs the guard `if __name__ == "__main__":`, as for any processes.
-    Files to `ignore` are no inputs, though they lie in a folder that is one. `load` makes the predictor in each worker.
+    `cluster` is one of Dask's, or what `--cluster` takes; by default one is made on this machine. `slurm` means worker
+    jobs as a `profile` describes them. A script that uses the default needs the guard `if __name__ == "__main__":`, as
+    for any processes. A `part` predicts its share of the rows only and merges nothing: each part of a run has a driver
+    of its own. Files to `ignore` are no inputs, though they lie in a folder that is one. `load` makes the predictor in
+    each worker.
 
     >>> screen(["crystals.h5"], "runs/first", ScreenConfig(model="runs/cgcnn")).counts
     """
     config, listener, paths = config or ScreenConfig(), listener or Listener(), [Path(path) for path in inputs]
+    if profile is not None:
+        config = config.model_copy(update={"cluster": profile.cluster_settings(config.cluster)})
     # What cannot be right is refused before there is a folder.
     model = ModelFile.of(config.model)
     require_inputs(paths)
-    if cluster is None:
-        _layout(config)
+    choice = cluster if isinstance(cluster, Cluster) else chosen(cluster or "local", profile)
+    if not isinstance(choice, Cluster):
+        require_possible(choice, workers=config.workers, threads=config.threads, device=config.device)
     folder = made_folder(Path(out))
-    with Claim(folder, say=listener.say, stopping=listener.stopping) as claim:
+    name, rivals = (CLAIM_FILE, PART_CLAIMS) if part is None else (part.file, CLAIM_FILE)
+    with Claim(folder, name=name, rivals=rivals, say=listener.say, stopping=listener.stopping) as claim:
         others = [Path(path) for path in ignore]
-        run = opened_run(folder, paths, model, config, listener, ignore=others, check=claim.check)
-        progress = Progress(run.record.rows)
+        alone = part is None
+        run = opened_run(folder, paths, model, config, listener, ignore=others, alone=alone, check=claim.check)
+        rows = range(run.record.rows) if part is None else part.rows(run.record.rows)
+        progress = Progress(len(rows))
+        listener = _telling(listener, claim)
         if not (folder / RESULTS).exists():
             note(folder, "start", **circumstances(), config=config.model_dump(mode="json"))
-            driver = _Driver(run, config, listener, progress, claim, cluster, load)
+            driver = _Driver(run, config, listener, progress, claim, choice, rows, load)
             driver.complete()
+            if part is not None:
+                return Screened(folder, None, run.model.targets, _counted(progress), progress)
             if not driver.merge():
                 driver.complete()
                 driver.merge(again=True)
@@ -94,23 +110,26 @@ class _Driver:
     listener: Listener
     progress: Progress
     claim: Claim
-    cluster: Cluster | str | None
+    cluster: Cluster | ClusterChoice
+    rows: range
     load: Callable[[Job], Predictor]
 
     def complete(self) -> None:
         """Predict what is not predicted yet."""
         with PackedCrystals(self.run.packed) as crystals:
             plan = self._plan(crystals)
-            self.progress.before, self.progress.rows = plan.rows_done, 0
-            self.progress.refused = crystals.rejected
-            facts = {"folder": str(self.run.record.folder), "rows": plan.total, "done": plan.rows_done}
+            # Rows of other parts count as done for the plan.
+            before = plan.rows_done - (plan.total - len(self.rows))
+            self.progress.before, self.progress.rows = before, 0
+            self.progress.refused = crystals.rejected if len(self.rows) == plan.total else 0
+            facts = {"folder": str(self.run.record.folder), "rows": len(self.rows), "done": before}
             self.listener.tell("started", facts)
             self.listener.show(self.progress)
             finished = self._noted(lambda: plan.over or self._drive(plan))
         if not finished:
             raise UnfinishedError(
-                f"stopped after {self.progress.done:,} of {plan.total:,} crystals; what is done is kept, and the same "
-                "command goes on"
+                f"stopped after {self.progress.done:,} of {len(self.rows):,} crystals; what is done is kept, and the "
+                "same command goes on"
             )
         if plan.aside:
             raise _put_aside(plan)
@@ -133,29 +152,35 @@ class _Driver:
         return True
 
     def _plan(self, crystals: PackedCrystals) -> Plan:
-        shards = self.config.shards
+        shards, total = self.config.shards, self.run.record.rows
+        others = [(0, self.rows.start), (self.rows.stop, total)]
+        done = [(start, stop) for start, stop, _ in shard_ranges(self.run.shards)]
         return Plan(
-            self.run.record.rows,
-            [(start, stop) for start, stop, _ in shard_ranges(self.run.shards)],
+            total,
+            [*done, *((start, stop) for start, stop in others if start < stop)],
             cut=atom_budget(crystals, shards.atoms),
             sizes=Sizes(shards.least, shards.most),
             patience_s=self.config.limits.patience,
+            slow_s=self.config.limits.slow,
         )
 
     def _drive(self, plan: Plan) -> bool:
         limits = self.config.limits
-        times = Limits(
-            patience_s=limits.patience,
-            loading_s=limits.loading,
-            grace_s=limits.grace,
-            scheduler_s=limits.scheduler,
-            verdicts=limits.verdicts,
-            no_workers_s=LOCAL_WORKERS_S if self.cluster is None else None,
-        )
-        with self._workers(plan.total - plan.rows_done) as (workers, threads):
-            runner = DaskRunner(
-                workers, self._job(threads), plan, self.progress, self.listener, times, self.claim.check
+        with opened(self.cluster, self._demand()) as site:
+            times = Limits(
+                patience_s=limits.patience,
+                loading_s=limits.loading,
+                grace_s=limits.grace,
+                scheduler_s=limits.scheduler,
+                verdicts=limits.verdicts,
+                no_workers_s=site.no_workers_s,
             )
+
+            def check() -> None:
+                self.claim.check()
+                site.check()
+
+            runner = DaskRunner(site.cluster, self._job(site.threads), plan, self.progress, self.listener, times, check)
             return runner.run()
 
     def _job(self, threads: int | None) -> Job:
@@ -167,22 +192,26 @@ class _Driver:
             device=self.config.device,
             threads=threads,
             embed=self.config.embeddings,
+            stage=self.config.cluster.stage,
+            scratch=self.config.cluster.scratch,
             load=self.load,
             **self.config.batches.model_dump(),
         )
 
-    @contextlib.contextmanager
-    def _workers(self, rows: int) -> Iterator[tuple[Cluster | str, int | None]]:
-        """The cluster to use, and how many threads each of its workers predicts with; None leaves that to them."""
-        if self.cluster is not None:
-            with quiet_logs():
-                yield self.cluster, self.config.threads
-            return
-        layout = _layout(self.config)
-        if self.config.workers is None:
-            layout = layout.at_most(-(-rows // self.config.shards.least))
-        with local_cluster(layout) as local:
-            yield local, layout.threads
+    def _demand(self) -> Demand:
+        config = self.config
+        return Demand(
+            folder=self.run.record.folder,
+            settings=config.cluster,
+            device=config.device,
+            workers=config.workers,
+            threads=config.threads,
+            useful=self._useful,
+        )
+
+    def _useful(self) -> int:
+        """How many workers have a lease each."""
+        return -(-(self.progress.total - self.progress.done) // self.config.shards.least)
 
     def _merged(self, rows: int, total: int) -> None:
         if self.listener.stopping():
@@ -226,8 +255,25 @@ def atom_budget(crystals: PackedCrystals, most: int) -> Cut:
     return cut
 
 
-def _layout(config: ScreenConfig) -> Layout:
-    return fitting(workers=config.workers, threads=config.threads, device=config.device)
+def _telling(listener: Listener, claim: Claim) -> Listener:
+    """Let whoever reads the claim know how far the run is."""
+
+    def show(progress: Progress) -> None:
+        claim.facts = {
+            "rows": progress.total,
+            "done": progress.done,
+            "rate": round(progress.rate, 2),
+            "workers": progress.workers,
+            "lost_workers": progress.lost_workers,
+            "dashboard": progress.dashboard,
+        }
+        listener.show(progress)
+
+    return replace(listener, show=show)
+
+
+def _counted(progress: Progress) -> dict[Status, int]:
+    return {status: progress.statuses[status.word] for status in Status if progress.statuses[status.word]}
 
 
 def _damaged(run: Run) -> list[Path]:

@@ -29,9 +29,10 @@ from screening.errors import InputError, ResourceError, ScreeningError
 from screening.predictions import Target
 from screening.runs.isolate import Float64, Outcome, Predict, isolated
 from screening.runs.plan import Lease, Rows, Verdict
+from screening.runs.scratch import scratch_folder, staged
 from screening.runs.stages import Stages
 from screening.store.schema import Stamp, Status
-from screening.store.shard import Failure, ShardFile, ShardRows, read_shard, write_shard
+from screening.store.shard import Failure, ShardFile, ShardRows, read_shard, shard_name, write_shard
 from screening.store.whole import write_failure
 
 Found = TypeVar("Found")
@@ -95,7 +96,10 @@ def load_predictor(job: "Job") -> Predictor:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all leases of a run have in common. `load` makes the predictor, in the worker."""
+    """What all leases of a run have in common. `load` makes the predictor, in the worker.
+
+    With `stage`, the packed input is copied to `scratch` on the worker's node, by default TMPDIR, and read there.
+    """
 
     shards: Path
     packed: Path
@@ -106,6 +110,8 @@ class Job:
     max_atoms: int = 10_000
     max_edges: int = 120_000
     embed: bool = False
+    stage: bool = False
+    scratch: str | None = None
     load: Callable[["Job"], Predictor] = field(default=load_predictor, compare=False)
 
 
@@ -126,7 +132,9 @@ class Engine:
     def __init__(self, job: Job) -> None:
         self.job = job
         _require_model(job)
-        self.packed = _patiently(partial(_opened, job))
+        self._staged = _patiently(lambda: staged(job.packed, scratch_folder(job.scratch))) if job.stage else None
+        self._input = self._staged.path if self._staged else job.packed
+        self.packed = _patiently(partial(_opened, job, self._input))
         self.predictor = job.load(job)
         if self.predictor.targets != job.stamp.targets:
             raise InputError(f"{job.model}: predicts {self.predictor.targets}, the run is of {job.stamp.targets}")
@@ -151,13 +159,24 @@ class Engine:
                 rows = self._rows(lease, crystals, stages, note)
                 note("write")
                 with stages.timed("write"):
-                    write_shard(
-                        self.job.shards, rows, self.job.stamp, timing=stages.seconds, worker=f"{_HOST} {os.getpid()}"
-                    )
+                    self._write(rows, stages.seconds)
         finally:
             with self._noting:
                 self._signs.pop(key, None)
         return _report(lease.number, rows, stages.seconds)
+
+    def _write(self, rows: ShardRows, seconds: Mapping[str, float]) -> None:
+        """Write the shard, unless somebody else, who was given the same rows, has finished first."""
+        if not self._is_there(self.job.shards / shard_name(rows.start, rows.stop)):
+            write_shard(self.job.shards, rows, self.job.stamp, timing=seconds, worker=f"{_HOST} {os.getpid()}")
+
+    def _is_there(self, shard: Path) -> bool:
+        if shard.exists():
+            # What cannot be read is replaced.
+            with contextlib.suppress(ScreeningError), ShardFile(shard) as file:
+                same = file.stamp == self.job.stamp and file.embedding_width == self.predictor.embedding
+                return same and bool(file.columns())
+        return False
 
     def signs(self) -> dict[str, list[str]]:
         """For each lease at work, by whose it is and its number, what it is doing and how far it is."""
@@ -168,13 +187,15 @@ class Engine:
         """Let go of model and input."""
         self.predictor.close()
         self.packed.close()
+        if self._staged is not None:
+            self._staged.release()
 
     def _read(self, rows: Rows, note: Callable[[str], None]) -> Crystals:
         def again() -> None:
             note("read")
             # A handle that went stale stays so. The other lease may still read through the old file, so that it stays.
             with contextlib.suppress(ScreeningError):
-                self.packed = _opened(self.job)
+                self.packed = _opened(self.job, self._input)
 
         try:
             return _patiently(lambda: self.packed.atoms(rows.start, rows.stop), again)
@@ -228,7 +249,7 @@ def model_hash(path: Path) -> str:
 def require_job(job: Job) -> None:
     """Raise what every worker would meet: another model or input than the run began with, no room for its shards."""
     _require_model(job)
-    _opened(job).close()
+    _opened(job, job.packed).close()
     try:
         with tempfile.TemporaryFile(dir=job.shards) as file:
             file.write(os.urandom(PROBE_BYTES))
@@ -258,8 +279,8 @@ def _patiently(act: Callable[[], Found], again: Callable[[], object] = lambda: N
     return act()
 
 
-def _opened(job: Job) -> PackedCrystals:
-    packed = PackedCrystals(job.packed)
+def _opened(job: Job, path: Path) -> PackedCrystals:
+    packed = PackedCrystals(path)
     found = packed.attributes.get("fingerprint", job.stamp.input_fingerprint)
     if found != job.stamp.input_fingerprint:
         packed.close()

@@ -1,0 +1,102 @@
+"""How a run is, without Slurm: from its folder alone, whatever state that is in."""
+
+import json
+from pathlib import Path
+
+import pytest
+import screens
+from slurm_runs import command
+
+from screening.errors import InputError
+from screening.runs import status
+from screening.runs.claim import Claim
+from screening.runs.slurm import controller, journal
+from screening.runs.slurm.controller import Job, SilentError
+from screening.runs.status import status_of
+from screening.store.record import SHARDS
+
+COUNT = 60
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run half of which is done, with two failures in it."""
+    from screening.crystals.packed import PackedCrystals
+    from screening.store.record import record_of, write_record
+
+    marks = {3: screens.RAISES, 11: screens.IS_NAN}
+    packed = screens.packed_file(tmp_path / "c.h5", COUNT, marks=marks)
+    model = screens.saved_model(tmp_path / "m.safetensors")
+    run = tmp_path / "run"
+    run.mkdir()
+    job = screens.job_of(run / SHARDS, packed, model, load=screens.arithmetic)
+    with PackedCrystals(packed) as crystals:
+        write_record(record_of(run, job.stamp, packed, len(crystals)))
+    screens.compute(job, (0, 10), (10, 20), (15, 30))
+    return run
+
+
+def test_what_is_done_is_counted_once(folder: Path) -> None:
+    found = status_of(folder)
+    assert (found.rows, found.done, found.shards) == (COUNT, 30, 3)
+    assert (found.statuses, found.looked_at) == ({"ok": 28, "failed": 2}, 30)
+    assert found.word == "stopped: the same command goes on"
+    assert found.silence == ""
+
+
+def test_a_driver_says_how_it_goes(folder: Path) -> None:
+    with Claim(folder, beat_s=0.05) as claim:
+        claim.facts = {"rate": 5.0, "workers": 3, "dashboard": "http://127.0.0.1:1/status"}
+        screens.wait_for(lambda: status_of(folder).rate == 5.0)
+        found = status_of(folder)
+        assert (found.word, found.seconds_left) == ("running", 6.0)
+        assert "alive, 3 workers, dashboard http://127.0.0.1:1/status" in found.drivers[0].words
+    assert status_of(folder).drivers == ()
+
+
+def test_a_silent_controller_is_said_and_the_rest_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*names: str) -> list[Job]:
+        raise SilentError("squeue: no answer")
+
+    journal.note(folder, "submitting", tag="screening-a", way="batch")
+    monkeypatch.setattr(controller, "is_there", lambda: True)
+    monkeypatch.setattr(controller, "jobs_named", silent)
+    found = status_of(folder)
+    assert (found.done, found.silence) == (30, "jobs are unknown: squeue: no answer")
+    monkeypatch.setattr(controller, "is_there", lambda: False)
+    assert status_of(folder).silence == "jobs are unknown: this machine has no squeue"
+
+
+def test_of_very_many_shards_some_are_looked_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "LOOK_S", -1.0)
+    found = status_of(folder)
+    assert (found.done, found.looked_at, found.statuses) == (30, 0, {})
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no run\.json, so it is no folder of a run"):
+        status_of(tmp_path)
+    with pytest.raises(InputError, match="is no folder"):
+        status_of(tmp_path / "none")
+
+
+def test_the_journal_forgets_no_job_and_minds_no_broken_line(tmp_path: Path) -> None:
+    assert journal.tags_of(tmp_path) == []
+    journal.note(tmp_path, "submitting", tag="a")
+    journal.note(tmp_path, "submitted", tag="a", job="1")
+    journal.note(tmp_path, "submitting", tag="b")
+    with (tmp_path / journal.JOURNAL_FILE).open("a") as file:
+        file.write('{"event": "subm')
+    assert journal.tags_of(tmp_path) == ["a", "b"]
+    journal.note(tmp_path, "submitting", tag="c")
+    assert journal.tags_of(tmp_path) == ["a", "b", "c"]
+
+
+def test_the_command_prints_and_loads_no_torch(folder: Path) -> None:
+    ran = command("status", folder)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines()[:2] == [
+        f"{folder}: stopped: the same command goes on",
+        "  crystals  30 of 60 (50.0%), in 3 shards",
+    ]
+    assert json.loads(command("status", folder, "--json").stdout)["done"] == 30

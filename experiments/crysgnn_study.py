@@ -9,10 +9,10 @@
 
 Every run is a folder: a finished one is left alone, an interrupted one continues where it was; its config.toml alone
 gives the same run with `screening pretrain`, `train` or `distil`. `crysgnn/study.toml` says what runs share,
-`crysgnn/plan.py` which there are: encoders first, then tuning (three tries of the rate for vanilla runs; the others
+`crysgnn/plan.py` which there are: encoders first, then tuning (six tries of the rate for vanilla runs; the others
 take what was best, and have three tries of what they add), then each architecture x {vanilla, fine-tuned, distilled},
 the ablation of the teacher, and the larger parts. A run that needs an encoder or a choice that is not there yet is
-blocked, and others come first. Of several shares, begin the others when the first has made its files.
+blocked, and others come first.
 
 Pre-training reads the training file, the unlabelled files and enumerated crystals; never the validation file. The
 validation file chooses epochs, rates and weights; the folds of phonons choose nothing.

@@ -3,6 +3,7 @@
 Files are made once, in the folder of the study. The validation file is read to validate, never to pre-train.
 """
 
+import fcntl
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -53,8 +54,17 @@ def read_subset(path: Path = SUBSET) -> set[str]:
 
 
 def make_files(study: StudySettings, folder: Path, say: Callable[[str], None], *, subset: set[str]) -> None:
-    """Make what is not there yet: the subset, its validation crystals, packed pools with space groups."""
+    """Make what is not there yet: the subset, its validation crystals, packed pools with space groups.
+
+    A second share that comes while the first makes them waits for it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _make_files(study, folder, say, subset=subset)
+
+
+def _make_files(study: StudySettings, folder: Path, say: Callable[[str], None], *, subset: set[str]) -> None:
     given = study.crystals
     _extract(given.train, folder / "subset.extxyz", lambda c: c.id in subset, say)
     _extract(given.validation, folder / "subset-val.extxyz", lambda c: len(c.numbers) <= SUBSET_ATOMS, say)

@@ -63,6 +63,8 @@ def elastic_cluster(
         cluster = SLURMCluster(**_options(tag, place, certificate, settings, profile))
         undo.callback(_ended, cluster, tag)
         require_accepted(cluster.job_script())
+        # A driver that was killed left its own behind, and this one has the claim.
+        controller.cancel([job.id for job in controller.jobs_named(*journal.tags_of(folder, way="elastic"))])
         journal.note(folder, "submitting", tag=tag, way="elastic")
         watch = _Watch(cluster, tag, wanted)
         cluster.adapt(Adaptive=_Remaining, interval=f"{INTERVAL_S:g}s", minimum=0, maximum=10**6, wanted=wanted)

@@ -24,7 +24,7 @@ from screening.runs.dask_crew import AT_ONCE
 from screening.runs.local_cluster import CLOSE_S, CONFIG, SILENT, quiet_logs
 from screening.runs.site import Site
 from screening.runs.slurm import controller, journal
-from screening.runs.slurm.allocation import swept
+from screening.runs.slurm.allocation import sweep_others, swept
 from screening.runs.slurm.profile import Profile
 from screening.runs.slurm.submit import require_accepted, require_runnable
 
@@ -55,6 +55,7 @@ def elastic_cluster(
     # The scratch folder of the driver's own files, its certificate among them.
     place = folder.resolve() / "cluster" / tag
     certificate = Certificate.made(place)
+    sweep_others(place)
     with contextlib.ExitStack() as undo:
         undo.callback(swept, place)
         undo.enter_context(quiet_logs())

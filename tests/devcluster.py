@@ -144,6 +144,16 @@ class DevCluster:
                 found.append(int(folder.name))
         return found
 
+    def keepers(self, job: str) -> list[int]:
+        """The processes by which Slurm looks after those of a job; while one is there, its id cannot be used again."""
+        mark = f"slurmstepd: [{job}.".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (folder / "cmdline").read_bytes().startswith(mark) and not _is_dead(int(folder.name)):
+                    found.append(int(folder.name))
+        return found
+
     def _script(self, name: str, *options: str) -> None:
         command = [str(SCRIPTS / name), *options]
         ran = subprocess.run(

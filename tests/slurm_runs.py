@@ -128,7 +128,7 @@ class SlurmRun:
         for pid in self.slurm.processes(job):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        screens.wait_for(lambda: not lives(holder), WAIT_S)
+        screens.wait_for(lambda: not lives(holder) and not self.slurm.keepers(job), WAIT_S, every=LOOK_S)
 
     def assert_right(self) -> None:
         """The results are those of an undisturbed run, and nothing is left of this one."""

@@ -77,14 +77,15 @@ class Allocation:
 
 
 @contextlib.contextmanager
-def allocation_cluster(folder: Path, settings: ClusterSettings, *, gpus: bool) -> Iterator[Site]:
-    """Give workers on all nodes of this job; they end with the block."""
+def allocation_cluster(folder: Path, settings: ClusterSettings, *, gpus: bool, alone: bool) -> Iterator[Site]:
+    """Give workers on all nodes of this job; they end with the block. What others left goes if this is `alone`."""
     allocation = Allocation.here()
     # A name of its own for each incarnation: a file that an earlier one left names a scheduler that is gone.
     place = folder.resolve() / "cluster" / allocation.name
     certificate = Certificate.made(place)
     file = place / "scheduler.json"
-    sweep_others(place)
+    if alone:
+        sweep_others(place)
     file.unlink(missing_ok=True)
     with contextlib.ExitStack() as undo:
         undo.callback(swept, place)

@@ -42,9 +42,12 @@ DEATH_S = 60
 
 @contextlib.contextmanager
 def elastic_cluster(
-    folder: Path, settings: ClusterSettings, profile: Profile, *, wanted: Callable[[], int]
+    folder: Path, settings: ClusterSettings, profile: Profile, *, wanted: Callable[[], int], alone: bool
 ) -> Iterator[Site]:
-    """Give a cluster of at most `wanted()` worker jobs, which is asked for again and again; all end with the block."""
+    """Give a cluster of at most `wanted()` worker jobs, which is asked for again and again; all end with the block.
+
+    If this is `alone`, what a driver that was killed left behind goes: its worker jobs, and its certificates.
+    """
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError as error:
@@ -55,7 +58,6 @@ def elastic_cluster(
     # The scratch folder of the driver's own files, its certificate among them.
     place = folder.resolve() / "cluster" / tag
     certificate = Certificate.made(place)
-    sweep_others(place)
     with contextlib.ExitStack() as undo:
         undo.callback(swept, place)
         undo.enter_context(quiet_logs())
@@ -64,8 +66,9 @@ def elastic_cluster(
         cluster = SLURMCluster(**_options(tag, place, certificate, settings, profile))
         undo.callback(_ended, cluster, tag)
         require_accepted(cluster.job_script())
-        # A driver that was killed left its own behind, and this one has the claim.
-        controller.cancel([job.id for job in controller.jobs_named(*journal.tags_of(folder, way="elastic"))])
+        if alone:
+            sweep_others(place)
+            controller.cancel([job.id for job in controller.jobs_named(*journal.tags_of(folder, way="elastic"))])
         journal.note(folder, "submitting", tag=tag, way="elastic")
         watch = _Watch(cluster, tag, wanted)
         cluster.adapt(Adaptive=_Remaining, interval=f"{INTERVAL_S:g}s", minimum=0, maximum=10**6, wanted=wanted)

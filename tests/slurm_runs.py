@@ -114,7 +114,7 @@ class SlurmRun:
 
     def wait_for_incarnation(self, restart: int) -> None:
         """Wait until a job that began anew, so many times, has the run."""
-        screens.wait_for(lambda: holder_of(self.out).get("restart") == restart, WAIT_S)
+        screens.wait_for(lambda: holder_of(self.out).get("restart") == restart, WAIT_S, every=LOOK_S)
 
     def finished(self, job: str) -> None:
         """Wait until a job is done, and compare what it did with the right results."""

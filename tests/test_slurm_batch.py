@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import screens
-from devcluster import NODES, DevCluster
+from devcluster import LOOK_S, NODES, DevCluster
 from slurm_runs import COUNT, SHARD, WAIT_S, SlurmRun, command
 
 from screening.runs.certificates import Certificate
@@ -111,7 +111,7 @@ def test_a_job_outlives_its_nodes(run: SlurmRun) -> None:
     run.wait_for_incarnation(3)
     assert (third["job"], third["restart"]) == (job, 2)
     # The earlier driver goes by itself, because the run is another's by now, or because srun has noticed first.
-    screens.wait_for(lambda: not lives(third), WAIT_S)
+    screens.wait_for(lambda: not lives(third), WAIT_S, every=LOOK_S)
     said = ("another driver has taken this run over", "every worker ended")
     assert any(words in run.log() for words in said), run.log()
     # None of them has read what an earlier one left.
@@ -132,7 +132,7 @@ def test_the_walltime_is_no_end(run: SlurmRun) -> None:
     # However slow this machine was until now, the end is one or two minutes away.
     hours, minutes, _ = map(int, run.slurm.facts(job)["RunTime"].split(":"))
     run.slurm.run("scontrol", "update", f"JobId={job}", f"TimeLimit={60 * hours + minutes + 2}")
-    screens.wait_for(lambda: run.events("stopping"), WAIT_S)
+    screens.wait_for(lambda: run.events("stopping"), WAIT_S, every=LOOK_S)
     # Once is enough.
     run.slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=30")
     run.open_gate()
@@ -154,7 +154,7 @@ def test_two_nodes_are_of_this_run_alone_and_one_of_them_may_go(run: SlurmRun) -
     profile.write_text(profile.read_text().replace("workers = 1\n", ""))
     job = run.submit(profile, config=run.config(device="cuda"))
     run.wait_at_the_gate(job)
-    screens.wait_for(lambda: len(run.events("worker_joined")) == 4, WAIT_S)
+    screens.wait_for(lambda: len(run.events("worker_joined")) == 4, WAIT_S, every=LOOK_S)
     assert all(event["worker"].startswith("tls://") for event in run.events("worker_joined"))
     seen = sorted(path.read_text() for path in run.out.glob("gpu-*"))
     assert seen == ["n1 0", "n1 1", "n2 0", "n2 1"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import screens
+from devcluster import LOOK_S
 from slurm_runs import COUNT, SHARD, WAIT_S, SlurmRun, command
 
 from screening.runs.claim import holder_of
@@ -106,7 +107,7 @@ def test_a_job_is_warned_before_it_has_started_and_downloads_nothing(run: SlurmR
     probe = "import socket; socket.create_connection(('192.0.2.1', 80))"
     setup = f"touch {ready}; until [ -e {go} ]; do sleep 0.1; done; export PYTHONPATH={place}:$PYTHONPATH; "
     job = run.submit(run.profile("load_predictor", setup=f"{setup} {{ {command_of(probe)} || true; }}"))
-    screens.wait_for(ready.exists, WAIT_S)
+    screens.wait_for(ready.exists, WAIT_S, every=LOOK_S)
     for _ in range(3):
         run.slurm.run("scancel", "--batch", "-s", "USR1", job)
     go.touch()

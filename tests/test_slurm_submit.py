@@ -59,9 +59,9 @@ def test_an_array_of_parts_needs_no_dask_between_nodes_and_merges(run: SlurmRun)
     # Both have done something, or would not be queued again.
     run.open_gate(10)
     logs = [run.out / f"events-{part}.jsonl" for part in (1, 2)]
-    screens.wait_for(lambda: all(log.exists() and '"shard"' in log.read_text() for log in logs), WAIT_S)
+    screens.wait_for(lambda: all(log.exists() and '"shard"' in log.read_text() for log in logs), WAIT_S, every=LOOK_S)
     run.slurm.run("scancel", "--batch", "-s", "USR1", f"{job}_1")
-    screens.wait_for(lambda: '"stopping"' in logs[0].read_text(), WAIT_S)
+    screens.wait_for(lambda: '"stopping"' in logs[0].read_text(), WAIT_S, every=LOOK_S)
     run.open_gate()
     screens.wait_for(lambda: not run.slurm.run("squeue", "-h", "-j", job, "-o", "%T"), WAIT_S, every=LOOK_S)
     assert run.slurm.facts(f"{job}_1")["Restarts"] == "1", run.log()
@@ -77,7 +77,7 @@ def test_elastic_workers_are_replaced_when_they_are_killed_and_go_with_their_dri
     words += ["--set", "shards.least=10", "--set", "shards.most=10", "--set", "limits.patience=1000"]
     try:
         killed = screens.started(run.folder, "gated", *words)
-        screens.wait_for(lambda: run.done() >= 50 or killed.poll() is not None, WAIT_S)
+        screens.wait_for(lambda: run.done() >= 50 or killed.poll() is not None, WAIT_S, every=LOOK_S)
         assert killed.poll() is None, screens.ended(killed)
         [tag] = journal.tags_of(run.out)
         left = controller.jobs_named(tag)
@@ -88,12 +88,12 @@ def test_elastic_workers_are_replaced_when_they_are_killed_and_go_with_their_dri
 
         # The same command ends what that one left behind, which would wait for it until their time is over.
         process = screens.started(run.folder, "gated", *words)
-        screens.wait_for(lambda: len(journal.tags_of(run.out)) == 2 or process.poll() is not None, WAIT_S)
+        screens.wait_for(lambda: len(journal.tags_of(run.out)) == 2 or process.poll() is not None, WAIT_S, every=LOOK_S)
         assert process.poll() is None, screens.ended(process)
         assert {job.state for job in controller.jobs_named(tag)} <= {"COMPLETING"}
         [_, tag] = journal.tags_of(run.out)
         run.open_gate(10)
-        screens.wait_for(lambda: run.done() >= 100 or process.poll() is not None, WAIT_S)
+        screens.wait_for(lambda: run.done() >= 100 or process.poll() is not None, WAIT_S, every=LOOK_S)
         assert process.poll() is None, screens.ended(process)
         jobs = [job.id for job in controller.jobs_named(tag)]
         # Every worker is killed.

@@ -90,10 +90,12 @@ class DevCluster:
 
     def run(self, *command: str) -> str:
         """What a command of Slurm prints."""
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout.strip()
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=300 * PATIENCE
+        ).stdout.strip()
 
     def _try(self, *command: str) -> None:
-        subprocess.run(command, check=False, capture_output=True, timeout=300)
+        subprocess.run(command, check=False, capture_output=True, timeout=300 * PATIENCE)
 
     def node_state(self, node: str) -> str:
         """The state of a node, as sinfo has it."""
@@ -157,7 +159,12 @@ class DevCluster:
     def _script(self, name: str, *options: str) -> None:
         command = [str(SCRIPTS / name), *options]
         ran = subprocess.run(
-            command, env=os.environ | self._settings, capture_output=True, text=True, check=False, timeout=300
+            command,
+            env=os.environ | self._settings,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300 * PATIENCE,
         )
         assert ran.returncode == 0, f"{name} failed:\n{ran.stdout}{ran.stderr}"
 

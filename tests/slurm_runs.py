@@ -12,6 +12,7 @@ from typing import Any
 
 import screens
 from devcluster import LOOK_S, DevCluster
+from patience import PATIENCE
 
 from screening.config import load
 from screening.runs.claim import holder_of, lives
@@ -167,7 +168,7 @@ def command(*arguments: object, folder: Path | None = None) -> "subprocess.Compl
         [sys.executable, "-m", "screening", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=300 * PATIENCE,
         check=False,
         cwd=folder,
         env=os.environ | {"PYTHONPATH": root},

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from multitask.outcomes import Estimate, Measure, Outcomes, Validation, auc_measure, joined
-from multitask.plan import CLASSIFIED, FORMATION, GAP, PAIR, SET_UPS, Targets, short
+from multitask.plan import CLASSIFIED, EVEN, FORMATION, GAP, PAIR, SET_UPS, Targets, short
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 
@@ -60,6 +60,8 @@ def _gains(outcomes: Outcomes, validation: Validation) -> Iterator[Claim]:
     for targets, values in gains.items():
         says = f"{short(targets)}: mean gain in MAE of {least} % or more"
         yield Claim(says, PUBLISHED, Estimate.of(values), "%", above=least)
+    even = outcomes.mean_gains(PAIR, validation, weight=EVEN)
+    yield Claim(f"{short(PAIR, EVEN)}: mean gain in MAE above 0", "not tried", Estimate.of(even), "%")
 
 
 def _formation_suffers(outcomes: Outcomes, validation: Validation) -> Claim:

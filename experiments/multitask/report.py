@@ -9,6 +9,7 @@ from multitask.plan import (
     FERMI,
     FORMATION,
     GAP,
+    LEARNED,
     METAL,
     PAIR,
     PERCENTS,
@@ -62,8 +63,8 @@ def claims_table(claims: Sequence[Claim]) -> str:
 def errors_table(outcomes: Outcomes, validation: Validation) -> str:
     """MAE of each target in each set-up, on the whole training set."""
     rows = [
-        [short(targets), *(_error(outcomes, targets, single[0], validation, WHOLE) for single in SINGLES)]
-        for targets in REGRESSED
+        [short(targets, weight), *(_error(outcomes, targets, t, validation, WHOLE, weight) for (t,) in SINGLES)]
+        for targets, weight in (*((single, 1.0) for single in SINGLES), *LEARNED)
     ]
     return table(["learned", *(f"{SHORT[t]} ({UNITS[t]})" for (t,) in SINGLES)], rows)
 
@@ -72,11 +73,11 @@ def gains_table(outcomes: Outcomes, validation: Validation) -> str:
     """By how much MAE falls, per target and on average, against single tasks of the same seed."""
     rows = [
         [
-            short(targets),
-            *(_gain(outcomes, targets, t, validation, WHOLE) if t in targets else "" for (t,) in SINGLES),
-            shown(Estimate.of(outcomes.mean_gains(targets, validation)), 1),
+            short(targets, weight),
+            *(_gain(outcomes, targets, t, validation, WHOLE, weight) if t in targets else "" for (t,) in SINGLES),
+            shown(Estimate.of(outcomes.mean_gains(targets, validation, weight=weight)), 1),
         ]
-        for targets in SET_UPS
+        for targets, weight in LEARNED
     ]
     return table(["learned together", *(SHORT[t] for (t,) in SINGLES), "mean"], rows)
 
@@ -125,14 +126,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 
 
-def _error(outcomes: Outcomes, targets: Targets, target: str, validation: Validation, percent: int) -> str:
+def _error(
+    outcomes: Outcomes, targets: Targets, target: str, validation: Validation, percent: int, weight: float = 1.0
+) -> str:
     if target not in targets:
         return ""
-    return shown(Estimate.of(outcomes.by_seed(targets, percent, Measure(target, "mae", validation))), 4)
+    mae = Measure(target, "mae", validation)
+    return shown(Estimate.of(outcomes.by_seed(targets, percent, mae, weight=weight)), 4)
 
 
-def _gain(outcomes: Outcomes, targets: Targets, target: str, validation: Validation, percent: int) -> str:
-    return shown(Estimate.of(outcomes.gains(targets, target, validation, percent=percent)), 1)
+def _gain(
+    outcomes: Outcomes, targets: Targets, target: str, validation: Validation, percent: int, weight: float = 1.0
+) -> str:
+    return shown(Estimate.of(outcomes.gains(targets, target, validation, percent=percent, weight=weight)), 1)
 
 
 def _curve_cells(outcomes: Outcomes, validation: Validation, percent: int) -> list[str]:

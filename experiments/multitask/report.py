@@ -34,9 +34,7 @@ def report_of(outcomes: Outcomes, *, runs: int) -> str:
         f"{finished} of {runs} runs are finished. Numbers are means over seeds ± their standard error; gains and rises "
         "are taken within each seed. The random validation crystals also chose the epochs; those held out did not."
     )
-    sections = ["# Single-task against multi-task", head]
-    for validation in VALIDATIONS:
-        sections += [f"## Claims, {NAMES[validation]}", claims_table(claims_of(outcomes, validation))]
+    sections = ["# Single-task against multi-task", head, "## Claims", claims_table(outcomes)]
     for validation in VALIDATIONS:
         sections += [
             f"## Mean absolute error, {NAMES[validation]}",
@@ -51,13 +49,14 @@ def report_of(outcomes: Outcomes, *, runs: int) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def claims_table(claims: Sequence[Claim]) -> str:
-    """Each claim with its verdict."""
-    rows = [
-        [claim.says, claim.published, shown(claim.measured, claim.digits, claim.unit), seeds(claim), claim.verdict]
-        for claim in claims
-    ]
-    return table(["claim", "published", "measured", "seeds", "verdict"], rows)
+def claims_table(outcomes: Outcomes) -> str:
+    """Each claim with what was measured, and its verdict, on each kind of validation."""
+    rows = []
+    for same in zip(*(claims_of(outcomes, validation) for validation in VALIDATIONS), strict=True):
+        judged = [cell for claim in same for cell in (measured(claim), claim.verdict)]
+        rows.append([same[0].says, same[0].published, seeds(same[0]), *judged])
+    heads = [head for validation in VALIDATIONS for head in (NAMES[validation], "verdict")]
+    return table(["claim", "published", "seeds", *heads], rows)
 
 
 def errors_table(outcomes: Outcomes, validation: Validation) -> str:
@@ -115,8 +114,13 @@ def shown(estimate: Estimate | None, digits: int, unit: str = "") -> str:
     return f"{estimate.mean:.{digits}f}{error} {unit}".rstrip()
 
 
+def measured(claim: Claim) -> str:
+    """What was measured of a claim, and where, if that is not part of the claim."""
+    return shown(claim.measured, claim.digits, claim.unit) + (f" ({claim.where})" if claim.where else "")
+
+
 def seeds(claim: Claim) -> str:
-    """How many seeds a claim was measured with."""
+    """How many seeds a claim was measured with, which is the same on each kind of validation."""
     return DASH if claim.measured is None else str(claim.measured.seeds)
 
 

@@ -1,42 +1,46 @@
 """What the machinery of a cluster costs: per worker, per shard, in the scheduler; and what follows for 10^9 crystals.
 
 Rates are of a small untrained model; the overhead is of shards whose prediction costs nothing, as time that passes with
-one worker and as processor time of driver, scheduler and worker together; the scheduler is loaded with no-op leases and
-200 workers in one process. The table at the end multiplies these out, and says what it assumes. Nothing in it was
-measured on more than this machine.
+one worker and as processor time of driver, scheduler and worker together. Then the driver of a run, its scheduler and
+200 workers, all in one process, do 100,000 leases that predict and write nothing. The table at the end multiplies these
+out, and says what it assumes. Nothing in it was measured on more than this machine.
 
-    python benchmarks/cluster.py [--quick]
+    python benchmarks/cluster.py [--quick] [--workers N] [--leases N]
 """
 
-import asyncio
+import argparse
 import contextlib
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import dask
+import no_op
 import psutil
 import screens
 import timing
-from distributed import Client, Scheduler, Worker
+from distributed import LocalCluster
 
+from screening.runs import dask_crew, dask_runner
 from screening.runs.config import BatchSettings, ScreenConfig, ShardSettings
-from screening.runs.local_cluster import quiet_logs
+from screening.runs.listener import Progress
+from screening.runs.local_cluster import CONFIG, SILENT, Layout, local_cluster, quiet_logs
+from screening.runs.plan import Lease, Plan, Rows, Sizes
 from screening.runs.screen import screen
 
 WORKERS = 200
+LEASES = 100_000
+MEMORY = 4_000_000_000
 # Two hundred workers in one process would mostly measure their own timers.
-QUIET = {
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.system-monitor.interval": "60s",
-    "distributed.admin.tick.interval": "5s",
-}
-WINDOW = 4
+QUIET = {"distributed.admin.system-monitor.interval": "60s", "distributed.admin.tick.interval": "5s"}
 PROMISED_OVERHEAD_MS = 20.0
 # Assumptions of the table: crystals a second on one GPU, crystals of a shard, seconds until a job has its workers.
 GPU_RATE = 20_000.0
@@ -47,31 +51,35 @@ LOST = 0.03
 GPUS = (8, 64, 1024)
 
 
-def run(*, quick: bool = False) -> list[timing.Row]:
-    """Measure, then extrapolate."""
+def run(*, quick: bool = False, workers: int | None = None, leases: int | None = None) -> list[timing.Row]:
+    """Measure, then extrapolate; with so many leases that do nothing, for so many workers."""
+    workers, leases = workers or (20 if quick else WORKERS), leases or (1_000 if quick else LEASES)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        one, two = (_rate(place, workers, 2_000 if quick else 40_000) for workers in (1, 2))
+        one, two = (_rate(place, count, 2_000 if quick else 40_000) for count in (1, 2))
         overhead, effort = _overhead(place, 200 if quick else 2_000)
-    tasks, memory, latency = asyncio.run(_scheduler(20 if quick else WORKERS, 2_000 if quick else 100_000))
+        rest = _at_rest(2.0 if quick else 20.0)
+        load = _no_op_leases(place, workers, leases)
     rows = [
         timing.Row("1 worker", "crystals/s", one),
         timing.Row("2 workers", "crystals/s", two),
         timing.Row("machinery per shard, 1 worker", "ms", overhead, at_most=PROMISED_OVERHEAD_MS),
         timing.Row("machinery per shard, 1 worker: processor time", "ms", effort),
-        timing.Row(f"scheduler, {20 if quick else WORKERS} workers in its process: leases", "1/s", tasks),
-        timing.Row("scheduler: memory beside its workers", "MiB", memory),
-        timing.Row("scheduler: time from lease to report, median", "ms", latency),
+        timing.Row("machinery at rest, 1 worker: processor time of a second", "ms", rest),
+        *_told(f"{leases:,} empty leases, {workers} workers in one process", load),
     ]
-    return rows + list(_extrapolated(tasks))
+    return rows + list(_extrapolated(load.rate))
+
+
+def _model(folder: Path) -> Path:
+    path = folder / "m.safetensors"
+    return path if path.exists() else screens.saved_model(path)
 
 
 def _config(folder: Path, workers: int, least: int) -> ScreenConfig:
-    model = folder / "m.safetensors"
-    if not model.exists():
-        screens.saved_model(model)
     shards = ShardSettings(least=least, most=least)
-    return ScreenConfig(model=str(model), workers=workers, threads=1, shards=shards, batches=BatchSettings())
+    model = str(_model(folder))
+    return ScreenConfig(model=model, workers=workers, threads=1, shards=shards, batches=BatchSettings())
 
 
 def _rate(folder: Path, workers: int, count: int) -> float:
@@ -98,47 +106,89 @@ def _machinery(folder: Path, shards: int) -> tuple[float, float]:
     return done.progress.elapsed, _processor_seconds() - before
 
 
+def _at_rest(seconds: float) -> float:
+    """Milliseconds of processors that a cluster takes a second, doing nothing: of what a shard takes, part is that."""
+    with local_cluster(Layout(1, 1, MEMORY)):
+        mine = psutil.Process()
+        crew = [mine, *mine.children(recursive=True)]
+        time.sleep(seconds)
+        before, start = _used(crew), time.perf_counter()
+        time.sleep(seconds)
+        return 1e3 * (_used(crew) - before) / (time.perf_counter() - start)
+
+
+def _used(processes: Sequence[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
 def _processor_seconds() -> float:
     """Of this process and its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-async def _scheduler(workers: int, leases: int) -> tuple[float, float, float]:
-    """Leases per second, MiB and latency of a scheduler with many workers, a window of leases for each."""
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What leases that do nothing cost: how many a second, processor time of each, MiB held, seconds each is out."""
+
+    rate: float
+    effort: float
+    memory: float
+    latency: float
+
+
+class _TimedPlan(Plan):
+    """A plan that notes how long leases are out."""
+
+    def __init__(self, total: int, **options: Any) -> None:
+        super().__init__(total, **options)
+        self.out: dict[int, float] = {}
+        self.seconds: list[float] = []
+
+    def next_leases(self) -> list[Lease]:
+        found = super().next_leases()
+        self.out |= dict.fromkeys((lease.number for lease in found), time.perf_counter())
+        return found
+
+    def finished(self, number: int) -> Rows | None:
+        self.seconds.append(time.perf_counter() - self.out.pop(number))
+        return super().finished(number)
+
+
+def _no_op_leases(folder: Path, workers: int, leases: int) -> _Load:
+    """Drive leases that do nothing through the driver, scheduler and workers of a run, all in this process."""
+    packed = screens.packed_file(folder / "no-op.h5", 1)
+    job = screens.job_of(folder / "no-op", packed, _model(folder))
+    plan = _TimedPlan(leases, sizes=Sizes(1, 1), slow_s=1e9)
     process = psutil.Process()
-    async with contextlib.AsyncExitStack() as crew:
-        crew.enter_context(quiet_logs())
-        crew.enter_context(dask.config.set(QUIET))
-        scheduler = Scheduler(port=0, dashboard=False, dashboard_address="127.0.0.1:0", host="127.0.0.1")
-        await crew.enter_async_context(scheduler)
-        for _ in range(workers):
-            worker = Worker(scheduler.address, nthreads=2, dashboard=False, host="127.0.0.1", memory_limit=0)
-            await crew.enter_async_context(worker)
-        client = await crew.enter_async_context(Client(scheduler.address, asynchronous=True))
-        before = process.memory_info().rss
-        addresses = list(scheduler.workers)
-        start = time.perf_counter()
-        latencies = await asyncio.gather(*(_stream(client, a, leases // workers) for a in addresses))
-        seconds = time.perf_counter() - start
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(quiet_logs())
+        stack.enter_context(dask.config.set(dict(CONFIG) | QUIET))
+        stack.enter_context(mock.patch.object(dask_runner, "compute", no_op.compute))
+        stack.enter_context(mock.patch.object(dask_crew, "try_out", no_op.try_out))
+        cluster = stack.enter_context(
+            LocalCluster(
+                n_workers=workers,
+                threads_per_worker=dask_crew.AT_ONCE,
+                processes=False,
+                protocol="tcp://",
+                memory_limit=None,
+                dashboard_address=None,
+                silence_logs=SILENT,
+            )
+        )
+        before, busy, start = process.memory_info().rss, time.process_time(), time.perf_counter()
+        dask_runner.DaskRunner(cluster, job, plan, Progress(leases)).run()
+        seconds, busy = time.perf_counter() - start, time.process_time() - busy
         memory = (process.memory_info().rss - before) / 2**20
-    ordered = sorted(value for one in latencies for value in one)
-    return leases / seconds, memory, 1e3 * ordered[len(ordered) // 2]
+    return _Load(leases / seconds, 1e3 * busy / leases, memory, sorted(plan.seconds)[leases // 2])
 
 
-async def _stream(client: Client, address: str, count: int) -> list[float]:
-    """Keep a window of no-op leases at one worker, as the driver does."""
-    gate = asyncio.Semaphore(WINDOW)
-    found: list[float] = []
-
-    async def lease(k: int) -> None:
-        async with gate:
-            start = time.perf_counter()
-            await client.submit(int, k, workers=[address], allow_other_workers=False, pure=False)
-            found.append(time.perf_counter() - start)
-
-    await asyncio.gather(*map(lease, range(count)))
-    return found
+def _told(what: str, load: _Load) -> Iterator[timing.Row]:
+    yield timing.Row(what, "1/s", load.rate)
+    yield timing.Row(f"{what}: processor time of each", "ms", load.effort)
+    yield timing.Row(f"{what}: memory of driver and scheduler", "MiB", load.memory)
+    yield timing.Row(f"{what}: from lease to report, median", "s", load.latency)
 
 
 def _extrapolated(tasks: float) -> Iterator[timing.Row]:
@@ -152,4 +202,9 @@ def _extrapolated(tasks: float) -> Iterator[timing.Row]:
 
 
 if __name__ == "__main__":
-    timing.report(run(quick="--quick" in sys.argv))
+    parser = argparse.ArgumentParser(description="Measure what the machinery of a cluster costs.")
+    parser.add_argument("--quick", action="store_true", help="few shards, crystals and workers")
+    parser.add_argument("--workers", type=int, help=f"in-process workers; by default {WORKERS}")
+    parser.add_argument("--leases", type=int, help=f"leases that do nothing; by default {LEASES:,}")
+    chosen = parser.parse_args()
+    timing.report(run(quick=chosen.quick, workers=chosen.workers, leases=chosen.leases))

@@ -17,13 +17,13 @@ nine tenths, some 23,800 crystals. The random validation chooses the epoch; the 
 
 How long it takes on two cores with 30 epochs on the whole training set:
 
-    a seed    9 whole runs, and 3 each of 50, 25 and 10 %, whose epochs grow as 1 / sqrt(part), so that each is
-              0.71, 0.50 and 0.32 of a whole one: 13.6 whole runs, and the epochs of 28.7
-    training  3 seeds x 13.6 runs x 30 epochs x 23,800 crystals / 1,600 crystals/s     = 18,200 s
-    choosing  3 seeds x 28.7 runs x 30 epochs x 2,938 crystals / 6,500 crystals/s      =  1,200 s
-    the rest  54 runs x 5 s to read the model back, measure and draw                    =    300 s
+    a seed    10 whole runs, and 3 each of 50, 25 and 10 %, whose epochs grow as 1 / sqrt(part), so that each is
+              0.71, 0.50 and 0.32 of a whole one: 14.6 whole runs, and the epochs of 29.7
+    training  3 seeds x 14.6 runs x 30 epochs x 23,800 crystals / 1,600 crystals/s     = 19,500 s
+    choosing  3 seeds x 29.7 runs x 30 epochs x 2,938 crystals / 6,500 crystals/s      =  1,200 s
+    the rest  57 runs x 5 s to read the model back, measure and draw                    =    300 s
 
-19,700 s, 5.5 hours. Heads are a small part of a step: several targets cost about as much as one.
+21,000 s, 5.8 hours. Heads are a small part of a step: several targets cost about as much as one.
 """
 
 import argparse

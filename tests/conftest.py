@@ -3,10 +3,14 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import devcluster
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from slurm_runs import SlurmRun
 
 # Derandomised, so that a failure is the same failure everywhere. `thorough` searches anew with every run; `few` is
 # for the sanitised build, which is several times slower.
@@ -68,6 +72,22 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def slurm_input(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all runs on Slurm screen, and the right results."""
+    from slurm_runs import made_input
+
+    return made_input(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def run(slurm: devcluster.DevCluster, tmp_path: Path, slurm_input: Path) -> "SlurmRun":
+    """A run on Slurm, in a folder of its own."""
+    from slurm_runs import SlurmRun
+
+    return SlurmRun(slurm, tmp_path, slurm_input)
 
 
 @pytest.fixture(scope="session")

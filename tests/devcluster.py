@@ -13,11 +13,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import screens
+from patience import PATIENCE
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "slurm/devcluster"
 NODES = ("n1", "n2")
 # Longer than a job takes to end in the proper way; one that is cancelled while it starts can stay for minutes.
 STUCK_S = 12.0
+# To look is a process, and work for the controller.
+LOOK_S = 0.25
 # What is not there any more, to squeue or scontrol.
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL")
 
@@ -60,12 +63,13 @@ class DevCluster:
     def tidy(self) -> None:
         """Cancel what a test left, and have all nodes idle again; a cluster that is stuck is made anew."""
         self.start()
-        until = time.monotonic() + STUCK_S
+        until = time.monotonic() + STUCK_S * PATIENCE
         while not self._is_idle():
             if time.monotonic() > until:
                 self._script("down.sh")
                 self.start()
-            time.sleep(0.1)
+                until = time.monotonic() + STUCK_S * PATIENCE
+            time.sleep(LOOK_S)
 
     def _is_idle(self) -> bool:
         jobs = self.run("squeue", "-h", "-o", "%A").split()
@@ -73,15 +77,25 @@ class DevCluster:
             self._try("scancel", job)
         busy = [node for node in NODES if self.node_state(node) != "idle"]
         for node in busy if not jobs else []:
-            self._try("scontrol", "update", f"NodeName={node}", "State=RESUME")
+            self.resume(node)
         return not jobs and not busy
+
+    def fail(self, node: str) -> None:
+        """Let the controller think that a node has failed."""
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+
+    def resume(self, node: str) -> None:
+        """Take a node back that failed."""
+        self._try("scontrol", "update", f"NodeName={node}", "State=RESUME")
 
     def run(self, *command: str) -> str:
         """What a command of Slurm prints."""
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=300 * PATIENCE
+        ).stdout.strip()
 
     def _try(self, *command: str) -> None:
-        subprocess.run(command, check=False, capture_output=True, timeout=60)
+        subprocess.run(command, check=False, capture_output=True, timeout=300 * PATIENCE)
 
     def node_state(self, node: str) -> str:
         """The state of a node, as sinfo has it."""
@@ -99,7 +113,7 @@ class DevCluster:
     def wait_for(self, job: str, *states: str, timeout: float = 120) -> str:
         """Wait until a job is in one of some states, by default at its end, and tell which."""
         wanted = states or ENDED
-        screens.wait_for(lambda: self.state(job) in wanted, timeout)
+        screens.wait_for(lambda: self.state(job) in wanted, timeout, every=LOOK_S)
         return self.state(job)
 
     def pid(self, daemon: str) -> int:
@@ -132,10 +146,25 @@ class DevCluster:
                 found.append(int(folder.name))
         return found
 
+    def keepers(self, job: str) -> list[int]:
+        """The processes by which Slurm looks after those of a job; while one is there, its id cannot be used again."""
+        mark = f"slurmstepd: [{job}.".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (folder / "cmdline").read_bytes().startswith(mark) and not _is_dead(int(folder.name)):
+                    found.append(int(folder.name))
+        return found
+
     def _script(self, name: str, *options: str) -> None:
         command = [str(SCRIPTS / name), *options]
         ran = subprocess.run(
-            command, env=os.environ | self._settings, capture_output=True, text=True, check=False, timeout=200
+            command,
+            env=os.environ | self._settings,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300 * PATIENCE,
         )
         assert ran.returncode == 0, f"{name} failed:\n{ran.stdout}{ran.stderr}"
 

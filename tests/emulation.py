@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -13,11 +15,20 @@ import numpy as np
 import pytest
 from batches import Flat
 
+from screening.errors import ResourceError
 from screening.ops import core
 from screening.ops.edges import SHELL_TOLERANCE, EdgeArrays, EdgeRows
 
 NAME = "cuda_on_host"
 OUT_OF_MEMORY, LAUNCH_FAILURE, NO_DEVICE = 2, 719, 100
+
+FAILURES = pytest.mark.parametrize(
+    ("error", "raised", "words"),
+    [
+        (OUT_OF_MEMORY, ResourceError, "out of memory in the native core; use smaller batches"),
+        (LAUNCH_FAILURE, RuntimeError, "CUDA could not .*: a fault"),
+    ],
+)
 
 
 def built(root: Path) -> ModuleType:
@@ -62,6 +73,29 @@ def _loaded(build: Path) -> ModuleType:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def on_twin(module: Any, **reset: int) -> Iterator[None]:
+    """Run the operators on the twins, and see that they give all memory back."""
+    module.reset(**reset)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core, "native", module)
+        yield
+    assert module.counted()["live"] == 0
+
+
+def assert_every_failure_is_reported(
+    module: Any, run: Callable[[], object], error: int, raised: type[Exception], words: str
+) -> None:
+    """Fail each call of the CUDA runtime that `run` makes, one after another."""
+    with on_twin(module):
+        run()
+        calls = module.counted()["calls"]
+    assert calls > 0
+    for call in range(calls):
+        with on_twin(module, failing_call=call, error=error), pytest.raises(raised, match=words):
+            run()
 
 
 class Twin:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from made import PERIODIC_KINDS, made_crystals
+from patience import PATIENCE
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
@@ -74,7 +75,7 @@ class Crew:
 
     def result(self, rank: int, timeout: float = 200.0) -> Any:
         """What a rank returned, or the exception that ended it."""
-        assert self._pipes[rank].poll(timeout), "a rank hangs"
+        assert self._pipes[rank].poll(timeout * PATIENCE), "a rank hangs"
         return self._pipes[rank].recv()
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 from made import made_batch
+from patience import PATIENCE
 
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Rejection
@@ -210,18 +211,21 @@ def is_trial(crystals: Crystals) -> bool:
 
 @dataclass
 class Gated(Harmful):
-    """Predicts no more when a few shards are there, until there is a file `gate` in `place`."""
+    """Predicts no more when a few shards are there, until a file `gate` in `place` allows so many, or any number."""
 
     shards: Path = Path()
 
     def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
         if not is_trial(crystals):
-            wait_for(lambda: self._is_open, timeout=3600)
+            wait_for(lambda: self._is_open, timeout=3600, every=0.05)
         return super().__call__(crystals, stages)
 
     @property
     def _is_open(self) -> bool:
-        return len(list(self.shards.iterdir())) < FREE or (self.place / "gate").exists()
+        allowed = str(FREE)
+        with contextlib.suppress(FileNotFoundError):
+            allowed = (self.place / "gate").read_text()
+        return allowed == "" or len(list(self.shards.iterdir())) < int(allowed)
 
 
 def gated(job: Job) -> Predictor:
@@ -260,10 +264,10 @@ def slow_or_quick(job: Job) -> Predictor:
 
 
 def seen_gpus(job: Job) -> Predictor:
-    """Sums, with a note beside the shards of the GPU that Slurm gave to this worker."""
+    """Sums behind a gate, with a note beside the shards of the GPU that Slurm gave to this worker."""
     node, gpu = os.environ["SLURMD_NODENAME"], os.environ["CUDA_VISIBLE_DEVICES"]
     (job.shards.parent / f"gpu-{os.getpid()}").write_text(f"{node} {gpu}")
-    return arithmetic(job)
+    return gated(job)
 
 
 def harmful(job: Job) -> Predictor:
@@ -397,12 +401,12 @@ def ended(process: "subprocess.Popen[str]", timeout: float = 600) -> tuple[int, 
     return process.returncode, output, errors
 
 
-def wait_for(condition: Callable[[], object], timeout: float = 240) -> None:
-    """Wait until a condition holds."""
-    until = time.monotonic() + timeout
+def wait_for(condition: Callable[[], object], timeout: float = 240, *, every: float = 0.01) -> None:
+    """Wait until a condition holds, looking `every` so many seconds: seldom at what costs a process to look at."""
+    until = time.monotonic() + timeout * PATIENCE
     while not condition():
         assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.01)
+        time.sleep(every)
 
 
 @cache

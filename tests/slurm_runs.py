@@ -1,7 +1,9 @@
 """Runs on the Slurm of a test session: small, without torch, each in a folder of its own."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,12 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import screens
-from devcluster import DevCluster
+from devcluster import LOOK_S, DevCluster
+from patience import PATIENCE
 
+from screening.config import load
+from screening.runs.claim import holder_of, lives
+from screening.runs.slurm.batch import BatchRun
+from screening.runs.slurm.profile import load_profile
+from screening.runs.slurm.submit import Submitted, submit
 from screening.store.record import SHARDS
 from screening.store.shard import shard_ranges
 
-COUNT = 400
+COUNT = 300
+SHARD = 10
+# A job in one of these does not begin again by itself.
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+# Until a job has started on a busy machine, or has ended.
+WAIT_S = 240.0
 PROFILE = """
 nodes = {nodes}
 cores = {cores}
@@ -46,7 +59,7 @@ class SlurmRun:
         load: str = "gated",
         *,
         nodes: int = 1,
-        walltime: str = "00:05:00",
+        walltime: str = "00:30:00",
         cores: int = 2,
         setup: str = "true",
         more: str = "",
@@ -70,37 +83,53 @@ class SlurmRun:
     def config(self, **settings: Any) -> Path:
         """What is screened."""
         given = {"inputs": [str(self.made / "c.h5")], "out": str(self.out), "model": str(self.made / "m.safetensors")}
-        given |= {"shards.least": 10, "shards.most": 10, "limits.patience": 1000} | settings
+        given |= {"shards.least": SHARD, "shards.most": SHARD, "limits.patience": 1000} | settings
         path = self.folder / "run.toml"
         path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in given.items()))
         return path
 
-    def submit(self, profile: Path, *options: str, config: Path | None = None) -> str:
+    def submitted(self, profile: Path, *, config: Path | None = None, parts: int | None = None) -> Submitted:
+        """Submit."""
+        return submit(load(BatchRun, config or self.config()), load_profile(profile), parts=parts)
+
+    def submit(self, profile: Path, *, config: Path | None = None) -> str:
         """Submit, and give the id of the job."""
-        ran = command("submit", config or self.config(), "--profile", profile, *options)
-        assert ran.returncode == 0, ran.stderr
-        return ran.stdout.split()[1]
+        return self.submitted(profile, config=config).job
 
     def done(self) -> int:
         """How many rows are done."""
         shards = shard_ranges(self.out / SHARDS) if (self.out / SHARDS).is_dir() else []
         return sum(stop - start for start, stop, _ in shards)
 
-    def wait_at_the_gate(self, job: str, rows: int = 50) -> None:
-        """Wait until a gated job has done something and waits itself."""
-        ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
-        screens.wait_for(lambda: self.done() >= rows or self.slurm.state(job) in ended, 150)
+    def wait_at_the_gate(self, job: str, shards: int = screens.FREE) -> None:
+        """Wait until a gated job has done so many shards, as many as the gate lets through, and waits itself."""
+        rows = shards * SHARD
+        screens.wait_for(lambda: self.done() >= rows or self.slurm.state(job) in OVER, WAIT_S, every=LOOK_S)
         assert rows <= self.done() < COUNT, self.log()
 
-    def open_gate(self) -> None:
-        """Let gated jobs go on."""
-        (self.folder / "gate").touch()
+    def open_gate(self, shards: int | None = None) -> None:
+        """Let gated jobs go on, until so many shards are there in all."""
+        new = self.folder / "gate.new"
+        new.write_text("" if shards is None else str(shards))
+        new.replace(self.folder / "gate")
 
-    def finished(self, job: str, timeout: float = 150) -> None:
+    def wait_for_incarnation(self, restart: int) -> None:
+        """Wait until a job that began anew, so many times, has the run."""
+        screens.wait_for(lambda: holder_of(self.out).get("restart") == restart, WAIT_S, every=LOOK_S)
+
+    def finished(self, job: str) -> None:
         """Wait until a job is done, and compare what it did with the right results."""
-        state = self.slurm.wait_for(job, timeout=timeout)
+        state = self.slurm.wait_for(job, timeout=WAIT_S)
         assert state == "COMPLETED", self.log()
         self.assert_right()
+
+    def kill_driver(self, job: str) -> None:
+        """Kill all that a job has on this machine, and wait until its driver is dead."""
+        holder = holder_of(self.out)
+        for pid in self.slurm.processes(job):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        screens.wait_for(lambda: not lives(holder) and not self.slurm.keepers(job), WAIT_S, every=LOOK_S)
 
     def assert_right(self) -> None:
         """The results are those of an undisturbed run, and nothing is left of this one."""
@@ -110,7 +139,7 @@ class SlurmRun:
 
     def assert_nothing_left(self, job: str) -> None:
         """No process of a job lives on."""
-        screens.wait_for(lambda: not self.slurm.processes(job), 60)
+        screens.wait_for(lambda: not self.slurm.processes(job), WAIT_S, every=LOOK_S)
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
         """What the drivers logged, of some kinds."""
@@ -139,7 +168,7 @@ def command(*arguments: object, folder: Path | None = None) -> "subprocess.Compl
         [sys.executable, "-m", "screening", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=300 * PATIENCE,
         check=False,
         cwd=folder,
         env=os.environ | {"PYTHONPATH": root},

@@ -1,7 +1,5 @@
 """The CUDA twins of the message kernels, run on the host in lockstep, against the CPU twins and plain PyTorch."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,12 +8,11 @@ import pytest
 import torch
 from derivatives import assert_as_exact_as, assert_close, assert_same_bits, narrowed, orders
 from edges_made import random_graph, random_terms
-from emulation import LAUNCH_FAILURE, OUT_OF_MEMORY, built
+from emulation import FAILURES, assert_every_failure_is_reported, built, on_twin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from screening.errors import ResourceError
-from screening.ops import core, message, reference_message
+from screening.ops import message, reference_message
 from screening.ops.message_graph import EdgeGraph
 
 pytestmark = pytest.mark.native
@@ -24,16 +21,6 @@ pytestmark = pytest.mark.native
 @pytest.fixture(scope="module")
 def module(root: Path) -> Any:
     return built(root)
-
-
-@contextmanager
-def on_twin(module: Any, **reset: int) -> Iterator[None]:
-    """Run the operators on the twins, and see that they give all memory back."""
-    module.reset(**reset)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(core, "native", module)
-        yield
-    assert module.counted()["live"] == 0
 
 
 def conv(operators: Any, graph: EdgeGraph) -> Any:
@@ -221,21 +208,10 @@ def test_values_take_no_scratch(module: Any) -> None:
         assert module.counted() | {"bytes": 0, "launches": 1} == module.counted()
 
 
-@pytest.mark.parametrize(
-    ("error", "raised", "words"),
-    [
-        (OUT_OF_MEMORY, ResourceError, "out of memory in the native core; use smaller batches"),
-        (LAUNCH_FAILURE, RuntimeError, "CUDA could not .*: a fault"),
-    ],
-)
+@FAILURES
 def test_whatever_call_fails_is_reported_and_frees_everything(
     module: Any, error: int, raised: type[Exception], words: str
 ) -> None:
     graph = random_graph(11, crystals=2, atoms=3, degree=2)
     run = partial(every_operator, graph, random_terms(graph, 7, channels=2, span=4))
-    with on_twin(module):
-        run()
-        calls = module.counted()["calls"]
-    for call in range(calls):
-        with on_twin(module, failing_call=call, error=error), pytest.raises(raised, match=words):
-            run()
+    assert_every_failure_is_reported(module, run, error, raised, words)

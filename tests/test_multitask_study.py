@@ -17,7 +17,21 @@ from multitask import running
 from multitask.claims import Claim, claims_of
 from multitask.figure import draw
 from multitask.outcomes import PARTS, VALIDATIONS, Estimate, Measure, Outcomes, percent_on_curve
-from multitask.plan import FERMI, FORMATION, GAP, METAL, PAIR, PERCENTS, SET_UPS, WHOLE, Run, config_of, planned
+from multitask.plan import (
+    EVEN,
+    FERMI,
+    FORMATION,
+    GAP,
+    METAL,
+    PAIR,
+    PERCENTS,
+    SEEDS,
+    SET_UPS,
+    WHOLE,
+    Run,
+    config_of,
+    planned,
+)
 from multitask.report import report_of
 
 from screening import config
@@ -32,18 +46,20 @@ BASES = {FORMATION: 0.08, GAP: 0.4, FERMI: 0.5, METAL: 0.1}
 
 
 def test_the_plan_holds_what_the_study_asks_for() -> None:
-    assert len(PLAN) == len(set(PLAN)) == len({run.name for run in PLAN}) == 3 * 18
-    assert Counter(run.percent for run in PLAN) == {10: 9, 25: 9, 50: 9, WHOLE: 27}
+    assert len(PLAN) == len(set(PLAN)) == len({run.name for run in PLAN}) == 3 * 19
+    assert Counter(run.percent for run in PLAN) == {10: 9, 25: 9, 50: 9, WHOLE: 30}
+    assert [run for run in PLAN if run.weight != 1] == [Run(PAIR, WHOLE, seed, EVEN) for seed in SEEDS] == PLAN[-3:]
     whole = {run.targets for run in PLAN if run.percent == WHOLE}
     pairs = [(FORMATION, GAP), (FORMATION, FERMI), (GAP, FERMI)]
     assert whole == {(FORMATION,), (GAP,), (FERMI,), *pairs, (FORMATION, GAP, FERMI), (METAL,), (FORMATION, GAP, METAL)}
     for percent in PERCENTS:
         for targets in ((FORMATION,), (GAP,), PAIR):
-            assert [run.seed for run in PLAN if (run.targets, run.percent) == (targets, percent)] == [0, 1, 2]
+            wanted = (targets, percent, 1.0)
+            assert [run.seed for run in PLAN if (run.targets, run.percent, run.weight) == wanted] == [0, 1, 2]
 
 
 def test_a_part_of_the_plan_already_says_something() -> None:
-    assert [run.seed for run in PLAN] == sorted(run.seed for run in PLAN)
+    assert [run.seed for run in PLAN[:-3]] == sorted(run.seed for run in PLAN[:-3])
     # The first three compare the pair with its single tasks; the next four end all set-ups; then come the curves.
     assert {run.targets for run in PLAN[:3]} == {(FORMATION,), (GAP,), PAIR}
     assert {run.targets for run in PLAN[:7]} == {(FORMATION,), (GAP,), (FERMI,), *SET_UPS}
@@ -60,10 +76,13 @@ def test_runs_of_a_seed_differ_in_targets_part_and_epochs_only() -> None:
     study = config.load(TrainingConfig, multitask_study.STUDY)
     whole, part = (config_of(Run(PAIR, percent, 2), study) for percent in (WHOLE, 25))
     single = config_of(Run((GAP,), WHOLE, 2), study)
+    weighed = config_of(Run(PAIR, WHOLE, 2, EVEN), study)
     assert (whole.training.epochs, part.training.epochs) == (30, 60)
     assert (part.data.fraction, part.data.split, part.training.seed) == (0.25, whole.data.split, 2)
     assert (single.data, single.training, single.model) == (whole.data, whole.training, whole.model)
     assert list(whole.targets) == list(PAIR)
+    assert {name: own.weight for name, own in weighed.targets.items()} == {FORMATION: EVEN, GAP: 1.0}
+    assert weighed.model_copy(update={"targets": whole.targets}) == whole
     # What a folder keeps of a configuration is all of it.
     assert config.validated(TrainingConfig, whole.model_dump(mode="json"), origin="dump") == whole
     with pytest.raises(InputError, match=r"no target efermi; add \[targets.efermi\]"):
@@ -133,7 +152,7 @@ def test_the_set_up_that_hurts_formation_energy_is_named() -> None:
     hurt = (FORMATION, FERMI)
     outcomes = made_up(lambda run, target: 1.04 + run.seed / 1000 if run.targets == hurt else 1.0)
     claim = claim_of(outcomes, "formation energy gets worse")
-    assert "most in formation+fermi" in claim.says
+    assert claim.where == "formation+fermi"
     assert claim.verdict == "holds"
     assert claim.measured is not None
     assert claim.measured.mean == pytest.approx(4.1)
@@ -165,22 +184,26 @@ def test_too_few_seeds_decide_nothing() -> None:
 
 def test_the_report_of_the_whole_study() -> None:
     text = report_of(made_up(together_gains(5.0, spread=1.0)), runs=len(PLAN))
-    assert text.startswith("# Single-task against multi-task\n\n54 of 54 runs are finished.")
-    assert text.count("above 0 | 8.3, 3.8, 1.7 and 4.4 % in four set-ups | 5.0 ± 0.6 % | 3 | holds |") == 2 * 4
+    assert text.startswith("# Single-task against multi-task\n\n57 of 57 runs are finished.")
+    holds = "| 3 | 5.0 ± 0.6 % | holds | 5.0 ± 0.6 % | holds |"
+    assert text.count(f"mean gain in MAE above 0 | 8.3, 3.8, 1.7 and 4.4 % in four set-ups {holds}") == 4
+    assert text.count(f"| 16 x formation+gap: mean gain in MAE above 0 | not tried {holds}") == 1
     assert "| formation | 0.0960 ± 0.0092 |  |  |" in text
     assert "| formation+gap | 5.0 ± 0.6 | 5.0 ± 0.6 |  | 5.0 ± 0.6 |" in text
+    assert "| 16 x formation+gap | 5.0 ± 0.6 | 5.0 ± 0.6 |  | 5.0 ± 0.6 |" in text
     assert "nan" not in text
     curves = text.split("## Learning curves, random validation\n\n")[1].split("\n\n")[0].splitlines()
     assert [line.count("|") for line in curves] == [9] * (2 + len(PERCENTS))
 
 
-@pytest.mark.parametrize("finished", [0, 1, 3, 20])
+@pytest.mark.parametrize("finished", [0, 1, 3, 20, 55])
 def test_the_report_of_a_part_has_dashes_and_a_picture(tmp_path: Path, finished: int) -> None:
     outcomes = made_up(runs=PLAN[:finished])
     text = report_of(outcomes, runs=len(PLAN))
-    assert f"{finished} of 54 runs" in text
-    # The first sixteen runs fill every row of the set-ups and curves.
-    assert ("| - |" in text) == (finished < 16)
+    assert f"{finished} of 57 runs" in text
+    # The last three runs fill a row of their own, the first sixteen all others.
+    assert ("| - |" in text) == (finished < 55)
+    assert ("| formation+gap | - |" in text) == (finished < 3)
     draw(outcomes, tmp_path / "study.png")
     assert (tmp_path / "study.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -240,7 +263,7 @@ def studied(*words: str) -> int:
 
 def test_a_tiny_study_from_end_to_end(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert studied("--budget-hours", "0") == 1
-    assert "54 runs are left" in capsys.readouterr().err
+    assert "57 runs are left" in capsys.readouterr().err
     assert studied() == 0
     assert capsys.readouterr().err.count("crystals\n") == 2, "the files are read once"
     runs = {path.name: json.loads((path / "metrics.json").read_text()) for path in (folder / "out").glob("*-seed*")}
@@ -251,7 +274,7 @@ def test_a_tiny_study_from_end_to_end(folder: Path, capsys: pytest.CaptureFixtur
     assert [metrics[part]["targets"][GAP]["count"] for part in PARTS.values()] == [20, 12]
     assert all(0.0 <= area <= 1.0 for area in areas.values())
     report = (folder / "out/report.md").read_text(encoding="utf-8")
-    assert "54 of 54 runs" in report
+    assert "57 of 57 runs" in report
     assert "| - |" not in report
     assert (folder / "out/multitask.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from distributed import Scheduler, SpecCluster
 from made import PERIODIC_KINDS, made_crystals
+from patience import PATIENCE
 from safetensors.torch import load_file
 
 from screening import config
@@ -131,7 +132,7 @@ def assert_same_run(folder: Path, right: Path) -> None:
 
 
 def wait_for(condition: Callable[[], object], *, seconds: float = 200.0) -> None:
-    until = time.monotonic() + seconds
+    until = time.monotonic() + seconds * PATIENCE
     while not condition():
         assert time.monotonic() < until, "it takes too long"
         time.sleep(0.005)
@@ -197,7 +198,7 @@ def test_a_killed_rank_and_a_stopped_command_change_no_bit(made: Path, two: tupl
         wait_for(lambda: journal_bytes() > before)
         children += psutil.Process(process.pid).children(recursive=True)
         process.terminate()
-        assert process.wait(60) == 128 + signal.SIGTERM
+        assert process.wait(60 * PATIENCE) == 128 + signal.SIGTERM
     assert log.read_text().endswith("screening: stopped by SIGTERM\n")
     wait_for(lambda: not [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE])
     assert 0 < len(journal(folder)) < EPOCHS

@@ -8,14 +8,12 @@ import pytest
 import torch
 from derivatives import assert_as_exact_as, assert_close, assert_same_bits, narrowed, orders
 from edges_made import random_graph
-from emulation import LAUNCH_FAILURE, OUT_OF_MEMORY, built
+from emulation import FAILURES, assert_every_failure_is_reported, built, on_twin
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_message_cuda_twin import on_twin
 from test_message_gates import ours, random_gates, theirs
 from test_message_rows import random_rows
 
-from screening.errors import ResourceError
 from screening.ops import message_gates, message_rows, reference_message
 from screening.ops.message_graph import EdgeGraph
 
@@ -91,20 +89,9 @@ def test_nothing_waits_for_the_stream_and_values_take_no_scratch(module: Any) ->
         assert module.counted() | {"bytes": 0, "launches": 1} == module.counted()
 
 
-@pytest.mark.parametrize(
-    ("error", "raised", "words"),
-    [
-        (OUT_OF_MEMORY, ResourceError, "out of memory in the native core; use smaller batches"),
-        (LAUNCH_FAILURE, RuntimeError, "CUDA could not .*: a fault"),
-    ],
-)
+@FAILURES
 def test_whatever_call_fails_is_reported_and_frees_everything(
     module: Any, error: int, raised: type[Exception], words: str
 ) -> None:
     run = partial(every_operator, random_graph(11, crystals=2, atoms=3, degree=2))
-    with on_twin(module):
-        run()
-        calls = module.counted()["calls"]
-    for call in range(calls):
-        with on_twin(module, failing_call=call, error=error), pytest.raises(raised, match=words):
-            run()
+    assert_every_failure_is_reported(module, run, error, raised, words)

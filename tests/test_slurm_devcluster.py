@@ -7,7 +7,7 @@ import pytest
 import screens
 from devcluster import DevCluster
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slurm
 
 
 def test_tasks_run_on_both_nodes_each_with_its_gpu(slurm: DevCluster) -> None:

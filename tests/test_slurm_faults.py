@@ -1,9 +1,6 @@
 """What goes wrong around a run on a real Slurm: folders, job ids, networks, warnings at the wrong moment."""
 
-import contextlib
-import os
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import screens
-from devcluster import DevCluster
-from slurm_runs import COUNT, SlurmRun, command, made_input
+from devcluster import LOOK_S
+from slurm_runs import COUNT, SHARD, WAIT_S, SlurmRun, command
 
-from screening.runs.claim import holder_of, lives
+from screening.runs.claim import holder_of
 from screening.runs.slurm import journal
 from screening.store.record import SHARDS
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slurm
 
 # Refuses every connection but to this machine, and notes it. Python loads it at its start, from its path.
 OFFLINE = """
@@ -32,16 +29,6 @@ def connect(self, address):
     return before(self, address)
 socket.socket.connect = connect
 """
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_input(tmp_path_factory.mktemp("made"))
-
-
-@pytest.fixture
-def run(slurm: DevCluster, tmp_path: Path, made: Path) -> SlurmRun:
-    return SlurmRun(slurm, tmp_path, made)
 
 
 Mount = Callable[..., None]
@@ -63,33 +50,35 @@ def mount(run: SlurmRun) -> Iterator[Mount]:
         subprocess.run(["umount", "--lazy", folder], capture_output=True, check=False)
 
 
-def test_a_full_folder_ends_a_job_and_the_next_one_goes_on(run: SlurmRun, mount: Mount) -> None:
+def test_a_full_and_a_read_only_folder_end_a_job_and_the_next_one_goes_on(run: SlurmRun, mount: Mount) -> None:
     run.out.mkdir(mode=0o700)
-    mount("-t", "tmpfs", "-o", "size=320k,mode=700", "tmpfs", run.out)
-    job = run.submit(run.profile("arithmetic"))
-    assert run.slurm.wait_for(job) == "FAILED"
-    assert run.slurm.facts(job)["ExitCode"] == "4:0", run.log()
+    mount("-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs", run.out)
+    first = run.submit(run.profile("arithmetic"))
+    assert_failed(run, first, "the disk is full")
     assert 0 < run.done() < COUNT
     assert not list(run.out.glob("shards/*.part"))
-    run.assert_nothing_left(job)
     mount("-o", "remount,size=50m", run.out)
-    run.finished(run.submit(run.profile("arithmetic")))
 
-
-def test_a_folder_that_becomes_read_only_ends_a_job_and_the_next_one_goes_on(run: SlurmRun, mount: Mount) -> None:
-    job = run.submit(run.profile())
-    run.wait_at_the_gate(job)
+    before = run.done() // SHARD
+    run.open_gate(before + 3)
+    second = run.submit(run.profile())
+    run.wait_at_the_gate(second, before + 3)
     shards = run.out / SHARDS
     mount("--bind", shards, shards)
     mount("-o", "remount,bind,ro", shards)
     run.open_gate()
-    assert run.slurm.wait_for(job) == "FAILED"
-    assert run.slurm.facts(job)["ExitCode"] == "4:0", run.log()
-    assert "Read-only file system" in run.log()
-    assert 50 <= run.done() < COUNT
-    run.assert_nothing_left(job)
+    assert_failed(run, second, "Read-only file system")
+    assert before * SHARD < run.done() < COUNT
     mount("-o", "remount,bind,rw", shards)
-    run.finished(run.submit(run.profile("arithmetic")))
+    run.finished(run.submit(run.profile()))
+
+
+def assert_failed(run: SlurmRun, job: str, words: str) -> None:
+    """A job ended in order, with the code of a lack of resources and a reason."""
+    assert run.slurm.wait_for(job, timeout=WAIT_S) == "FAILED", run.log()
+    assert run.slurm.facts(job)["ExitCode"] == "4:0", run.log()
+    assert words in run.log()
+    run.assert_nothing_left(job)
 
 
 def test_a_job_with_the_id_of_an_earlier_one_is_another_job(run: SlurmRun) -> None:
@@ -101,28 +90,29 @@ def test_a_job_with_the_id_of_an_earlier_one_is_another_job(run: SlurmRun) -> No
     [tag] = journal.tags_of(run.out)
     run.slurm.forget()
     # The job that the controller does not know is ended by it, or by this test: a node may not say that it is there.
-    for pid in run.slurm.processes(first):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    screens.wait_for(lambda: not lives(before), 60)
+    run.kill_driver(first)
     assert (before["job"], before["job_name"]) == (first, tag)
-    second = run.submit(run.profile("arithmetic"))
+    run.open_gate()
+    second = run.submit(run.profile())
     assert second == first
     assert len(journal.tags_of(run.out)) == 2
     run.finished(second)
 
 
-def test_nothing_is_downloaded_where_a_job_runs(run: SlurmRun) -> None:
+def test_a_job_is_warned_before_it_has_started_and_downloads_nothing(run: SlurmRun) -> None:
     """With the real predictor, so that all that it loads is there too."""
-    note, place = run.folder / "asked", run.folder / "offline"
+    note, place, ready, go = (run.folder / name for name in ("asked", "offline", "ready", "set-out"))
     place.mkdir()
     (place / "sitecustomize.py").write_text(OFFLINE.format(note=str(note)))
     probe = "import socket; socket.create_connection(('192.0.2.1', 80))"
-    profile = run.profile(
-        "load_predictor", setup=f"export PYTHONPATH={place}:$PYTHONPATH; {{ {command_of(probe)} || true; }}"
-    )
-    job = run.submit(profile)
-    assert run.slurm.wait_for(job, timeout=300) == "COMPLETED", run.log()
+    setup = f"touch {ready}; until [ -e {go} ]; do sleep 0.1; done; export PYTHONPATH={place}:$PYTHONPATH; "
+    job = run.submit(run.profile("load_predictor", setup=f"{setup} {{ {command_of(probe)} || true; }}"))
+    screens.wait_for(ready.exists, WAIT_S, every=LOOK_S)
+    for _ in range(3):
+        run.slurm.run("scancel", "--batch", "-s", "USR1", job)
+    go.touch()
+    assert run.slurm.wait_for(job, timeout=WAIT_S) == "COMPLETED", run.log()
+    assert run.slurm.facts(job)["Restarts"] == "0"
     assert command("status", run.out).stdout.startswith(f"{run.out}: finished")
     assert note.read_text() == "('192.0.2.1', 80)\n", "the probe alone"
 
@@ -130,25 +120,3 @@ def test_nothing_is_downloaded_where_a_job_runs(run: SlurmRun) -> None:
 def command_of(code: str) -> str:
     """A line of shell."""
     return shlex.join([sys.executable, "-c", code])
-
-
-def test_a_warning_before_the_command_has_started_ends_nothing(run: SlurmRun) -> None:
-    ready, go = run.folder / "ready", run.folder / "set-out"
-    profile = run.profile("arithmetic", setup=f"touch {ready}; until [ -e {go} ]; do sleep 0.1; done")
-    job = run.submit(profile)
-    screens.wait_for(ready.exists)
-    for _ in range(3):
-        run.slurm.run("scancel", "--batch", "-s", "USR1", job)
-    go.touch()
-    run.finished(job)
-
-
-def test_a_part_and_a_driver_of_the_whole_run_are_not_at_work_together(run: SlurmRun) -> None:
-    job = run.submit(run.profile("gated", cores=1), "--parts", "1")
-    run.wait_at_the_gate(job)
-    words = ["screen", run.made / "c.h5", "--out", run.out, "--model", run.made / "m.safetensors"]
-    refused = command(*words)
-    assert (refused.returncode, "another driver is at work there" in refused.stderr) == (4, True), refused.stderr
-    run.open_gate()
-    screens.wait_for(lambda: not run.slurm.run("squeue", "-h", "-j", job, "-o", "%T"), 200)
-    assert run.done() == COUNT, run.log()

@@ -4,58 +4,18 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import screens
-from devcluster import DevCluster
-from slurm_runs import COUNT, SlurmRun, command, made_input
+from devcluster import LOOK_S
+from slurm_runs import COUNT, WAIT_S, SlurmRun, command
 
+from screening.errors import InputError
 from screening.runs.claim import holder_of
 from screening.runs.slurm import controller, journal
 from screening.runs.slurm.controller import SilentError
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_input(tmp_path_factory.mktemp("made"))
-
-
-@pytest.fixture
-def run(slurm: DevCluster, tmp_path: Path, made: Path) -> SlurmRun:
-    return SlurmRun(slurm, tmp_path, made)
-
-
-def test_a_controller_that_hangs_and_accepts_all_the_same_gets_one_job(run: SlurmRun) -> None:
-    profile = run.profile("arithmetic")
-    pid = run.slurm.pid("slurmctld")
-    folder = run.out
-    process = subprocess.Popen(
-        [sys.executable, "-m", "screening", "submit", str(run.config()), "--profile", str(profile)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
-    )
-    # The name is written before sbatch is called; the controller hangs from then on, until sbatch has given up.
-    screens.wait_for(lambda: journal.tags_of(folder) or process.poll() is not None)
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        time.sleep(8)
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    out, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    job = out.split()[1]
-    assert len(journal.tags_of(folder)) == 1
-    run.finished(job)
-    names = run.slurm.run("squeue", "-h", "-t", "all", "-o", "%j").split()
-    assert names.count(journal.tags_of(folder)[0]) == 1
+pytestmark = pytest.mark.slurm
 
 
 def test_a_controller_that_is_silent_is_no_answer(run: SlurmRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,46 +44,67 @@ def test_what_can_never_start_is_told_at_once_and_not_left_in_the_queue(
     profile = run.profile("arithmetic")
     lines = [line for line in profile.read_text().splitlines() if not line.startswith(change[0])]
     profile.write_text("\n".join([f"{change[0]} = {json.dumps(change[1])}", *lines]))
-    ran = command("submit", run.config(), "--profile", profile)
-    assert ran.returncode == 2
-    assert re.search(words, ran.stderr), ran.stderr
+    with pytest.raises(InputError, match=words):
+        run.submit(profile)
     assert run.slurm.run("squeue", "-h", "-o", "%A") == ""
 
 
 def test_an_array_of_parts_needs_no_dask_between_nodes_and_merges(run: SlurmRun) -> None:
-    job = run.submit(run.profile("arithmetic", cores=1), "--parts", "3")
-    screens.wait_for(lambda: not run.slurm.run("squeue", "-h", "-j", job, "-o", "%T"), 200)
+    ran = command("submit", run.config(), "--profile", run.profile(cores=1), "--parts", 2)
+    assert ran.returncode == 0, ran.stderr
+    job = ran.stdout.split()[1]
+    run.wait_at_the_gate(f"{job}_1")
+    refused = command("screen", run.made / "c.h5", "--out", run.out, "--model", run.made / "m.safetensors")
+    assert (refused.returncode, "another driver is at work there" in refused.stderr) == (4, True), refused.stderr
+    # Both have done something, or would not be queued again.
+    run.open_gate(10)
+    logs = [run.out / f"events-{part}.jsonl" for part in (1, 2)]
+    screens.wait_for(lambda: all(log.exists() and '"shard"' in log.read_text() for log in logs), WAIT_S, every=LOOK_S)
+    run.slurm.run("scancel", "--batch", "-s", "USR1", f"{job}_1")
+    screens.wait_for(lambda: '"stopping"' in logs[0].read_text(), WAIT_S, every=LOOK_S)
+    run.open_gate()
+    screens.wait_for(lambda: not run.slurm.run("squeue", "-h", "-j", job, "-o", "%T"), WAIT_S, every=LOOK_S)
+    assert run.slurm.facts(f"{job}_1")["Restarts"] == "1", run.log()
     assert run.done() == COUNT, run.log()
     assert command("status", run.out).stdout.startswith(f"{run.out}: predicted, not merged\n")
     assert command("merge", run.out, "--quiet").returncode == 0
     run.assert_right()
 
 
-def test_elastic_workers_come_are_replaced_when_they_are_killed_and_go(run: SlurmRun) -> None:
-    profile = run.profile("gated", nodes=2)
-    process = screens.started(
-        run.folder,
-        "gated",
-        *("screen", run.made / "c.h5", "--out", run.out, "--model", run.made / "m.safetensors"),
-        *("--cluster", "slurm", "--profile", profile, "--log", run.out.with_suffix(".jsonl"), "--quiet"),
-        *("--set", "shards.least=10", "--set", "shards.most=10", "--set", "limits.patience=1000"),
-    )
+def test_elastic_workers_are_replaced_when_they_are_killed_and_go_with_their_driver(run: SlurmRun) -> None:
+    words = ["screen", run.made / "c.h5", "--out", run.out, "--model", run.made / "m.safetensors", "--quiet"]
+    words += ["--cluster", "slurm", "--profile", run.profile("gated", nodes=2)]
+    words += ["--set", "shards.least=10", "--set", "shards.most=10", "--set", "limits.patience=1000"]
     try:
-        screens.wait_for(lambda: run.done() >= 50 or process.poll() is not None, 200)
-        assert process.poll() is None, screens.ended(process)
+        killed = screens.started(run.folder, "gated", *words)
+        screens.wait_for(lambda: run.done() >= 50 or killed.poll() is not None, WAIT_S, every=LOOK_S)
+        assert killed.poll() is None, screens.ended(killed)
         [tag] = journal.tags_of(run.out)
+        left = controller.jobs_named(tag)
+        assert 1 <= len(left) <= 2
+        assert holder_of(run.out)["pid"] == killed.pid
+        os.killpg(killed.pid, signal.SIGKILL)
+        screens.ended(killed)
+
+        # The same command ends what that one left behind, which would wait for it until their time is over.
+        process = screens.started(run.folder, "gated", *words)
+        screens.wait_for(lambda: len(journal.tags_of(run.out)) == 2 or process.poll() is not None, WAIT_S, every=LOOK_S)
+        assert process.poll() is None, screens.ended(process)
+        assert {job.state for job in controller.jobs_named(tag)} <= {"COMPLETING"}
+        [_, tag] = journal.tags_of(run.out)
+        run.open_gate(10)
+        screens.wait_for(lambda: run.done() >= 100 or process.poll() is not None, WAIT_S, every=LOOK_S)
+        assert process.poll() is None, screens.ended(process)
         jobs = [job.id for job in controller.jobs_named(tag)]
-        assert 1 <= len(jobs) <= 2
-        assert holder_of(run.out)["pid"] == process.pid
         # Every worker is killed.
         controller.cancel(jobs)
-        screens.wait_for(lambda: {job.id for job in controller.jobs_named(tag)} - set(jobs), 120)
+        new = lambda: {job.id for job in controller.jobs_named(tag)} - set(jobs)  # noqa: E731
+        screens.wait_for(new, WAIT_S, every=LOOK_S)
         run.open_gate()
-        code, out, errors = screens.ended(process, 200)
+        code, out, errors = screens.ended(process, WAIT_S)
         assert (code, out) == (0, ""), errors
-        screens.assert_same_columns(screens.columns_of(run.out), screens.columns_of(run.made / "right"))
-        screens.wait_for(lambda: not controller.jobs_named(tag), 60)
-        assert not list(run.out.glob("cluster/*/*.pem"))
+        run.assert_right()
+        screens.wait_for(lambda: not controller.jobs_named(tag), WAIT_S, every=LOOK_S)
     finally:
         screens.end_all()
 
@@ -135,8 +116,3 @@ def test_elastic_workers_that_cannot_start_end_the_run(run: SlurmRun) -> None:
     assert ran.returncode == 2
     assert re.search("could never start: .* than the partition allows", ran.stderr), ran.stderr
     assert run.slurm.run("squeue", "-h", "-o", "%A") == ""
-
-
-def test_an_elastic_run_needs_a_profile(run: SlurmRun) -> None:
-    ran = command("screen", run.made / "c.h5", "--out", run.out, "-m", run.made / "m.safetensors", "--cluster", "slurm")
-    assert (ran.returncode, "--cluster slurm: needs --profile FILE.toml" in ran.stderr) == (2, True)

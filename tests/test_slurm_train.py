@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import screens
-from devcluster import DevCluster
-from slurm_runs import SlurmRun, command
+from devcluster import LOOK_S, DevCluster
+from slurm_runs import WAIT_S, SlurmRun, command
 from test_ranks_command import labelled_crystals
 
 from screening.runs.slurm import controller, journal
 
 # What is learned is the business of other tests.
 WORDS = ["train", "c.toml", "--set", "training.epochs=1"]
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slurm
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_rank_in_a_worker_job(run: SlurmRun) -> None:
     assert ran.returncode == 0, ran.stderr + run.log()
     assert_trained(run.out)
     [tag] = journal.tags_of(run.out)
-    screens.wait_for(lambda: not controller.jobs_named(tag))
+    screens.wait_for(lambda: not controller.jobs_named(tag), WAIT_S, every=LOOK_S)
 
 
 def test_ranks_on_the_nodes_of_a_job(run: SlurmRun) -> None:
@@ -50,7 +50,7 @@ exec {sys.executable} -m screening {shlex.join(words)}
         ["sbatch", "--parsable", f"--chdir={run.folder}"], input=script, capture_output=True, text=True, check=True
     )
     job = ran.stdout.strip()
-    assert run.slurm.wait_for(job, timeout=300) == "COMPLETED", (run.folder / "job.out").read_text() + run.log()
+    assert run.slurm.wait_for(job, timeout=WAIT_S) == "COMPLETED", (run.folder / "job.out").read_text() + run.log()
     assert run.log().count("Start worker at") == 2
     assert_trained(run.out)
     run.assert_nothing_left(job)

@@ -90,6 +90,8 @@ def test_the_journal_forgets_no_job_and_minds_no_broken_line(tmp_path: Path) -> 
     assert journal.tags_of(tmp_path) == ["a", "b"]
     journal.note(tmp_path, "submitting", tag="c")
     assert journal.tags_of(tmp_path) == ["a", "b", "c"]
+    journal.note(tmp_path, "submitting", tag="d", way="elastic")
+    assert journal.tags_of(tmp_path, way="elastic") == ["d"]
 
 
 def test_the_command_prints_and_loads_no_torch(folder: Path) -> None:

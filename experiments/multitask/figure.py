@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from multitask.outcomes import VALIDATIONS, Estimate, Measure, Outcomes, Validation
-from multitask.plan import PAIR, PERCENTS, SET_UPS, SHORT, SINGLES, Targets, short
+from multitask.plan import LEARNED, PAIR, PERCENTS, SHORT, SINGLES, Targets, short
 from multitask.report import NAMES, UNITS
 
 ALONE, TOGETHER = "tab:blue", "tab:orange"
@@ -55,9 +55,9 @@ def _curves(panel: Axes, outcomes: Outcomes, target: str, validation: Validation
 
 
 def _gains(panel: Axes, outcomes: Outcomes, validation: Validation) -> None:
-    for place, targets in enumerate(SET_UPS):
-        found = {SHORT[t]: outcomes.gains(targets, t, validation) for (t,) in SINGLES if t in targets}
-        bars = found | {"mean": outcomes.mean_gains(targets, validation)}
+    for place, (targets, weight) in enumerate(LEARNED):
+        found = {SHORT[t]: outcomes.gains(targets, t, validation, weight=weight) for (t,) in SINGLES if t in targets}
+        bars = found | {"mean": outcomes.mean_gains(targets, validation, weight=weight)}
         for number, (name, values) in enumerate(bars.items()):
             estimate = Estimate.of(values)
             if estimate is not None:
@@ -66,6 +66,7 @@ def _gains(panel: Axes, outcomes: Outcomes, validation: Validation) -> None:
     for name, colour in COLOURS.items():
         panel.bar([0.0], [0.0], color=colour, label=name)
     panel.axhline(0.0, color="black", linewidth=0.8)
-    panel.set_xticks(range(len(SET_UPS)), [short(targets).replace("+", "\n") for targets in SET_UPS], fontsize="small")
-    panel.set(title=f"gain of learning together, {NAMES[validation]}", ylabel="lower MAE (%)")
+    names = [short(targets, weight).replace("+", "\n") for targets, weight in LEARNED]
+    panel.set_xticks(range(len(LEARNED)), names, fontsize="small")
+    panel.set(title=f"gain in MAE, {NAMES[validation]}", ylabel="lower MAE (%)")
     panel.legend(frameon=False, fontsize="small")

@@ -45,23 +45,25 @@ class Outcomes:
             values |= {(run, measure): value for measure, value in _read_run(run, out / run.name).items()}
         return cls(values)
 
-    def by_seed(self, targets: Targets, percent: int, measure: Measure) -> BySeed:
+    def by_seed(self, targets: Targets, percent: int, measure: Measure, *, weight: float = 1.0) -> BySeed:
         """A number of each seed that has it."""
         return {
             run.seed: value
             for (run, own), value in self.values.items()
-            if own == measure and run.targets == targets and run.percent == percent
+            if own == measure and (run.targets, run.percent, run.weight) == (targets, percent, weight)
         }
 
-    def gains(self, targets: Targets, target: str, validation: Validation, *, percent: int = WHOLE) -> BySeed:
+    def gains(
+        self, targets: Targets, target: str, validation: Validation, *, percent: int = WHOLE, weight: float = 1.0
+    ) -> BySeed:
         """By how many percent learning these targets together lowers the MAE of one of them."""
         mae = Measure(target, "mae", validation)
-        alone, together = self.by_seed((target,), percent, mae), self.by_seed(targets, percent, mae)
+        alone, together = self.by_seed((target,), percent, mae), self.by_seed(targets, percent, mae, weight=weight)
         return joined([alone, together], lambda values: 100.0 * (1.0 - values[1] / values[0]))
 
-    def mean_gains(self, targets: Targets, validation: Validation, *, percent: int = WHOLE) -> BySeed:
+    def mean_gains(self, targets: Targets, validation: Validation, *, weight: float = 1.0) -> BySeed:
         """The mean of the gains of the targets."""
-        return joined([self.gains(targets, t, validation, percent=percent) for t in targets], statistics.fmean)
+        return joined([self.gains(targets, t, validation, weight=weight) for t in targets], statistics.fmean)
 
     def rises(self, targets: Targets, alone: Targets, measure: Measure) -> BySeed:
         """By how much a metric is larger when these targets are learned together."""

@@ -9,6 +9,7 @@ from multitask.plan import (
     FERMI,
     FORMATION,
     GAP,
+    LEARNED,
     METAL,
     PAIR,
     PERCENTS,
@@ -33,9 +34,7 @@ def report_of(outcomes: Outcomes, *, runs: int) -> str:
         f"{finished} of {runs} runs are finished. Numbers are means over seeds ± their standard error; gains and rises "
         "are taken within each seed. The random validation crystals also chose the epochs; those held out did not."
     )
-    sections = ["# Single-task against multi-task", head]
-    for validation in VALIDATIONS:
-        sections += [f"## Claims, {NAMES[validation]}", claims_table(claims_of(outcomes, validation))]
+    sections = ["# Single-task against multi-task", head, "## Claims", claims_table(outcomes)]
     for validation in VALIDATIONS:
         sections += [
             f"## Mean absolute error, {NAMES[validation]}",
@@ -50,20 +49,21 @@ def report_of(outcomes: Outcomes, *, runs: int) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def claims_table(claims: Sequence[Claim]) -> str:
-    """Each claim with its verdict."""
-    rows = [
-        [claim.says, claim.published, shown(claim.measured, claim.digits, claim.unit), seeds(claim), claim.verdict]
-        for claim in claims
-    ]
-    return table(["claim", "published", "measured", "seeds", "verdict"], rows)
+def claims_table(outcomes: Outcomes) -> str:
+    """Each claim with what was measured, and its verdict, on each kind of validation."""
+    rows = []
+    for same in zip(*(claims_of(outcomes, validation) for validation in VALIDATIONS), strict=True):
+        judged = [cell for claim in same for cell in (measured(claim), claim.verdict)]
+        rows.append([same[0].says, same[0].published, seeds(same[0]), *judged])
+    heads = [head for validation in VALIDATIONS for head in (NAMES[validation], "verdict")]
+    return table(["claim", "published", "seeds", *heads], rows)
 
 
 def errors_table(outcomes: Outcomes, validation: Validation) -> str:
     """MAE of each target in each set-up, on the whole training set."""
     rows = [
-        [short(targets), *(_error(outcomes, targets, single[0], validation, WHOLE) for single in SINGLES)]
-        for targets in REGRESSED
+        [short(targets, weight), *(_error(outcomes, targets, t, validation, WHOLE, weight) for (t,) in SINGLES)]
+        for targets, weight in (*((single, 1.0) for single in SINGLES), *LEARNED)
     ]
     return table(["learned", *(f"{SHORT[t]} ({UNITS[t]})" for (t,) in SINGLES)], rows)
 
@@ -72,11 +72,11 @@ def gains_table(outcomes: Outcomes, validation: Validation) -> str:
     """By how much MAE falls, per target and on average, against single tasks of the same seed."""
     rows = [
         [
-            short(targets),
-            *(_gain(outcomes, targets, t, validation, WHOLE) if t in targets else "" for (t,) in SINGLES),
-            shown(Estimate.of(outcomes.mean_gains(targets, validation)), 1),
+            short(targets, weight),
+            *(_gain(outcomes, targets, t, validation, WHOLE, weight) if t in targets else "" for (t,) in SINGLES),
+            shown(Estimate.of(outcomes.mean_gains(targets, validation, weight=weight)), 1),
         ]
-        for targets in SET_UPS
+        for targets, weight in LEARNED
     ]
     return table(["learned together", *(SHORT[t] for (t,) in SINGLES), "mean"], rows)
 
@@ -114,8 +114,13 @@ def shown(estimate: Estimate | None, digits: int, unit: str = "") -> str:
     return f"{estimate.mean:.{digits}f}{error} {unit}".rstrip()
 
 
+def measured(claim: Claim) -> str:
+    """What was measured of a claim, and where, if that is not part of the claim."""
+    return shown(claim.measured, claim.digits, claim.unit) + (f" ({claim.where})" if claim.where else "")
+
+
 def seeds(claim: Claim) -> str:
-    """How many seeds a claim was measured with."""
+    """How many seeds a claim was measured with, which is the same on each kind of validation."""
     return DASH if claim.measured is None else str(claim.measured.seeds)
 
 
@@ -125,14 +130,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 
 
-def _error(outcomes: Outcomes, targets: Targets, target: str, validation: Validation, percent: int) -> str:
+def _error(
+    outcomes: Outcomes, targets: Targets, target: str, validation: Validation, percent: int, weight: float = 1.0
+) -> str:
     if target not in targets:
         return ""
-    return shown(Estimate.of(outcomes.by_seed(targets, percent, Measure(target, "mae", validation))), 4)
+    mae = Measure(target, "mae", validation)
+    return shown(Estimate.of(outcomes.by_seed(targets, percent, mae, weight=weight)), 4)
 
 
-def _gain(outcomes: Outcomes, targets: Targets, target: str, validation: Validation, percent: int) -> str:
-    return shown(Estimate.of(outcomes.gains(targets, target, validation, percent=percent)), 1)
+def _gain(
+    outcomes: Outcomes, targets: Targets, target: str, validation: Validation, percent: int, weight: float = 1.0
+) -> str:
+    return shown(Estimate.of(outcomes.gains(targets, target, validation, percent=percent, weight=weight)), 1)
 
 
 def _curve_cells(outcomes: Outcomes, validation: Validation, percent: int) -> list[str]:

@@ -1,6 +1,7 @@
 """How long work shows where it is: a bar on a terminal, now and then a line elsewhere; both on standard error."""
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ Watch = Callable[["Progress"], None]
 
 @contextlib.contextmanager
 def training_progress(*, quiet: bool) -> Iterator[Watch]:
-    """Give what a training run should call after each step."""
+    """Give what training should call after each step: one run after another, such as folds, or one that goes back."""
     if quiet:
         yield lambda progress: None
     elif sys.stderr.isatty():
@@ -36,25 +37,32 @@ def _bar() -> Iterator[Watch]:
     columns = [TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
+        last = 0
 
         def watch(progress: "Progress") -> None:
+            nonlocal last
+            if progress.step <= last:
+                bar.reset(task)
+            last = progress.step
             bar.update(task, total=progress.steps, completed=progress.step, description=described(progress))
 
         yield watch
 
 
 def _plain_lines() -> Watch:
-    started = told = time.monotonic()
-    first: int | None = None
+    told = started = before = time.monotonic()
+    first, last = 0, math.inf
 
     def watch(progress: "Progress") -> None:
-        nonlocal told, first
-        first = progress.step - 1 if first is None else first
+        nonlocal told, started, before, first, last
+        if progress.step <= last:
+            started, first = before, progress.step - 1
         now = time.monotonic()
+        before, last = now, progress.step
         if now - told < PLAIN_INTERVAL_S and progress.step < progress.steps:
             return
         told = now
-        # Of this process alone: a continued run has steps behind it that took no time here.
+        # Of this process and run alone: a continued run has steps behind it that took no time here.
         left = (now - started) / (progress.step - first) * (progress.steps - progress.step)
         print(f"{described(progress)}, {clock(left)} left", file=sys.stderr, flush=True)
 

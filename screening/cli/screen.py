@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -91,13 +92,14 @@ def screen(
     # As TOML has them: text in quotes, so that a model named 7 stays text.
     options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     settings = config.load(ScreenConfig, file, overrides=[*(overrides or ()), *options])
+    last: deque[Progress] = deque(maxlen=1)
     with EventLog(log) as events, context.obj.asked() as stopping:
-        screened = partial(_screened, inputs, out, settings, events, quiet=quiet, stopping=stopping)
+        screened = partial(_screened, inputs, out, settings, events, quiet=quiet, watch=last.append, stopping=stopping)
         try:
             done = screened(cluster, profile, part)
         except UnfinishedError:
             if requeue and context.obj.number == signal.SIGUSR1:
-                _requeue(out)
+                _requeue(last[0].rows if last else 0)
             raise
     if not quiet:
         print("\n".join(_summary(done)))
@@ -113,6 +115,7 @@ def _screened(
     part: str | None,
     *,
     quiet: bool,
+    watch: Callable[["Progress"], object],
     stopping: Callable[[], bool],
 ) -> "Screened":
     from screening.crystals.pack import known_bytes
@@ -123,7 +126,7 @@ def _screened(
 
     with Display(quiet=quiet, total_bytes=known_bytes(inputs)) as display:
         listener = Listener(
-            show=_both(display.show, _every(LOG_INTERVAL_S, partial(_tell_progress, events))),
+            show=_all(watch, display.show, _every(LOG_INTERVAL_S, partial(_tell_progress, events))),
             tell=events.tell,
             say=display.say,
             packed=display.packed,
@@ -143,15 +146,14 @@ def _screened(
         )
 
 
-def _requeue(out: Path) -> None:
-    """Have the job of this process begin anew, unless it got nowhere, for then it never would."""
-    from screening.runs.provenance import last_note
+def _requeue(rows: int) -> None:
+    """Have the job of this process begin anew, unless it has done no rows itself, for then it never would."""
     from screening.runs.slurm.controller import requeue
 
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         raise InputError("--requeue: this is no job of Slurm (SLURM_JOB_ID is not set); leave the option out")
-    if not last_note(out, "end").get("rows"):
+    if not rows:
         raise ResourceError(
             f"job {job} is not queued again: it has not done a single crystal in its time. Ask for more time, or for "
             "smaller shards (shards.least)"
@@ -160,7 +162,7 @@ def _requeue(out: Path) -> None:
     requeue(job)
 
 
-def _both(*watches: Callable[["Progress"], object]) -> Callable[["Progress"], None]:
+def _all(*watches: Callable[["Progress"], object]) -> Callable[["Progress"], None]:
     def watch(progress: "Progress") -> None:
         for each in watches:
             each(progress)

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,8 +55,7 @@ def total(values: Tensor) -> Tensor:
     """Sum a tensor of one shape over all ranks, differentiable any number of times."""
     if _share is None:
         return values
-    summed: Tensor = _Total.apply(values, _share.add)  # type: ignore[no-untyped-call]
-    return summed
+    return _summed(values, _share.add)
 
 
 def of_each_rank(values: Tensor) -> Tensor:
@@ -101,10 +99,15 @@ class _Total(Function):
     """The sum over ranks, whose derivative is the sum over ranks again: each rank's loss is a part of one loss."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, values: Tensor, add: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.add = add  # type: ignore[attr-defined]
+    def forward(ctx: Any, values: Tensor, add: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.add = add
         return add(values)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _Total.apply(gradients[0], ctx.add), None  # type: ignore[no-untyped-call]
+        return _summed(gradients[0], ctx.add), None
+
+
+def _summed(values: Tensor, add: Callable[[Tensor], Tensor]) -> Tensor:
+    summed: Tensor = _Total.apply(values, add)  # type: ignore[no-untyped-call]
+    return summed

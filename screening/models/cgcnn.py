@@ -14,7 +14,7 @@ from screening.config import Settings
 from screening.graphs import Neighbors
 from screening.models.element_features import one_hot_features, published_features
 from screening.models.graph_tensors import GraphTensors
-from screening.models.layers import Heads, Linear, Moments, NormalisedGatedConv, mean_of_atoms
+from screening.models.layers import Heads, Linear, Moments, NormalisedGatedConv, in_classifications, mean_of_atoms
 from screening.models.model import CrystalModel, numbered
 from screening.models.radial import GaussianBasis, RadialTerms
 from screening.ops import steady
@@ -75,7 +75,7 @@ class CGCNN(CrystalModel):
             settings.width,
             hidden=settings.hidden,
             layers=settings.hidden_layers,
-            dropout=[settings.dropout if target.kind == "classification" else 0.0 for target in targets],
+            dropout=in_classifications(settings.dropout, targets),
         )
 
     @property

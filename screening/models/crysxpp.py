@@ -18,7 +18,7 @@ from screening.graphs import Neighbors
 from screening.models.cgcnn import Convolution
 from screening.models.element_features import published_features
 from screening.models.graph_tensors import GraphTensors
-from screening.models.layers import Heads, Linear, mean_of_atoms, unit_rows
+from screening.models.layers import Heads, Linear, in_classifications, mean_of_atoms, unit_rows
 from screening.models.model import CrystalModel, numbered
 from screening.models.radial import GaussianBasis
 from screening.predictions import Target
@@ -65,7 +65,7 @@ class CrysXPP(CrystalModel):
             settings.width,
             hidden=settings.hidden,
             layers=settings.hidden_layers,
-            dropout=[settings.dropout if target.kind == "classification" else 0.0 for target in targets],
+            dropout=in_classifications(settings.dropout, targets),
             bare=True,
         )
 

@@ -21,7 +21,7 @@ from screening.graphs import Neighbors
 from screening.models.blocks import in_blocks, worth_cutting
 from screening.models.element_features import ELEMENTS, published_features
 from screening.models.graph_tensors import GraphTensors
-from screening.models.layers import Heads, Linear, Moments, mean_of_atoms
+from screening.models.layers import Heads, Linear, Moments, in_classifications, mean_of_atoms
 from screening.models.model import CrystalModel, numbered
 from screening.models.radial import GaussianBasis
 from screening.ops import message, steady
@@ -148,7 +148,7 @@ class GATGNN(CrystalModel):
             settings.width,
             hidden=settings.hidden,
             layers=settings.hidden_layers,
-            dropout=[settings.dropout if target.kind == "classification" else 0.0 for target in targets],
+            dropout=in_classifications(settings.dropout, targets),
             bare=True,
         )
 

@@ -11,6 +11,7 @@ from screening.models import across
 from screening.models.radial import RadialTerms
 from screening.ops import message, steady
 from screening.ops.message_graph import EdgeGraph
+from screening.predictions import Target
 
 
 class Moments(nn.Module):
@@ -196,6 +197,11 @@ class Heads(nn.Module):
                 hidden = hidden * kept / (1 - self.dropout)
         output: Tensor = self.output(hidden)
         return output.squeeze(2).T
+
+
+def in_classifications(rate: float, targets: Sequence[Target]) -> list[float]:
+    """Give the rate of dropout for each target's head: the published networks drop in classifications alone."""
+    return [rate if target.kind == "classification" else 0.0 for target in targets]
 
 
 class SideBySide(nn.Module):

@@ -43,6 +43,7 @@ class Demand:
     """What a run wants of a cluster. Its `folder` keeps logs and certificates of workers on other nodes.
 
     At most so many `workers`, if that is said, and never more than are `useful`, which is asked again and again.
+    Who is `alone` in the folder, with nobody at work on another part, may remove what others left there.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Demand:
     workers: int | None = None
     threads: int | None = None
     useful: Callable[[], int] | None = None
+    alone: bool = True
 
 
 def chosen(text: str, profile: Profile | None = None) -> ClusterChoice:
@@ -109,7 +111,8 @@ def _made(choice: ClusterChoice | Cluster, demand: Demand) -> AbstractContextMan
     if choice.kind == "local":
         return _local(choice, demand)
     if choice.kind == "allocation":
-        return allocation_cluster(demand.folder, demand.settings, gpus=demand.device == "cuda")
+        gpus = demand.device == "cuda"
+        return allocation_cluster(demand.folder, demand.settings, gpus=gpus, alone=demand.alone)
     if choice.profile is not None:
         return _elastic(choice.profile, demand)
     return _found(choice.where)
@@ -138,5 +141,5 @@ def _elastic(profile: Profile, demand: Demand) -> Iterator[Site]:
     def wanted() -> int:
         return most if demand.useful is None else min(most, demand.useful())
 
-    with elastic_cluster(demand.folder, demand.settings, profile, wanted=wanted) as site:
+    with elastic_cluster(demand.folder, demand.settings, profile, wanted=wanted, alone=demand.alone) as site:
         yield replace(site, count=most)

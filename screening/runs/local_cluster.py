@@ -45,6 +45,8 @@ CONFIG: Mapping[str, Any] = {
     "distributed.worker.profile.enabled": False,
     "distributed.worker.daemon": True,
     "distributed.admin.tick.limit": "10 s",
+    # By default each process wakes fifty times a second to see whether it is awake: a hundredth of a processor.
+    "distributed.admin.tick.interval": "500 ms",
 }
 
 

@@ -57,6 +57,7 @@ def _ended(job: RankJob, listening: int | None, tell: Tell) -> dict[str, Any]:
     except ScreeningError as error:
         return {"end": End.REFUSED, "error": type(error).__name__, "words": str(error)}
     except Exception:
+        # Whatever it was, the driver must hear it: this process's own output may be on a machine that is gone.
         return {"end": End.CRASHED, "words": traceback.format_exc()}
 
 

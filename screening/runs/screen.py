@@ -89,7 +89,7 @@ def screen(
         listener = _telling(listener, claim)
         if not (folder / RESULTS).exists():
             note(folder, "start", **circumstances(), config=config.model_dump(mode="json"))
-            driver = _Driver(run, config, listener, progress, claim, choice, rows, load)
+            driver = _Driver(run, config, listener, progress, claim, choice, rows, load, alone)
             driver.complete()
             if part is not None:
                 return Screened(folder, None, run.model.targets, _counted(progress), progress)
@@ -113,6 +113,7 @@ class _Driver:
     cluster: Cluster | ClusterChoice
     rows: range
     load: Callable[[Job], Predictor]
+    alone: bool
 
     def complete(self) -> None:
         """Predict what is not predicted yet."""
@@ -207,6 +208,7 @@ class _Driver:
             workers=config.workers,
             threads=config.threads,
             useful=self._useful,
+            alone=self.alone,
         )
 
     def _useful(self) -> int:

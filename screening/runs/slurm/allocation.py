@@ -77,16 +77,15 @@ class Allocation:
 
 
 @contextlib.contextmanager
-def allocation_cluster(folder: Path, settings: ClusterSettings, *, gpus: bool) -> Iterator[Site]:
-    """Give workers on all nodes of this job; they end with the block."""
+def allocation_cluster(folder: Path, settings: ClusterSettings, *, gpus: bool, alone: bool) -> Iterator[Site]:
+    """Give workers on all nodes of this job; they end with the block. What others left goes if this is `alone`."""
     allocation = Allocation.here()
     # A name of its own for each incarnation: a file that an earlier one left names a scheduler that is gone.
     place = folder.resolve() / "cluster" / allocation.name
     certificate = Certificate.made(place)
     file = place / "scheduler.json"
-    # This process has the claim, so others are dead, or will find out that they are outdated.
-    for other in place.parent.iterdir():
-        swept(other, keep=other == place)
+    if alone:
+        sweep_others(place)
     file.unlink(missing_ok=True)
     with contextlib.ExitStack() as undo:
         undo.callback(swept, place)
@@ -180,7 +179,14 @@ def _wait_for(file: Path, scheduler: _Part) -> None:
         time.sleep(LOOK_S)
 
 
-def swept(place: Path, *, keep: bool = False) -> None:
-    """Remove what was of use to one incarnation alone, unless it is to be kept; logs stay."""
-    for path in [] if keep else [*place.glob("*.pem"), *place.glob("*.json")]:
+def swept(place: Path) -> None:
+    """Remove what was of use to one incarnation alone; logs stay."""
+    for path in [*place.glob("*.pem"), *place.glob("*.json")]:
         path.unlink(missing_ok=True)
+
+
+def sweep_others(place: Path) -> None:
+    """Do so for all others: whoever has the claim knows them dead, or they will find out that they are outdated."""
+    for other in place.parent.iterdir():
+        if other != place:
+            swept(other)

@@ -24,7 +24,7 @@ from screening.runs.dask_crew import AT_ONCE
 from screening.runs.local_cluster import CLOSE_S, CONFIG, SILENT, quiet_logs
 from screening.runs.site import Site
 from screening.runs.slurm import controller, journal
-from screening.runs.slurm.allocation import swept
+from screening.runs.slurm.allocation import sweep_others, swept
 from screening.runs.slurm.profile import Profile
 from screening.runs.slurm.submit import require_accepted, require_runnable
 
@@ -42,9 +42,12 @@ DEATH_S = 60
 
 @contextlib.contextmanager
 def elastic_cluster(
-    folder: Path, settings: ClusterSettings, profile: Profile, *, wanted: Callable[[], int]
+    folder: Path, settings: ClusterSettings, profile: Profile, *, wanted: Callable[[], int], alone: bool
 ) -> Iterator[Site]:
-    """Give a cluster of at most `wanted()` worker jobs, which is asked for again and again; all end with the block."""
+    """Give a cluster of at most `wanted()` worker jobs, which is asked for again and again; all end with the block.
+
+    If this is `alone`, what a driver that was killed left behind goes: its worker jobs, and its certificates.
+    """
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError as error:
@@ -63,6 +66,9 @@ def elastic_cluster(
         cluster = SLURMCluster(**_options(tag, place, certificate, settings, profile))
         undo.callback(_ended, cluster, tag)
         require_accepted(cluster.job_script())
+        if alone:
+            sweep_others(place)
+            controller.cancel([job.id for job in controller.jobs_named(*journal.tags_of(folder, way="elastic"))])
         journal.note(folder, "submitting", tag=tag, way="elastic")
         watch = _Watch(cluster, tag, wanted)
         cluster.adapt(Adaptive=_Remaining, interval=f"{INTERVAL_S:g}s", minimum=0, maximum=10**6, wanted=wanted)

@@ -28,8 +28,8 @@ def note(folder: Path, kind: str, **facts: Any) -> None:
         raise ResourceError(f"{path}: cannot be written ({error.strerror or error}); nothing is submitted") from error
 
 
-def tags_of(folder: Path) -> list[str]:
-    """The names of all jobs that were ever asked for, in this order."""
+def tags_of(folder: Path, *, way: str | None = None) -> list[str]:
+    """The names of all jobs that were ever asked for, in this order; of one way in (batch, array, elastic) alone."""
     path = folder / JOURNAL_FILE
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -41,5 +41,7 @@ def tags_of(folder: Path) -> list[str]:
     for line in lines:
         # A line that a killed process left half-written asked for nothing.
         if line.startswith("{") and line.endswith("}"):
-            found.append(str(json.loads(line).get("tag", "")))
+            noted = json.loads(line)
+            if way is None or noted.get("way") == way:
+                found.append(str(noted.get("tag", "")))
     return list(dict.fromkeys(tag for tag in found if tag))

@@ -95,15 +95,20 @@ def test_sigterm_finishes_what_is_at_work_and_says_how_to_go_on(tmp_path: Path, 
     (tmp_path / "go").touch()
     code, output, errors = screens.ended(process)
     assert (code, output) == (75, "")
-    # The driver may not have heard yet that a shard is done and the next begun.
-    assert done_in(run) in (200, 240, 280), "what was at work is finished, and nothing else is begun"
-    assert re.search("stopped after 2[048]0 of 400 crystals; what is done is kept, and the same command goes", errors)
+    told = re.search(r"stopped after (\d+) of 400 crystals; what is done is kept, and the same command goes", errors)
+    assert told, errors
+    # The driver may not have heard yet that a shard is done and the next begun, which it then gives up.
+    assert 0 < int(told[1]) <= done_in(run) < 400
     assert not (run / CLAIM_FILE).exists()
     assert [path.name for path in (run / SHARDS).iterdir() if path.suffix == ".part"] == []
     screens.wait_for(lambda: not any(map(psutil.pid_exists, children)))
-    kinds = [event["event"] for event in events_in(log)]
-    after = kinds[kinds.index("stopping") + 1 :]
-    assert after in (["shard"] * count + ["ended"] for count in (1, 2, 3))
+    # Every ten seconds comes a word of progress.
+    events = [event for event in events_in(log) if event["event"] != "progress"]
+    (stop,) = (place for place, event in enumerate(events) if event["event"] == "stopping")
+    *shards, last = (event["event"] for event in events[stop + 1 :])
+    assert last == "ended"
+    assert shards == ["shard"] * len(shards)
+    assert 0 < len(shards) <= events[stop]["leases"], "what was at work is finished, and nothing else is begun"
     finish(made, run)
 
 

@@ -109,6 +109,8 @@ def test_sigterm_finishes_what_is_at_work_and_says_how_to_go_on(tmp_path: Path, 
     assert last == "ended"
     assert shards == ["shard"] * len(shards)
     assert 0 < len(shards) <= events[stop]["leases"], "what was at work is finished, and nothing else is begun"
+    before = [event["event"] for event in events[:stop]].count("shard")
+    assert done_in(run) <= 40 * (before + events[stop]["leases"])
     finish(made, run)
 
 

@@ -66,7 +66,7 @@ def _gains(panel: Axes, outcomes: Outcomes, validation: Validation) -> None:
     for name, colour in COLOURS.items():
         panel.bar([0.0], [0.0], color=colour, label=name)
     panel.axhline(0.0, color="black", linewidth=0.8)
-    names = [short(targets, weight).replace("+", "\n") for targets, weight in LEARNED]
+    names = [short(targets, weight).replace("+", "\n").replace(" x ", " x\n") for targets, weight in LEARNED]
     panel.set_xticks(range(len(LEARNED)), names, fontsize="small")
     panel.set(title=f"gain in MAE, {NAMES[validation]}", ylabel="lower MAE (%)")
     panel.legend(frameon=False, fontsize="small")

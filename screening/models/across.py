@@ -109,5 +109,6 @@ class _Total(Function):
 
 
 def _summed(values: Tensor, add: Callable[[Tensor], Tensor]) -> Tensor:
-    summed: Tensor = _Total.apply(values, add)  # type: ignore[no-untyped-call]
-    return summed
+    # torch does not say the types of `apply`.
+    apply: Callable[..., Tensor] = _Total.apply
+    return apply(values, add)

@@ -79,9 +79,10 @@ def assert_told(run: SlurmRun, job: str) -> None:
     refused = command("submit", run.config(), "--profile", run.profile())
     assert refused.returncode == 2
     assert f"job {job} of this run is RUNNING already" in refused.stderr
-    shown = command("status", run.out)
-    assert f"{run.out}: running\n" in shown.stdout
-    assert f"job {job}: alive, 1 workers, dashboard " in shown.stdout
+    assert f"{run.out}: running\n" in command("status", run.out).stdout
+    # The driver writes what it knows of its workers at each beat, and the first shards may be there before the first.
+    told_of = f"job {job}: alive, 1 workers, dashboard "
+    screens.wait_for(lambda: told_of in command("status", run.out).stdout, 60, every=LOOK_S)
     told = json.loads(command("status", run.out, "--json").stdout)
     assert (told["rows"], told["done"], told["statuses"]) == (COUNT, run.done(), {"ok": run.done()})
     assert [one["state"] for one in told["jobs"]] == ["RUNNING"]

@@ -231,7 +231,7 @@ def test_only_registered_architectures_with_valid_settings_are_built() -> None:
         build("cgnn", {}, TARGETS)
     with pytest.raises(InputError, match="widht"):
         build("cgcnn", {"widht": 3}, TARGETS)
-    with pytest.raises(InputError, match="each only once"):
+    with pytest.raises(InputError, match="each target only once"):
         build("cgcnn", small("cgcnn"), (TARGETS[0], TARGETS[0]))
 
 

@@ -150,8 +150,10 @@ def test_elastic_workers_of_one_part_are_left_alone_by_the_driver_of_another(run
         other = screens.started(run.folder, "gated", *words, "--part", "2/2")
         others = lambda: set(journal.tags_of(run.out)) - {tag}  # noqa: E731
         screens.wait_for(
-            lambda: other.poll() is not None
-            or any(found.state == "RUNNING" for name in others() for found in controller.jobs_named(name)),
+            lambda: (
+                other.poll() is not None
+                or any(found.state == "RUNNING" for name in others() for found in controller.jobs_named(name))
+            ),
             WAIT_S,
             every=LOOK_S,
         )

@@ -109,6 +109,67 @@ def test_elastic_workers_are_replaced_when_they_are_killed_and_go_with_their_dri
         screens.end_all()
 
 
+def test_an_elastic_worker_ends_before_its_walltime_and_another_goes_on(run: SlurmRun) -> None:
+    words = ["screen", run.made / "c.h5", "--out", run.out, "--model", run.made / "m.safetensors", "--quiet"]
+    # Of a minute, it has twenty seconds left when it goes: the warning, and at most twice three of stagger.
+    words += ["--cluster", "slurm", "--profile", run.profile("gated", walltime="00:01:00"), "--workers", "1"]
+    log = run.folder / "log.jsonl"
+    words += ["--log", log]
+    words += ["--set", "shards.least=10", "--set", "shards.most=10", "--set", "limits.patience=1000"]
+    try:
+        process = screens.started(run.folder, "gated", *words)
+        screens.wait_for(lambda: run.done() >= 50 or process.poll() is not None, WAIT_S, every=LOOK_S)
+        assert process.poll() is None, screens.ended(process)
+        [tag] = journal.tags_of(run.out)
+        [first] = controller.jobs_named(tag)
+        jobs = lambda: {job.id for job in controller.jobs_named(tag) if job.state == "RUNNING"}  # noqa: E731
+        screens.wait_for(lambda: jobs() - {first.id}, WAIT_S, every=LOOK_S)
+        # By itself, or cancelled when the driver saw it go; not by its walltime.
+        assert run.slurm.wait_for(first.id) in ("COMPLETED", "CANCELLED")
+        assert "00:00:30" < run.slurm.facts(first.id)["RunTime"] < "00:01:00"
+        run.open_gate()
+        code, out, errors = screens.ended(process, WAIT_S)
+        assert (code, out) == (0, ""), errors
+        run.assert_right()
+        assert log.read_text().count('"event": "shard"') == COUNT // 10
+        screens.wait_for(lambda: not controller.jobs_named(tag), WAIT_S, every=LOOK_S)
+    finally:
+        screens.end_all()
+
+
+def test_elastic_workers_of_one_part_are_left_alone_by_the_driver_of_another(run: SlurmRun) -> None:
+    words = ["screen", run.made / "c.h5", "--out", run.out, "--model", run.made / "m.safetensors", "--quiet"]
+    words += ["--cluster", "slurm", "--profile", run.profile("gated"), "--workers", "1"]
+    words += ["--set", "shards.least=10", "--set", "shards.most=10", "--set", "limits.patience=1000"]
+    try:
+        one = screens.started(run.folder, "gated", *words, "--part", "1/2")
+        screens.wait_for(lambda: run.done() >= 50 or one.poll() is not None, WAIT_S, every=LOOK_S)
+        assert one.poll() is None, screens.ended(one)
+        [tag] = journal.tags_of(run.out)
+        [job] = controller.jobs_named(tag)
+        other = screens.started(run.folder, "gated", *words, "--part", "2/2")
+        others = lambda: set(journal.tags_of(run.out)) - {tag}  # noqa: E731
+        screens.wait_for(
+            lambda: (
+                other.poll() is not None
+                or any(found.state == "RUNNING" for name in others() for found in controller.jobs_named(name))
+            ),
+            WAIT_S,
+            every=LOOK_S,
+        )
+        assert other.poll() is None, screens.ended(other)
+        assert run.slurm.state(job.id) == "RUNNING"
+        run.open_gate()
+        for process in (one, other):
+            code, out, errors = screens.ended(process, WAIT_S)
+            assert (code, out) == (0, ""), errors
+        assert run.done() == COUNT
+        assert command("merge", run.out, "--quiet").returncode == 0
+        run.assert_right()
+    finally:
+        screens.end_all()
+
+
 def test_elastic_workers_that_cannot_start_end_the_run(run: SlurmRun) -> None:
     profile = run.profile("arithmetic", walltime="2-00:00:00")
     options = ["--out", run.out, "--model", run.made / "m.safetensors", "--cluster", "slurm", "--profile", profile]

@@ -37,6 +37,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         reason = absence() if marked else ""
         for item in marked if reason else []:
             item.add_marker(pytest.mark.skip(reason=reason))
+    # A file's tests share fixtures, so one process takes them all; those of Slurm share a cluster, and begin first,
+    # because they mostly wait.
+    for item in items:
+        group = "slurm" if "slurm" in item.keywords else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: "slurm" not in item.keywords)
 
 
 @pytest.fixture(scope="session")

@@ -39,10 +39,10 @@ def act(task: tuple[str, Any]) -> Any:
     return task
 
 
-def deadly_parsed(group: Group, limits: Limits) -> ReadBatch:
+def deadly_parsed(group: Group, limits: Limits, space_groups: float | None = None) -> ReadBatch:
     """Parse as usual, but die of a segmentation fault at a document that says so."""
     for part in group.parts:
         document = getattr(part, "document", None)
         if document is not None and DEADLY in document.read():
             os.kill(os.getpid(), signal.SIGSEGV)
-    return parsed(group, limits)
+    return parsed(group, limits, space_groups)

@@ -39,7 +39,7 @@ from screening.crystals.batch import Crystals
 from screening.crystals.write import write
 from screening.errors import InputError
 from screening.training.config import TrainingConfig
-from screening.training.recipe import Listener, prepare, splits_of, train
+from screening.training.recipe import Listener, fitted, prepare, splits_of, train
 
 PLAN = planned()
 BASES = {FORMATION: 0.08, GAP: 0.4, FERMI: 0.5, METAL: 0.1}
@@ -306,7 +306,7 @@ def test_single_and_multi_task_runs_have_the_same_crystals(folder: Path) -> None
 
     def rows(run: Run) -> list[list[int]]:
         own = config_of(run, study)
-        (split,) = splits_of(own, material.fitted(own))
+        (split,) = splits_of(own, fitted(own, material))
         return [split.train.tolist(), split.validation.tolist(), split.test.tolist()]
 
     single, pair, half = (rows(Run(t, p, 0)) for t, p in (((GAP,), WHOLE), (PAIR, WHOLE), (PAIR, 50)))

@@ -37,12 +37,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         reason = absence() if marked else ""
         for item in marked if reason else []:
             item.add_marker(pytest.mark.skip(reason=reason))
-    # A file's tests share fixtures, so one process takes them all; those of Slurm share a cluster, and begin first,
-    # because they mostly wait.
-    for item in items:
-        group = "slurm" if "slurm" in item.keywords else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+    # Those of Slurm begin first, because they mostly wait.
     items.sort(key=lambda item: "slurm" not in item.keywords)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+
+
+def group_of(item: pytest.Item) -> str:
+    """What tests share that one process takes: their file, with its fixtures, a Slurm, kernels compiled for the host."""
+    if "slurm" in item.keywords:
+        return "slurm"
+    return "twins" if item.path.name.endswith("_cuda_twin.py") else item.path.name
 
 
 @pytest.fixture(scope="session")

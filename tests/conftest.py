@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def group_of(item: pytest.Item) -> str:
-    """What tests share that one process takes: their file, with its fixtures, a Slurm, kernels compiled for the host."""
+    """What tests share that one process takes: a file with its fixtures, a Slurm, kernels compiled for the host."""
     if "slurm" in item.keywords:
         return "slurm"
     return "twins" if item.path.name.endswith("_cuda_twin.py") else item.path.name

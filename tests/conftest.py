@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import devcluster
 import pytest
@@ -39,15 +39,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
     # Those of Slurm begin first, because they mostly wait.
     items.sort(key=lambda item: "slurm" not in item.keywords)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
 
 
-def group_of(item: pytest.Item) -> str:
-    """What tests share that one process takes: a file with its fixtures, a Slurm, kernels compiled for the host."""
-    if "slurm" in item.keywords:
-        return "slurm"
-    return "twins" if item.path.name.endswith("_cuda_twin.py") else item.path.name
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give one process all tests that share something dear: a file its fixtures, a Slurm, kernels made for the host."""
+    # What xdist has for groups (3.8) marks ids of tests in a way that pytest 9.2 does not see.
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Shared(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0].rpartition("/")[2]
+            if file.startswith("test_slurm_"):
+                return "slurm"
+            return "twins" if file.endswith("_cuda_twin.py") else file
+
+    return Shared(config, log)
 
 
 @pytest.fixture(scope="session")

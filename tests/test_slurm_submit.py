@@ -56,10 +56,15 @@ def test_an_array_of_parts_needs_no_dask_between_nodes_and_merges(run: SlurmRun)
     run.wait_at_the_gate(f"{job}_1")
     refused = command("screen", run.made / "c.h5", "--out", run.out, "--model", run.made / "m.safetensors")
     assert (refused.returncode, "another driver is at work there" in refused.stderr) == (4, True), refused.stderr
-    # Both have done something, or would not be queued again.
-    run.open_gate(10)
+    # Both have done something, or would not be queued again; neither can do all its fifteen shards meanwhile.
     logs = [run.out / f"events-{part}.jsonl" for part in (1, 2)]
-    screens.wait_for(lambda: all(log.exists() and '"shard"' in log.read_text() for log in logs), WAIT_S, every=LOOK_S)
+
+    def both_have(event: str) -> bool:
+        return all(log.exists() and f'"{event}"' in log.read_text() for log in logs)
+
+    screens.wait_for(lambda: both_have("worker_joined"), WAIT_S, every=LOOK_S)
+    run.open_gate(14)
+    screens.wait_for(lambda: both_have("shard"), WAIT_S, every=LOOK_S)
     run.slurm.run("scancel", "--batch", "-s", "USR1", f"{job}_1")
     screens.wait_for(lambda: '"stopping"' in logs[0].read_text(), WAIT_S, every=LOOK_S)
     run.open_gate()

@@ -421,7 +421,8 @@ def test_stopped_in_the_middle(tmp_path: Path, many: Path, how: signal.Signals, 
         assert len(list(read(output))) == 5
         assert not part.exists()
     else:
-        assert errors == f"screening: stopped by {how.name}\n"
+        # On a slow machine a line of progress comes before.
+        assert errors.splitlines()[-1] == f"screening: stopped by {how.name}"
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

@@ -28,7 +28,7 @@ from screening.store.merge import merge
 from screening.store.read import Results
 from screening.store.record import RESULTS
 from screening.store.schema import Status
-from screening.store.shard import ShardFile, shard_ranges, sweep_parts
+from screening.store.shard import ShardFile, shard_ranges
 
 SHOWN = 3
 
@@ -148,7 +148,6 @@ class _Driver:
             self.listener.tell("damaged", {"shards": [path.name for path in damaged], "why": str(error)})
             self.listener.say(f"{len(damaged)} shards are damaged and put aside; their crystals are predicted again")
             return False
-        sweep_parts(self.run.shards)
         self.listener.tell("merged", {"results": str(self.run.record.folder / RESULTS)})
         return True
 

@@ -20,7 +20,7 @@ from screening.store.record import RESULTS, SHARDS, RunRecord, read_record
 from screening.store.rejected import rejected_columns
 from screening.store.results_writer import MESSAGES, OFFSETS, ResultsWriter, Widths
 from screening.store.schema import Array, ShardNote, Stamp, Status
-from screening.store.shard import CURE, ShardFile, require_stamp, shard_ranges
+from screening.store.shard import CURE, ShardFile, require_stamp, shard_ranges, sweep_parts
 from screening.store.whole import whole_hdf5
 
 BLOCK = 1 << 16
@@ -34,7 +34,7 @@ def merge(
     """Write `results.h5` in a run folder from its shards, and tell where it is; an older one is replaced.
 
     `packed` is the packed input, if it does not lie where `run.json` says. `progress` is called with rows so far and
-    all rows, and for each shard before the first row is written; what it raises ends the merge. Refuses shards that do
+    all rows, and for each shard before the first row is written; what it raises ends the merge. What stopped writers had begun is removed. Refuses shards that do
     not hold all rows, are damaged, or belong to another model or input.
     """
     record = read_record(run)
@@ -61,6 +61,8 @@ def merge(
                 progress(len(crystals) + stop, total)
             _require_totals(crystals, writer)
             writer.finish({"run": record.text, "merged": time.time(), "code_version": code_version()}, notes)
+    # With all rows in shards and in the results, nobody needs what a writer that was stopped had begun.
+    sweep_parts(run / SHARDS)
     return target
 
 

@@ -34,8 +34,8 @@ def merge(
     """Write `results.h5` in a run folder from its shards, and tell where it is; an older one is replaced.
 
     `packed` is the packed input, if it does not lie where `run.json` says. `progress` is called with rows so far and
-    all rows, and for each shard before the first row is written; what it raises ends the merge. What stopped writers had begun is removed. Refuses shards that do
-    not hold all rows, are damaged, or belong to another model or input.
+    all rows, and for each shard before the first row is written; what it raises ends the merge. Refuses shards that do
+    not hold all rows, are damaged, or belong to another model or input. What writers that were stopped left is removed.
     """
     record = read_record(run)
     target = output or run / RESULTS

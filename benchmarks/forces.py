@@ -8,7 +8,10 @@ The relaxed crystals are random cells, which no potential knows, of the same few
 time of a step, not how many are needed. ASE has the same model as a calculator and a twentieth of the crystals, one by
 one. CHGNet, where it is installed, evaluates energies, forces and stresses of the same crystals in its own batches.
 
-    python benchmarks/forces.py [--quick] [--json PATH]
+    python benchmarks/forces.py [--quick] [--json PATH] [--processor-time]
+
+With `--processor-time` all cases take one thread, and what counts is processor time, which others on the machine do
+not lengthen so much.
 """
 
 import importlib
@@ -53,19 +56,24 @@ SMOOTH: dict[str, dict[str, Any]] = {
 }
 PROMISED_STEP = 3.0
 STEPS = 10
-CHGNET_CASE = "energy, forces, stress of many crystals, 2 threads"
 MEASURE_MEMORY = "--memory-of"
 
 
 def run(*, quick: bool = False) -> list[timing.Row]:
     """Measure steps with one thread and two, their memory, and relaxations with two threads."""
+    most = 1 if timing.PROCESSOR_TIME in sys.argv else 2
     rows = []
     for name in SMOOTH:
-        rows += [step_row(name, threads, 2 if quick else 5, 8 if quick else 32) for threads in (1, 2)]
+        rows += [step_row(name, threads, 2 if quick else 5, 8 if quick else 32) for threads in range(1, most + 1)]
         rows.append(memory_row(name))
     crystals = stretched(random_crystals(40 if quick else 1000, seed=2))
     model = built("sieve")
-    return [*rows, relaxation_row(model, crystals), one_crystal_row(model, crystals), chgnet_row(model, crystals)]
+    return [
+        *rows,
+        relaxation_row(model, crystals, most),
+        one_crystal_row(model, crystals),
+        chgnet_row(model, crystals, most),
+    ]
 
 
 def built(name: str) -> CrystalModel:
@@ -102,8 +110,13 @@ def step_row(name: str, threads: int, rounds: int, count: int) -> timing.Row:
     steps = step_of(name, threads, count)
     torch.testing.assert_close(steps["ours"](), steps["eager"](), rtol=1e-3, atol=1e-4)
     seconds = timing.interleaved(steps, rounds, warm_up=False)
-    case = f"{name}: step with forces and stress, {threads} thread{'s' * (threads > 1)}"
+    case = f"{name}: step with forces and stress, {threads_in_words(threads)}"
     return timing.versus_fastest(case, seconds, ours="ours", count=count, at_least=PROMISED_STEP)
+
+
+def threads_in_words(threads: int) -> str:
+    """Such as 2 threads."""
+    return f"{threads} thread{'s' * (threads > 1)}"
 
 
 def memory_row(name: str) -> timing.Row:
@@ -179,17 +192,20 @@ def eager_operators() -> Iterator[None]:
         yield
 
 
-def relaxation_row(model: CrystalModel, crystals: Crystals) -> timing.Row:
+def relaxation_row(model: CrystalModel, crystals: Crystals, threads: int) -> timing.Row:
     """Relaxations in a batch beside the same one crystal after the other, so many steps each, of the same model."""
     few = crystals[: max(1, len(crystals) // 20)]
     torch.set_num_threads(1)
     seconds = timing.interleaved(
-        {"ours": partial(in_a_batch, model, crystals), "ASE, one by one": partial(one_by_one, model, few)},
+        {
+            "ours": partial(in_a_batch, model, crystals, threads),
+            "ASE, one by one": partial(one_by_one, model, few, threads),
+        },
         1,
         warm_up=False,
     )
     seconds["ASE, one by one"] = [value * len(crystals) / len(few) for value in seconds["ASE, one by one"]]
-    case = f"relaxations, {STEPS} steps of {len(crystals):,} crystals"
+    case = f"relaxations, {STEPS} steps of {len(crystals):,} crystals, {threads_in_words(threads)}"
     return timing.versus_fastest(case, seconds, ours="ours", count=len(crystals))
 
 
@@ -206,21 +222,22 @@ def one_crystal_row(model: CrystalModel, crystals: Crystals) -> timing.Row:
     return timing.Row("energy, forces, stress of one crystal after the other", "crystals/s", len(few) / min(seconds))
 
 
-def chgnet_row(model: CrystalModel, crystals: Crystals) -> timing.Row:
+def chgnet_row(model: CrystalModel, crystals: Crystals, threads: int) -> timing.Row:
     """Energy, forces and stress of all crystals, graphs included, beside CHGNet's of a twentieth of them."""
-    torch.set_num_threads(2)
-    with Potential(model, threads=2) as potential:
+    torch.set_num_threads(threads)
+    case = f"energy, forces, stress of many crystals, {threads_in_words(threads)}"
+    with Potential(model, threads=threads) as potential:
         contestants: dict[str, Callable[[], object]] = {"ours": partial(potential, crystals)}
         few = crystals[: max(1, len(crystals) // 20)]
         if importlib.util.find_spec("chgnet") is None:
             (seconds,) = timing.interleaved(contestants, 3).values()
             rate = len(crystals) / min(seconds)
-            return timing.Row(CHGNET_CASE, "crystals/s", rate, peer="chgnet: not installed")
+            return timing.Row(case, "crystals/s", rate, peer="chgnet: not installed")
         name = f"chgnet {version('chgnet')}"
         contestants[name] = partial(by_chgnet, chgnet_model(), few)
         taken = timing.interleaved(contestants, 3)
     taken[name] = [value * len(crystals) / len(few) for value in taken[name]]
-    return timing.versus_fastest(CHGNET_CASE, taken, ours="ours", count=len(crystals))
+    return timing.versus_fastest(case, taken, ours="ours", count=len(crystals))
 
 
 def chgnet_model() -> Any:
@@ -236,16 +253,16 @@ def by_chgnet(model: Any, crystals: Crystals) -> None:
     model.predict_structure(structures, task="efs")
 
 
-def in_a_batch(model: CrystalModel, crystals: Crystals) -> None:
+def in_a_batch(model: CrystalModel, crystals: Crystals, threads: int) -> None:
     """Relax all at once, so many steps each."""
     settings = RelaxSettings(force=1e-9, stress=1e-9, steps=STEPS)
-    with Potential(model, threads=2) as potential:
+    with Potential(model, threads=threads) as potential:
         assert len(list(relax(potential, [crystals], settings))) == len(crystals)
 
 
-def one_by_one(model: CrystalModel, crystals: Crystals) -> None:
+def one_by_one(model: CrystalModel, crystals: Crystals, threads: int) -> None:
     """Relax one crystal after the other by ASE's FIRE in the coordinates that ours has, so many steps each."""
-    calculator = Calculator(model, threads=2)
+    calculator = Calculator(model, threads=threads)
     for crystal in crystals:
         atoms = crystal_to_ase(crystal)
         atoms.calc = calculator

@@ -1,17 +1,29 @@
-"""A training step with forces against eager PyTorch, and relaxations in a batch against one by one through ASE.
+"""A training step with forces against eager PyTorch, and relaxations in a batch against ASE and CHGNet.
 
 The peer of the training step is the same model with every operator of ours replaced by its definition in plain PyTorch,
 which makes the tensors of edges x channels that eager code makes; losses are compared first. The loss holds energy,
-forces and stress, so that each step differentiates twice. The relaxed crystals are random cells, of the same few steps
-each, so that the time of a step is compared and not the number of steps.
+forces and stress, so that each step differentiates twice. Memory is what the largest step adds to a process of its own.
 
-    python benchmarks/forces.py [--quick] [--json PATH]
+The relaxed crystals are random cells, which no potential knows, of the same few steps each: what is compared is the
+time of a step, not how many are needed. ASE has the same model as a calculator and a twentieth of the crystals, one by
+one. CHGNet, where it is installed, evaluates energies, forces and stresses of the same crystals in its own batches.
+
+    python benchmarks/forces.py [--quick] [--json PATH] [--processor-time]
+
+With `--processor-time` all cases take one thread, and what counts is processor time, which others on the machine do
+not lengthen so much.
 """
 
+import importlib
+import importlib.util
+import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,12 +32,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import timing
 import torch
-from ase.filters import FrechetCellFilter
+from ase.filters import UnitCellFilter
 from ase.optimize import FIRE
 from made import PERIODIC_KINDS, made_crystals
 
 from screening.crystals.batch import Crystals
-from screening.crystals.convert import crystal_to_ase
+from screening.crystals.convert import crystal_to_ase, crystal_to_pymatgen
 from screening.graphs import pack_graphs
 from screening.models import equivariant_transformer, registry
 from screening.models.derivatives import energy_forces_stress
@@ -44,27 +56,93 @@ SMOOTH: dict[str, dict[str, Any]] = {
 }
 PROMISED_STEP = 3.0
 STEPS = 10
+MEASURE_MEMORY = "--memory-of"
 
 
 def run(*, quick: bool = False) -> list[timing.Row]:
-    """Measure both with two threads."""
-    rows = [step_row(name, 1 if quick else 5, 8 if quick else 32) for name in SMOOTH]
-    return [*rows, relaxation_row(20 if quick else 1000)]
+    """Measure steps with one thread and two, their memory, and relaxations with two threads."""
+    most = 1 if timing.PROCESSOR_TIME in sys.argv else 2
+    rows = []
+    for name in SMOOTH:
+        rows += [step_row(name, threads, 2 if quick else 5, 8 if quick else 32) for threads in range(1, most + 1)]
+        rows.append(memory_row(name))
+    crystals = stretched(random_crystals(40 if quick else 1000, seed=2))
+    model = built("sieve")
+    return [
+        *rows,
+        relaxation_row(model, crystals, most),
+        one_crystal_row(model, crystals),
+        chgnet_row(model, crystals, most),
+    ]
 
 
-def step_row(name: str, rounds: int, count: int) -> timing.Row:
-    """A step of energy, forces and stress over so many crystals, ours beside eager PyTorch."""
+def built(name: str) -> CrystalModel:
+    """A smooth model with random weights."""
     torch.manual_seed(0)
-    model = registry.build(name, SMOOTH[name], (TARGET,)).eval()
-    crystals = Crystals.of(made_crystals(count, seed=1, max_atoms=24, kinds=PERIODIC_KINDS))
+    return registry.build(name, SMOOTH[name], (TARGET,)).eval()
+
+
+def random_crystals(count: int, *, seed: int) -> Crystals:
+    """Periodic crystals of 12 atoms on average."""
+    return Crystals.of(made_crystals(count, seed=seed, max_atoms=24, kinds=PERIODIC_KINDS))
+
+
+def stretched(crystals: Crystals) -> Crystals:
+    """The same with twice the volume, 16 cubic angstrom an atom, as real crystals have: CHGNet pays for each angle."""
+    factor = 2 ** (1 / 3)
+    return replace(crystals, positions=crystals.positions * factor, lattice=crystals.lattice * factor)
+
+
+def step_of(name: str, threads: int, count: int) -> dict[str, Callable[[], float]]:
+    """A step of energy, forces and stress over so many crystals, ours and eager PyTorch's."""
+    model = built(name)
+    crystals = random_crystals(count, seed=1)
     graph = GraphTensors.of(pack_graphs(crystals, model.neighbors), device="cpu", dtype=torch.float32)
     optimiser = torch.optim.Adam(model.parameters(), lr=0.0)
-    ours = partial(as_we_do, step, model, graph, optimiser)
-    eager = partial(as_torch_does, step, model, graph, optimiser)
-    torch.testing.assert_close(ours(), eager(), rtol=1e-3, atol=1e-4)
-    seconds = timing.interleaved({"ours": ours, "eager": eager}, rounds)
-    case = f"{name} step with forces and stress, 2 threads"
+    return {
+        "ours": partial(as_we_do, threads, step, model, graph, optimiser),
+        "eager": partial(as_torch_does, threads, step, model, graph, optimiser),
+    }
+
+
+def step_row(name: str, threads: int, rounds: int, count: int) -> timing.Row:
+    """Our step beside the eager one."""
+    steps = step_of(name, threads, count)
+    torch.testing.assert_close(steps["ours"](), steps["eager"](), rtol=1e-3, atol=1e-4)
+    seconds = timing.interleaved(steps, rounds, warm_up=False)
+    case = f"{name}: step with forces and stress, {threads_in_words(threads)}"
     return timing.versus_fastest(case, seconds, ours="ours", count=count, at_least=PROMISED_STEP)
+
+
+def threads_in_words(threads: int) -> str:
+    """Such as 2 threads."""
+    return f"{threads} thread{'s' * (threads > 1)}"
+
+
+def memory_row(name: str) -> timing.Row:
+    """What a step over 32 crystals adds to the memory of a process, ours beside eager PyTorch's."""
+    ours, eager = (added_mib(name, who) for who in ("ours", "eager"))
+    return timing.Row(f"{name}: memory of a step", "MiB", ours, peer="eager", theirs=eager, ratio=eager / ours)
+
+
+def added_mib(name: str, who: str) -> float:
+    """Take a step in a process of its own; give how far its memory rose above what it held before."""
+    command = [sys.executable, __file__, MEASURE_MEMORY, name, who]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def tell_memory(name: str, who: str) -> None:
+    """Print the peak of this process, in a step, above what it held before, in MiB."""
+    act = step_of(name, 1, 32)[who]
+    before = _status_mib("VmRSS")
+    act()
+    print(_status_mib("VmHWM") - before)
+
+
+def _status_mib(field: str) -> float:
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    assert found is not None
+    return int(found[1]) / 1024
 
 
 def step(model: CrystalModel, graph: GraphTensors, optimiser: torch.optim.Optimizer) -> float:
@@ -80,16 +158,20 @@ def step(model: CrystalModel, graph: GraphTensors, optimiser: torch.optim.Optimi
 Step = Callable[[CrystalModel, GraphTensors, torch.optim.Optimizer], float]
 
 
-def as_we_do(act: Step, model: CrystalModel, graph: GraphTensors, optimiser: torch.optim.Optimizer) -> float:
+def as_we_do(
+    threads: int, act: Step, model: CrystalModel, graph: GraphTensors, optimiser: torch.optim.Optimizer
+) -> float:
     """Act as training does: all threads to native calls, one to torch."""
     torch.set_num_threads(1)
-    with core.using_threads(2):
+    with core.using_threads(threads):
         return act(model, graph, optimiser)
 
 
-def as_torch_does(act: Step, model: CrystalModel, graph: GraphTensors, optimiser: torch.optim.Optimizer) -> float:
+def as_torch_does(
+    threads: int, act: Step, model: CrystalModel, graph: GraphTensors, optimiser: torch.optim.Optimizer
+) -> float:
     """Act with all threads for torch."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     with eager_operators():
         return act(model, graph, optimiser)
 
@@ -110,34 +192,86 @@ def eager_operators() -> Iterator[None]:
         yield
 
 
-def relaxation_row(count: int) -> timing.Row:
-    """Steps of relaxation in a batch beside the same one crystal after the other, both of the same model."""
-    torch.manual_seed(0)
-    model = registry.build("sieve", SMOOTH["sieve"], (TARGET,)).eval()
-    crystals = Crystals.of(made_crystals(count, seed=2, max_atoms=24, kinds=PERIODIC_KINDS))
-    few = crystals[: max(1, count // 20)]
-    together = timing.interleaved({"ours": partial(in_a_batch, model, crystals)}, 1)["ours"]
-    alone = timing.interleaved({"ASE": partial(one_by_one, model, few)}, 1)["ASE"]
-    seconds = {"ours": together, "ASE": [value * count / len(few) for value in alone]}
-    return timing.versus_fastest(f"{STEPS} steps of {count} relaxations", seconds, ours="ours", count=count)
+def relaxation_row(model: CrystalModel, crystals: Crystals, threads: int) -> timing.Row:
+    """Relaxations in a batch beside the same one crystal after the other, so many steps each, of the same model."""
+    few = crystals[: max(1, len(crystals) // 20)]
+    torch.set_num_threads(1)
+    seconds = timing.interleaved(
+        {
+            "ours": partial(in_a_batch, model, crystals, threads),
+            "ASE, one by one": partial(one_by_one, model, few, threads),
+        },
+        1,
+        warm_up=False,
+    )
+    seconds["ASE, one by one"] = [value * len(crystals) / len(few) for value in seconds["ASE, one by one"]]
+    case = f"relaxations, {STEPS} steps of {len(crystals):,} crystals, {threads_in_words(threads)}"
+    return timing.versus_fastest(case, seconds, ours="ours", count=len(crystals))
 
 
-def in_a_batch(model: CrystalModel, crystals: Crystals) -> None:
+def one_crystal_row(model: CrystalModel, crystals: Crystals) -> timing.Row:
+    """The calculator of ASE by itself: evaluations of one crystal after the other."""
+    few = [crystal_to_ase(crystal) for crystal in crystals[: max(1, len(crystals) // 20)]]
+    calculator = Calculator(model, threads=1)
+
+    def evaluate() -> None:
+        for atoms in few:
+            calculator.calculate(atoms)
+
+    seconds = timing.interleaved({"ours": evaluate}, 3)["ours"]
+    return timing.Row("energy, forces, stress of one crystal after the other", "crystals/s", len(few) / min(seconds))
+
+
+def chgnet_row(model: CrystalModel, crystals: Crystals, threads: int) -> timing.Row:
+    """Energy, forces and stress of all crystals, graphs included, beside CHGNet's of a twentieth of them."""
+    torch.set_num_threads(threads)
+    case = f"energy, forces, stress of many crystals, {threads_in_words(threads)}"
+    with Potential(model, threads=threads) as potential:
+        contestants: dict[str, Callable[[], object]] = {"ours": partial(potential, crystals)}
+        few = crystals[: max(1, len(crystals) // 20)]
+        if importlib.util.find_spec("chgnet") is None:
+            (seconds,) = timing.interleaved(contestants, 3).values()
+            rate = len(crystals) / min(seconds)
+            return timing.Row(case, "crystals/s", rate, peer="chgnet: not installed")
+        name = f"chgnet {version('chgnet')}"
+        contestants[name] = partial(by_chgnet, chgnet_model(), few)
+        taken = timing.interleaved(contestants, 3)
+    taken[name] = [value * len(crystals) / len(few) for value in taken[name]]
+    return timing.versus_fastest(case, taken, ours="ours", count=len(crystals))
+
+
+def chgnet_model() -> Any:
+    """CHGNet with the weights of its package; atoms without neighbours, which random cells may have, are let pass."""
+    found = importlib.import_module("chgnet.model").CHGNet.load(use_device="cpu", verbose=False)
+    found.graph_converter.set_isolated_atom_response("ignore")
+    return found
+
+
+def by_chgnet(model: Any, crystals: Crystals) -> None:
+    """Predict in CHGNet's own batches."""
+    structures = [crystal_to_pymatgen(crystal) for crystal in crystals]
+    model.predict_structure(structures, task="efs")
+
+
+def in_a_batch(model: CrystalModel, crystals: Crystals, threads: int) -> None:
     """Relax all at once, so many steps each."""
     settings = RelaxSettings(force=1e-9, stress=1e-9, steps=STEPS)
-    with Potential(model, threads=2) as potential:
+    with Potential(model, threads=threads) as potential:
         assert len(list(relax(potential, [crystals], settings))) == len(crystals)
 
 
-def one_by_one(model: CrystalModel, crystals: Crystals) -> None:
-    """Relax one crystal after the other by ASE's FIRE, so many steps each."""
-    calculator = Calculator(model, threads=2)
+def one_by_one(model: CrystalModel, crystals: Crystals, threads: int) -> None:
+    """Relax one crystal after the other by ASE's FIRE in the coordinates that ours has, so many steps each."""
+    calculator = Calculator(model, threads=threads)
     for crystal in crystals:
         atoms = crystal_to_ase(crystal)
         atoms.calc = calculator
-        filtered = FrechetCellFilter(atoms)  # type: ignore[no-untyped-call]
+        filtered = UnitCellFilter(atoms)  # type: ignore[no-untyped-call]
         FIRE(filtered, logfile=None).run(fmax=1e-9, steps=STEPS)
 
 
 if __name__ == "__main__":
-    timing.main(run)
+    if MEASURE_MEMORY in sys.argv:
+        tell_memory(*sys.argv[-2:])
+    else:
+        timing.main(run)

@@ -64,6 +64,21 @@ def relaxed(model: CrystalModel, *batches: Crystals, **settings: float) -> list[
         return list(relax(potential, batches, RelaxSettings(**settings)))
 
 
+def test_a_potential_follows_its_model_and_leaves_its_gradients_alone() -> None:
+    model = build("sieve", small("sieve") | SMOOTH["sieve"], [TARGET])
+    crystals = cells(3)
+    with Potential(model, threads=1) as potential:
+        before = potential(crystals).energy
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(1.1)
+        after = potential(crystals).energy
+    assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
+    assert not np.allclose(before, after)
+    with Potential(model, threads=1) as fresh:
+        np.testing.assert_array_equal(fresh(crystals).energy, after)
+
+
 def test_relaxed_crystals_have_no_force_and_no_stress_left(morse: CrystalModel) -> None:
     crystals = cells(6, max_atoms=3)
     found = relaxed(morse, crystals, steps=400)

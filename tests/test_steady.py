@@ -96,3 +96,38 @@ def test_the_layer_is_torchs() -> None:
     layer = Linear(6, 4)
     rows = torch.randn(5, 6)
     torch.testing.assert_close(layer(rows), torch.nn.functional.linear(rows, layer.weight, layer.bias))
+
+
+@DTYPES
+def test_functions_called_at_once_are_the_registered_operators(dtype: torch.dtype) -> None:
+    operators = torch.ops.screening
+    values, rows = (normal(*shape, dtype=dtype).requires_grad_() for shape in ((37,), (7, 5)))
+    weight, bias = normal(3, 5, dtype=dtype).requires_grad_(), normal(3, dtype=dtype).requires_grad_()
+    for mine, registered, inputs in (
+        (steady.softplus, operators.softplus, [values]),
+        (steady.sigmoid, operators.sigmoid, [values]),
+        (steady.linear, operators.linear, [rows, weight, bias]),
+    ):
+        found, expected = mine(*inputs), registered(*inputs)
+        assert torch.equal(found, expected)
+        slopes = [torch.autograd.grad(one.square().sum(), inputs, create_graph=True) for one in (found, expected)]
+        curves = [torch.autograd.grad(sum(one.square().sum() for one in each), inputs) for each in slopes]
+        for ours, theirs in (*zip(*slopes, strict=True), *zip(*curves, strict=True)):
+            assert torch.equal(ours, theirs)
+
+
+def test_linear_works_out_only_the_derivatives_that_are_wanted() -> None:
+    rows, weight = normal(4, 5, dtype=torch.float64), normal(3, 5, dtype=torch.float64)
+    for wanted in ([True, False], [False, True]):
+        given = [one.clone().requires_grad_(want) for one, want in zip((rows, weight), wanted, strict=True)]
+        steady.linear(*given).sum().backward()
+        assert [one.grad is not None for one in given] == wanted
+
+
+def test_the_core_is_lent_the_memory_of_tensors_on_the_cpu() -> None:
+    rows = torch.zeros(2, 3)
+    lent, number = steady.lent((rows, 4))
+    lent[1, 2] = 5
+    assert rows[1, 2] == 5
+    assert number == 4
+    assert steady.lent(None) is None

@@ -111,7 +111,11 @@ class ScaleSums {
     });
   }
   void store(T* to) const {
-    scales_.for_each([&](std::int64_t k) { to[k] = sums_[static_cast<std::size_t>(k)].total(); });
+    if constexpr (Scales != 0) {
+      store_totals<Scales>(sums_.data(), to);
+    } else {
+      scales_.for_each([&](std::int64_t k) { to[k] = sums_[static_cast<std::size_t>(k)].total(); });
+    }
   }
 
  private:

@@ -38,6 +38,24 @@ struct LaneSum {
   T total() const { return sum_pack(wide) + single[0]; }
 };
 
+// to[k] = sums[k].total() for `Count` sums.
+template <int Count, class T>
+void store_totals(const LaneSum<T>* sums, T* to) {
+  using V = Pack<T, kPackWidth<T>>;
+  constexpr int kNow = std::min(Count, kPackWidth<T>);
+  V packs[kNow];
+  for (int k = 0; k < kNow; ++k) {
+    packs[k] = sums[k].wide;
+  }
+  sum_lanes<kNow, kPackWidth<T>>(packs);
+  for (int k = 0; k < kNow; ++k) {
+    to[k] = packs[0][k] + sums[k].single[0];
+  }
+  if constexpr (Count > kNow) {
+    store_totals<Count - kNow>(sums + kNow, to + kNow);
+  }
+}
+
 template <class T>
 T dot_rows(const T* left, const T* right, std::int64_t columns) {
   LaneSum<T> sum;
@@ -46,6 +64,26 @@ T dot_rows(const T* left, const T* right, std::int64_t columns) {
     sum.add(load_pack<V>(left + c) * load_pack<V>(right + c));
   });
   return sum.total();
+}
+
+// to[m] = row . rows[m] for `span` rows; Span is that number, or 0 where it is not known.
+template <int Span, class T>
+void dot_each(const T* row, const T* rows, std::int64_t span, std::int64_t columns, T* to) {
+  if constexpr (Span == 0) {
+    for (std::int64_t m = 0; m < span; ++m) {
+      to[m] = dot_rows<T>(row, rows + m * columns, columns);
+    }
+  } else {
+    LaneSum<T> sums[Span];
+    for_each_pack<T>(columns, [&](auto pack, std::int64_t c) {
+      using V = decltype(pack);
+      const V value = load_pack<V>(row + c);
+      for (int m = 0; m < Span; ++m) {
+        sums[m].add(value * load_pack<V>(rows + m * columns + c));
+      }
+    });
+    store_totals<Span>(sums, to);
+  }
 }
 
 // A table for each part, and their sum in the order of the parts.
@@ -83,6 +121,23 @@ struct SecondPath {
   View<const T> table;   // (rows, 2C): weight gradient += table . second row
 };
 
+// The derivatives of an edge with respect to its weights: its row, and what goes the second way, along the table.
+template <class T>
+void store_weights(const EdgeTerms<T>& terms, const View<const T>& second_table, std::int64_t e, const T* row,
+                   const T* second, T* scratch, T* to) {
+  const std::int64_t columns = 2 * terms.channels(), span = terms.span();
+  with_span(span, [&](auto unrolled) {
+    constexpr int kSpan = decltype(unrolled)::value;
+    dot_each<kSpan>(row, row_of(terms.table, terms.first[e]), span, columns, to);
+    if (second_table.rows() > 0) {
+      dot_each<kSpan>(second, row_of(second_table, terms.first[e]), span, columns, scratch);
+      for (std::int64_t m = 0; m < span; ++m) {
+        to[m] += scratch[m];
+      }
+    }
+  });
+}
+
 // Calls derive(i, j, e, row, second) for every edge e into i from j; it writes the (2C,) derivative with respect to the
 // pre-activation to `row`, and to `second` (null without a second path) what goes that way.
 template <class T, class Derive>
@@ -99,7 +154,7 @@ void scatter_edges(const EdgeTerms<T>& terms, const EdgeTermsOf<T>& out, const S
     std::fill(row_of(out.source, first_atom), row_of(out.source, last_atom), T{});
     TableSums<T> sums(terms.table.rows(), span, columns);
     std::vector<T> rows(static_cast<std::size_t>(kEdgeBlock * columns));
-    std::vector<T> seconds(path != nullptr ? rows.size() : 0);
+    std::vector<T> seconds(path != nullptr ? rows.size() : 0), turned(static_cast<std::size_t>(span));
     std::int64_t begin = graph.edge_offsets[first_atom];
     const auto flush = [&](std::int64_t end) {
       T* table = tables.of(static_cast<std::size_t>(part));
@@ -120,12 +175,9 @@ void scatter_edges(const EdgeTerms<T>& terms, const EdgeTermsOf<T>& out, const S
         derive(i, j, e, row, second);
         add_row(row_of(out.centre, i), row, columns);
         add_row(row_of(out.source, j), row, columns);
-        for (std::int64_t m = 0; m < span && out.weight.rows() > 0; ++m) {
-          T sum = dot_rows<T>(row, row_of(terms.table, terms.first[e] + m), columns);
-          if (path != nullptr && path->table.rows() > 0) {
-            sum += dot_rows<T>(second, row_of(path->table, terms.first[e] + m), columns);
-          }
-          out.weight[e * span + m] = sum;
+        if (out.weight.rows() > 0) {
+          const View<const T> table = path != nullptr ? path->table : View<const T>{};
+          store_weights(terms, table, e, row, second, turned.data(), row_of(out.weight, e));
         }
       }
     }

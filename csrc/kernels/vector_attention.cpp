@@ -224,7 +224,8 @@ class Slopes {
         sums_(terms_.table.rows(), terms_.span(), 4 * channels_),
         filters_(static_cast<std::size_t>(8 * channels_)),
         rows_(static_cast<std::size_t>(kEdgeBlock * 4 * channels_)),
-        still_(kMoves ? rows_.size() : 0) {
+        still_(kMoves ? rows_.size() : 0),
+        turned_(static_cast<std::size_t>(terms_.span())) {
     for (const View<T>& rows : {out.query, out.key, out.value, out.vectors}) {
       std::fill(row_of(rows, first_atom), row_of(rows, last_atom), T{});
     }
@@ -241,9 +242,7 @@ class Slopes {
       add_head(edge, i, e, head, sent, of_scale);
     }
     if (out_.scale.rows() > 0) {
-      for (int k = 0; k < 4; ++k) {
-        out_.scale[4 * e + k] = of_scale[k].total();
-      }
+      store_totals<4>(of_scale, row_of(out_.scale, e));
       add_weights(e);
     }
   }
@@ -301,13 +300,15 @@ class Slopes {
   }
 
   void add_weights(std::int64_t e) {
-    const std::int64_t columns = 4 * channels_, at = (e - begin_) * columns;
-    for (std::int64_t m = 0; m < terms_.span(); ++m) {
-      T sum = dot_rows<T>(rows_.data() + at, row_of(terms_.table, terms_.first[e] + m), columns);
-      if constexpr (kMoves) {
-        sum += dot_rows<T>(still_.data() + at, row_of(given_.direction().table, terms_.first[e] + m), columns);
+    const std::int64_t columns = 4 * channels_, at = (e - begin_) * columns, span = terms_.span();
+    T* to = row_of(out_.weight, e);
+    dot_each<Span>(rows_.data() + at, row_of(terms_.table, terms_.first[e]), span, columns, to);
+    if constexpr (kMoves) {
+      const T* table = row_of(given_.direction().table, terms_.first[e]);
+      dot_each<Span>(still_.data() + at, table, span, columns, turned_.data());
+      for (std::int64_t m = 0; m < span; ++m) {
+        to[m] += turned_[static_cast<std::size_t>(m)];
       }
-      out_.weight[e * terms_.span() + m] = sum;
     }
   }
 
@@ -318,7 +319,7 @@ class Slopes {
   T* table_;
   std::int64_t channels_, begin_;
   TableSums<T> sums_;
-  std::vector<T> filters_, rows_, still_;
+  std::vector<T> filters_, rows_, still_, turned_;
 };
 
 // `out_grad` is empty for terms that do not move.

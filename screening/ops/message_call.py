@@ -8,14 +8,15 @@ from typing import Any
 from torch import Tensor
 
 from screening.ops import core
-from screening.ops.steady import kernel_for
+from screening.ops.steady import kernel_for, lent
 
 
 def call(kernel: str, like: Tensor, **arrays: Any) -> None:
     """Call a kernel of the native core for tensors of the type and on the device of `like`."""
     function = kernel_for(kernel, like)
+    given = {name: lent(array) for name, array in arrays.items()}
     with core.device_of(like), core.input_errors():
-        function(**arrays, threads=core.thread_count(None), stream=core.stream_of(like))
+        function(**given, threads=core.thread_count(None), stream=core.stream_of(like))
 
 
 def plain(tensor: Tensor) -> Tensor:

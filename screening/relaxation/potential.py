@@ -1,13 +1,15 @@
 """A model as a potential: crystals in, their energies, forces and stresses out, as NumPy arrays in float64."""
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from screening.crystals.batch import Crystals
 from screening.graphs import graph_batches
@@ -35,6 +37,12 @@ class Surface:
     stress: Float64
 
 
+def _unlearning(model: CrystalModel) -> CrystalModel:
+    """The same model on the same memory, whose weights want no gradient: only positions do, and nothing is in vain."""
+    kept: dict[int, Any] = {id(one): nn.Parameter(one.detach(), requires_grad=False) for one in model.parameters()}
+    return copy.deepcopy(model, kept | {id(one): one for one in model.buffers()})
+
+
 class Potential:
     """A smooth model that predicts an energy, on a device. On the CPU each of `threads` threads takes whole batches.
 
@@ -55,7 +63,7 @@ class Potential:
     ) -> None:
         self.energy_target = model.targets[energy_column(model)]
         self.device = usable_device(device)
-        self.model = model.to(self.device).eval()
+        self.model = _unlearning(model.to(self.device).eval())
         self._max_atoms, self._max_edges = max_atoms, max_edges
         self._threads = core.thread_count(threads) if self.device.type == "cpu" else 1
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="potential", initializer=work_alone)

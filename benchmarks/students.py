@@ -61,7 +61,7 @@ def rows_of(name: str, threads: int, rounds: int, count: int) -> list[timing.Row
     peers = {"plain torch": (model, partial(PLAIN[name], model, graph))}
     if name == "alignn" and alignn_package.is_installed():
         network = alignn_package.network(model)
-        peers["alignn"] = (network, partial(network, alignn_package.inputs(model, graph)))
+        peers["alignn"] = (network, alignn_package.call(network, model, graph))
     ours = (model, partial(model, graph))
     rows = []
     for what, act in (("forward", forward), ("training step", step)):

@@ -46,7 +46,9 @@ def network(model: ALIGNN) -> torch.nn.Module:
     )
     ours, unused = _count(model), 2 * 2 * sizes.width  # the last normalisation of edges and of pairs of edges
     if _count(theirs) != ours + unused:
-        raise ValueError(f"alignn: {_count(theirs):,} parameters, expected our {ours:,} and {unused:,} that it never uses")
+        raise ValueError(
+            f"alignn: {_count(theirs):,} parameters, expected our {ours:,} and {unused:,} that it never uses"
+        )
     return theirs
 
 
@@ -58,7 +60,8 @@ def call(theirs: torch.nn.Module, model: ALIGNN, graph: GraphTensors) -> Callabl
     if line is None:
         raise ValueError("alignn: the batch has no line graph; prepare it by the model")
     atoms, pairs = (
-        TorchGraph(len(one.edge_offsets) - 1, one.edge_source.long(), _centres(one.edge_offsets)) for one in (edges, line)
+        TorchGraph(len(one.edge_offsets) - 1, one.edge_source.long(), _centres(one.edge_offsets))
+        for one in (edges, line)
     )
     atoms.ndata["atom_features"] = model.element_features[graph.numbers]
     atoms.edata["r"] = -graph.edge_vector  # ours leads from the atom that hears

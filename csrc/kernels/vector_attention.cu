@@ -94,13 +94,6 @@ Attention<T, N> attention_of(const AttentionTerms<T>& terms, const AttentionTerm
 }
 
 template <class T>
-__device__ __forceinline__ T warp_sum(T value) {
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    value += __shfl_xor_sync(kAllLanes, value, step);
-  }
-  return value;
-}
-template <class T>
 __device__ __forceinline__ Dual<T> warp_sum(const Dual<T>& number) {
   return {warp_sum(number.value), warp_sum(number.turned)};
 }

@@ -6,7 +6,7 @@ import pytest
 import torch
 from derivatives import assert_as_exact_as, assert_close, assert_same_bits, leaves, narrowed, orders
 from edges_made import random_graph
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -47,6 +47,7 @@ def theirs(graph: EdgeGraph) -> Function:
     )
 
 
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), heads=st.integers(1, 4), channels=st.integers(1, 20), degree=st.integers(0, 9))
 def test_values_and_derivatives_equal_the_reference(seed: int, heads: int, channels: int, degree: int) -> None:
     graph = random_graph(seed, crystals=4, atoms=4, degree=degree)
@@ -54,6 +55,7 @@ def test_values_and_derivatives_equal_the_reference(seed: int, heads: int, chann
     assert_close(orders(ours(graph), terms), orders(theirs(graph), terms))
 
 
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), shift=st.floats(-2, 2))
 def test_without_softplus_in_the_way_sums_are_linear_in_weights(seed: int, shift: float) -> None:
     graph = random_graph(seed)

@@ -186,7 +186,7 @@ class ALIGNN(CrystalModel):
     def _table(self, counts: Tensor | None) -> tuple[Tensor, Tensor]:
         """What a pair knows at first and what its first gate adds up of that, for cosines on a grid.
 
-        In training the moments of a batch are those of the grid, each point of which counts as often as pairs ask for it.
+        In training the moments of a batch are those of the grid, whose points count as often as pairs ask for them.
         """
         assert self.pair_embedding is not None
         weight = self.lines[0].on_line.edge_gate.weight

@@ -1,7 +1,7 @@
 """Attention to edges with several heads as torch operators; reference_message.py says what is right.
 
 An edge has softplus(atom + edge) of its two ends, which no operator stores. Each can be differentiated twice: first
-derivatives are the native core's, second ones are taken of the definition, for losses of derivatives alone ask for them.
+derivatives are the native core's, second ones are taken of the definition, for only losses of derivatives ask for them.
 """
 
 from collections.abc import Callable
@@ -161,7 +161,7 @@ def _differentiate_sum_backward(ctx: Any, direction: list[Tensor]) -> tuple[Tens
 def _curve(
     definition: Callable[..., Tensor], terms: list[Tensor], grad: Tensor, direction: list[Tensor]
 ) -> tuple[Tensor | None, ...]:
-    """Derivatives of sum(direction . first derivatives) with respect to the terms, nothing for the graph, and to grad."""
+    """Derivatives of sum(direction . first derivatives): with respect to the terms, none of the graph, and to grad."""
     with torch.enable_grad():
         *moved, above = (one.detach().requires_grad_() for one in (*terms, grad))
         first = torch.autograd.grad(definition(*moved), moved, above, create_graph=True)

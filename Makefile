@@ -47,9 +47,9 @@ bench-million: $(NATIVE)
 bench-cluster: $(NATIVE)
 	@.venv/bin/python benchmarks/cluster.py $(ARGS)
 
-# A development package with an extra is installed by its needs alone: the project itself is in .venv already.
 bench-peers: $(NATIVE)
-	@.venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt '.[peers]'
+	@.venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt --no-build-isolation \
+	  --config-settings "cmake.define.SCREENING_CUDA=$(CUDA)" --editable '.[peers]'
 	@.venv/bin/python benchmarks/students.py $(ARGS)
 	@.venv/bin/python benchmarks/forces.py $(ARGS)
 

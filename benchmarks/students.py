@@ -26,6 +26,7 @@ from torch import Tensor
 from screening.crystals.batch import Crystals
 from screening.graphs import pack_graphs
 from screening.models import registry
+from screening.models.alignn import ALIGNN
 from screening.models.graph_tensors import GraphTensors
 from screening.models.model import CrystalModel
 from screening.ops import core
@@ -58,19 +59,20 @@ def rows_of(name: str, threads: int, rounds: int, count: int) -> list[timing.Row
     model = registry.build(name, {}, (Target("band_gap", "eV"),))
     graph = model.prepared(graph_of(model, count))
     agree(model, PLAIN[name], graph)
-    peers = {"plain torch": (model, partial(PLAIN[name], model, graph))}
-    if name == "alignn" and alignn_package.is_installed():
+    peers: dict[str, tuple[torch.nn.Module, Callable[[], Tensor]]] = {
+        "plain torch": (model, partial(PLAIN[name], model, graph))
+    }
+    if isinstance(model, ALIGNN) and alignn_package.is_installed():
         network = alignn_package.network(model)
         peers["alignn"] = (network, alignn_package.call(network, model, graph))
-    ours = (model, partial(model, graph))
     rows = []
     for what, act in (("forward", forward), ("training step", step)):
         contestants = {peer: partial(as_torch_does, threads, act(*pair)) for peer, pair in peers.items()}
-        contestants["ours"] = partial(as_we_do, threads, act(*ours))
+        contestants["ours"] = partial(as_we_do, threads, act(model, partial(model, graph)))
         seconds = timing.interleaved(contestants, rounds)
         case = f"{name} {what}, {threads} thread{'s' * (threads > 1)}"
         rows += [versus(case, seconds, peer, count) for peer in peers]
-    if name == "alignn" and not alignn_package.is_installed():
+    if isinstance(model, ALIGNN) and not alignn_package.is_installed():
         rows.append(timing.Row(f"{name}: the package alignn is not installed (make bench-peers)", "-", 0.0))
     return rows
 

@@ -93,6 +93,7 @@ Attention<T, N> attention_of(const AttentionTerms<T>& terms, const AttentionTerm
           terms.table.rows()};
 }
 
+using cuda::warp_sum;  // or the next one would hide it
 template <class T>
 __device__ __forceinline__ Dual<T> warp_sum(const Dual<T>& number) {
   return {warp_sum(number.value), warp_sum(number.turned)};

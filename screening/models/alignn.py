@@ -189,11 +189,13 @@ class ALIGNN(CrystalModel):
         In training the moments of a batch are those of the grid, whose points count as often as pairs ask for them.
         """
         assert self.pair_embedding is not None
-        weight = self.lines[0].on_line.edge_gate.weight
-        rows = self.angles.expand(tabulated.knots(-1.0, 1.0, weight))
+        first = self.lines[0]
+        assert isinstance(first, LineConvolution)
+        gate = first.on_line.edge_gate
+        rows = self.angles.expand(tabulated.knots(-1.0, 1.0, gate.weight))
         for layer in self.pair_embedding:
             rows = layer(rows, counts=counts)
-        return rows, self.lines[0].on_line.edge_gate(rows)
+        return rows, gate(rows)
 
     def readout(self, atoms: Tensor, graph: GraphTensors) -> Tensor:
         outputs: Tensor = self.heads(mean_of_atoms(atoms, graph.edge_graph))

@@ -106,9 +106,9 @@ class Layer(nn.Sequential):
 
     def forward(self, rows: Tensor, *, counts: Tensor | None = None) -> Tensor:
         """Map each row; with `counts` each stands for so many of a batch."""
-        linear, moments, _ = self
-        found: Tensor = moments.silu(linear(rows).to(rows.dtype), counts=counts)
-        return found
+        linear, moments = self[0], self[1]
+        assert isinstance(moments, Moments)
+        return moments.silu(linear(rows).to(rows.dtype), counts=counts)
 
 
 class ALIGNN(CrystalModel):

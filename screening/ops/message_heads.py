@@ -149,13 +149,13 @@ def _differentiate_sum(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _differentiate_scores_backward(ctx: Any, direction: list[Tensor]) -> tuple[Tensor | None, ...]:
     *terms, edge_offsets, edge_source, atom_offsets, grad = ctx.saved_tensors
     graph = EdgeGraph(edge_offsets, edge_source, atom_offsets)
-    return _curve(lambda *moved: reference_message.head_scores(*moved, graph), terms, grad, direction)
+    return _curve(lambda a, e, p, q: reference_message.head_scores(a, e, p, q, graph), terms, grad, direction)
 
 
 def _differentiate_sum_backward(ctx: Any, direction: list[Tensor]) -> tuple[Tensor | None, ...]:
     *terms, edge_offsets, edge_source, atom_offsets, grad = ctx.saved_tensors
     graph = EdgeGraph(edge_offsets, edge_source, atom_offsets)
-    return _curve(lambda *moved: reference_message.head_sum(*moved, graph), terms, grad, direction)
+    return _curve(lambda a, e, w: reference_message.head_sum(a, e, w, graph), terms, grad, direction)
 
 
 def _curve(

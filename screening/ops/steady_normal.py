@@ -128,9 +128,10 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> N
 def _differentiate_backward(ctx: Any, direction: list[Tensor]) -> tuple[Tensor | None, ...]:
     rows, weight, bias, mean, variance, grad = ctx.saved_tensors
     with torch.enable_grad():
-        *terms, above = (one.detach().requires_grad_() for one in (rows, weight, bias, grad))
-        first = torch.autograd.grad(_defined(*terms, mean, variance, *ctx.given), terms, above, create_graph=True)
-        *found, of_grad = torch.autograd.grad(first, [*terms, above], direction, materialize_grads=True)
+        rows, weight, bias, above = terms = [one.detach().requires_grad_() for one in (rows, weight, bias, grad)]
+        outcome = _defined(rows, weight, bias, mean, variance, *ctx.given)
+        first = torch.autograd.grad(outcome, terms[:3], above, create_graph=True)
+        *found, of_grad = torch.autograd.grad(first, terms, direction, materialize_grads=True)
     return (*found, None, None, of_grad, None, None)
 
 

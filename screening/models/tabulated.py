@@ -28,8 +28,13 @@ class Places(NamedTuple):
 
 
 def serves(values: Tensor) -> bool:
-    """Tell whether a table may stand for functions of these numbers."""
-    return values.dtype == torch.float32 and not values.is_cuda and not values.requires_grad
+    """Tell whether a table may stand for functions of these numbers; how many there are is not known to a compiler."""
+    return (
+        not torch.compiler.is_compiling()
+        and values.dtype == torch.float32
+        and not values.is_cuda
+        and not values.requires_grad
+    )
 
 
 def knots(start: float, stop: float, like: Tensor) -> Tensor:

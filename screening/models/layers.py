@@ -69,7 +69,7 @@ class Moments(nn.Module):
             return _onto(onto, steady.silu(self(rows)))
         mean, variance = self.running_mean, self.running_var
         if batch:
-            mean, variance = steady_normal.column_moments(rows.detach())
+            mean, variance = steady_normal.column_moments(rows)
             self._follow(mean, variance, len(rows))
         return steady_normal.normal_silu(
             rows, self.weight, self.bias, mean, variance, onto, epsilon=self.epsilon, of_batch=batch

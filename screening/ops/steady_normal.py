@@ -35,9 +35,20 @@ def normal_silu(
 
 def column_moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each column, without derivatives; zeros without rows."""
-    mean, variance = rows.new_empty(rows.shape[1]), rows.new_empty(rows.shape[1])
+    mean, variance = _column_moments(rows.detach())
+    return mean, variance
+
+
+@torch.library.custom_op("screening::column_moments", mutates_args=())
+def _column_moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    mean, variance = _fake_moments(rows)
     _call("column_moments", rows, rows=plain(rows), mean=mean, variance=variance)
     return mean, variance
+
+
+@_column_moments.register_fake
+def _fake_moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    return rows.new_empty(rows.shape[1]), rows.new_empty(rows.shape[1])
 
 
 @torch.library.custom_op("screening::normal_silu", mutates_args=())

@@ -7,7 +7,7 @@ ARGS ?=
 CUDA ?= AUTO
 
 .DEFAULT_GOAL := help
-.PHONY: help screen test check bench bench-million bench-cluster build environment constraints clean FORCE
+.PHONY: help screen test check bench bench-million bench-cluster bench-peers build environment constraints clean FORCE
 
 ENVIRONMENT := .venv/.environment
 NATIVE := .venv/.native
@@ -25,6 +25,7 @@ help:
 	@echo "make bench          measure against other tools              ARGS=\"--quick\" for a minute's worth"
 	@echo "make bench-million  a million crystals, from a recipe to a shortlist"
 	@echo "make bench-cluster  what the machinery of a cluster costs, and what that means for 10^9 crystals"
+	@echo "make bench-peers    install the packages alignn and chgnet, and measure models of theirs beside ours"
 	@echo "make build          only make .venv and the native module    CUDA=OFF leaves CUDA out"
 	@echo "make clean          remove .venv, build folders and caches"
 
@@ -45,6 +46,12 @@ bench-million: $(NATIVE)
 
 bench-cluster: $(NATIVE)
 	@.venv/bin/python benchmarks/cluster.py $(ARGS)
+
+bench-peers: $(NATIVE)
+	@.venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt --no-build-isolation \
+	  --config-settings "cmake.define.SCREENING_CUDA=$(CUDA)" --editable '.[peers]'
+	@.venv/bin/python benchmarks/students.py $(ARGS)
+	@.venv/bin/python benchmarks/forces.py $(ARGS)
 
 build: $(NATIVE)
 

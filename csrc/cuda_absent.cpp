@@ -70,6 +70,23 @@ void gated_mean_curve(const GateTerms<T>&, View<const T>, const GateTermsOf<cons
   absent();
 }
 template <class T>
+void head_scores(const HeadTerms<T>&, View<const T>, View<const T>, View<T>, void*) {
+  absent();
+}
+template <class T>
+void head_scores_backward(const HeadTerms<T>&, View<const T>, View<const T>, View<const T>, View<T>, View<T>, View<T>,
+                          View<T>, void*) {
+  absent();
+}
+template <class T>
+void head_sum(const HeadTerms<T>&, View<const T>, View<T>, void*) {
+  absent();
+}
+template <class T>
+void head_sum_backward(const HeadTerms<T>&, View<const T>, View<const T>, View<T>, View<T>, View<T>, void*) {
+  absent();
+}
+template <class T>
 void vector_attention(const AttentionTerms<T>&, View<T>, void*) {
   absent();
 }
@@ -102,6 +119,12 @@ void vector_attention_curve(const AttentionTerms<T>&, View<const T>, const Atten
                                        void*);                                                                       \
   template void gated_mean_curve<T>(const GateTerms<T>&, View<const T>, const GateTermsOf<const T>&, View<T>,        \
                                     const GateTermsOf<T>&, void*);                                                   \
+  template void head_scores<T>(const HeadTerms<T>&, View<const T>, View<const T>, View<T>, void*);                   \
+  template void head_scores_backward<T>(const HeadTerms<T>&, View<const T>, View<const T>, View<const T>, View<T>,   \
+                                        View<T>, View<T>, View<T>, void*);                                           \
+  template void head_sum<T>(const HeadTerms<T>&, View<const T>, View<T>, void*);                                     \
+  template void head_sum_backward<T>(const HeadTerms<T>&, View<const T>, View<const T>, View<T>, View<T>, View<T>,   \
+                                     void*);                                                                         \
   template void vector_attention<T>(const AttentionTerms<T>&, View<T>, void*);                                       \
   template void vector_attention_backward<T>(const AttentionTerms<T>&, View<const T>, const AttentionTermsOf<T>&,    \
                                              void*);                                                                 \

@@ -50,6 +50,45 @@ void check(const GateTerms<T>& terms, const Rows& rows, const Gates& gates, cons
           "result, gates and what comes from above must have the shapes of centre and edge");
 }
 
+template <class T>
+void check(const HeadTerms<T>& terms, std::int64_t heads, const char* kernel) {
+  const EdgeTopology& graph = terms.graph;
+  check(graph, kernel);
+  require(terms.columns() > 0 && heads > 0 && terms.columns() % heads == 0, kernel,
+          "the columns of atom must divide into the heads");
+  require(terms.atom.rows() == graph.atoms() && terms.edge.rows() == graph.edges() &&
+              terms.edge.shape[1] == terms.columns(),
+          kernel, "atom must have a row an atom, edge a row an edge, both of the same columns");
+  if (terms.atom.device == Device::cpu) {
+    check_on_host(graph, kernel);
+  }
+}
+
+template <class T, class... Rows>
+void check_factors(const HeadTerms<T>& terms, const View<const T>& factors, const char* kernel, const Rows&... rows) {
+  require(factors.rows() * factors.shape[1] == terms.columns() && ((rows.shape == factors.shape) && ...), kernel,
+          "the factors of the two ends must have a row a head, and a column a channel");
+}
+
+// `sums` belong to atoms and channels, `scores` to edges and heads, derivatives to what they are of.
+template <class T, class... Scores>
+void check_scores(const HeadTerms<T>& terms, std::int64_t heads, const char* kernel, const Scores&... scores) {
+  require(((scores.rows() == terms.graph.edges() && scores.shape[1] == heads) && ...), kernel,
+          "scores and weights must have a row an edge and a column a head");
+}
+
+template <class T, class Sums>
+void check_sums(const HeadTerms<T>& terms, std::int64_t heads, const Sums& sums, const char* kernel) {
+  require(sums.rows() == terms.graph.atoms() && sums.shape[1] * heads == terms.columns(), kernel,
+          "sums must have a row an atom and a column a channel of a head");
+}
+
+template <class T>
+void check_derivatives(const HeadTerms<T>& terms, const View<T>& of_atom, const View<T>& of_edge, const char* kernel) {
+  require(of_atom.shape == terms.atom.shape && of_edge.shape == terms.edge.shape, kernel,
+          "derivatives must have the shapes of what they belong to");
+}
+
 }  // namespace
 
 template <class T>
@@ -115,6 +154,45 @@ void gated_mean_curve(const GateTerms<T>& terms, View<const T> grad, const GateT
   SCREENING_CALL_TWIN(terms.centre, gated_mean_curve, terms, grad, direction, out_grad, out);
 }
 
+template <class T>
+void head_scores(const HeadTerms<T>& terms, View<const T> to_centre, View<const T> to_source, View<T> result,
+                 int threads, void* stream) {
+  check(terms, to_centre.rows(), "head_scores");
+  check_factors(terms, to_centre, "head_scores", to_source);
+  check_scores(terms, to_centre.rows(), "head_scores", result);
+  SCREENING_CALL_TWIN(terms.atom, head_scores, terms, to_centre, to_source, result);
+}
+
+template <class T>
+void head_scores_backward(const HeadTerms<T>& terms, View<const T> to_centre, View<const T> to_source,
+                          View<const T> grad, View<T> of_atom, View<T> of_edge, View<T> of_to_centre,
+                          View<T> of_to_source, int threads, void* stream) {
+  check(terms, to_centre.rows(), "head_scores_backward");
+  check_factors(terms, to_centre, "head_scores_backward", to_source, of_to_centre, of_to_source);
+  check_scores(terms, to_centre.rows(), "head_scores_backward", grad);
+  check_derivatives(terms, of_atom, of_edge, "head_scores_backward");
+  SCREENING_CALL_TWIN(terms.atom, head_scores_backward, terms, to_centre, to_source, grad, of_atom, of_edge,
+                      of_to_centre, of_to_source);
+}
+
+template <class T>
+void head_sum(const HeadTerms<T>& terms, View<const T> weight, View<T> result, int threads, void* stream) {
+  check(terms, weight.shape[1], "head_sum");
+  check_scores(terms, weight.shape[1], "head_sum", weight);
+  check_sums(terms, weight.shape[1], result, "head_sum");
+  SCREENING_CALL_TWIN(terms.atom, head_sum, terms, weight, result);
+}
+
+template <class T>
+void head_sum_backward(const HeadTerms<T>& terms, View<const T> weight, View<const T> grad, View<T> of_atom,
+                       View<T> of_edge, View<T> of_weight, int threads, void* stream) {
+  check(terms, weight.shape[1], "head_sum_backward");
+  check_scores(terms, weight.shape[1], "head_sum_backward", weight, of_weight);
+  check_sums(terms, weight.shape[1], grad, "head_sum_backward");
+  check_derivatives(terms, of_atom, of_edge, "head_sum_backward");
+  SCREENING_CALL_TWIN(terms.atom, head_sum_backward, terms, weight, grad, of_atom, of_edge, of_weight);
+}
+
 #define SCREENING_FRONTS(T)                                                                                           \
   template void row_softmax<T>(View<const T>, View<const std::int32_t>, View<T>, int, void*);                         \
   template void row_softmax_backward<T>(View<const T>, View<const std::int32_t>, View<const T>, View<T>, int, void*); \
@@ -124,7 +202,13 @@ void gated_mean_curve(const GateTerms<T>& terms, View<const T> grad, const GateT
   template void gated_mean_backward<T>(const GateTerms<T>&, View<const T>, View<const T>, const GateTermsOf<T>&, int, \
                                        void*);                                                                        \
   template void gated_mean_curve<T>(const GateTerms<T>&, View<const T>, const GateTermsOf<const T>&, View<T>,         \
-                                    const GateTermsOf<T>&, int, void*);
+                                    const GateTermsOf<T>&, int, void*);                                               \
+  template void head_scores<T>(const HeadTerms<T>&, View<const T>, View<const T>, View<T>, int, void*);               \
+  template void head_scores_backward<T>(const HeadTerms<T>&, View<const T>, View<const T>, View<const T>, View<T>,    \
+                                        View<T>, View<T>, View<T>, int, void*);                                       \
+  template void head_sum<T>(const HeadTerms<T>&, View<const T>, View<T>, int, void*);                                 \
+  template void head_sum_backward<T>(const HeadTerms<T>&, View<const T>, View<const T>, View<T>, View<T>, View<T>,    \
+                                     int, void*);
 SCREENING_FRONTS(float)
 SCREENING_FRONTS(double)
 #undef SCREENING_FRONTS

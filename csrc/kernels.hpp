@@ -164,6 +164,35 @@ template <class T>
 void gated_mean_curve(const GateTerms<T>&, View<const T> grad, const GateTermsOf<const T>& direction, View<T> out_grad,
                       const GateTermsOf<T>& out, int threads, void* stream);
 
+// What an edge e from j into i is to attention with several heads, of C channels each: of its two ends
+// softplus(atom[i] + edge[e]) and softplus(atom[j] + edge[e]), H x C values each, never stored.
+template <class T>
+struct HeadTerms {
+  View<const T> atom;  // (atoms, H x C)
+  View<const T> edge;  // (edges, H x C)
+  EdgeTopology graph;
+
+  std::int64_t columns() const { return atom.shape[1]; }
+};
+
+// head_scores: result[e, h] = sum over the channels of head h of to_centre softplus(atom[i] + edge[e]) + to_source
+// softplus(atom[j] + edge[e]), (edges, H) with factors (H, C). head_scores_backward: derivatives of sum(grad * result).
+template <class T>
+void head_scores(const HeadTerms<T>&, View<const T> to_centre, View<const T> to_source, View<T> result, int threads,
+                 void* stream);
+template <class T>
+void head_scores_backward(const HeadTerms<T>&, View<const T> to_centre, View<const T> to_source, View<const T> grad,
+                          View<T> of_atom, View<T> of_edge, View<T> of_to_centre, View<T> of_to_source, int threads,
+                          void* stream);
+
+// head_sum: result[i] = sum over edges e from j into i and heads h of weight[e, h] softplus(atom[j] + edge[e]) of that
+// head, (atoms, C) with weights (edges, H). head_sum_backward: derivatives of sum(grad * result).
+template <class T>
+void head_sum(const HeadTerms<T>&, View<const T> weight, View<T> result, int threads, void* stream);
+template <class T>
+void head_sum_backward(const HeadTerms<T>&, View<const T> weight, View<const T> grad, View<T> of_atom, View<T> of_edge,
+                       View<T> of_weight, int threads, void* stream);
+
 // What an edge e from j into i is to attention with vectors. Heads are runs of C / heads channels. The filters of an
 // edge are f_e = sum over m < span of weight[e, m] * table[first[e] + m], four of C columns each, and the weight of its
 // head is alpha_e = silu(sum over the channels of the head of query[i] key[j] f_e[0]).
@@ -226,54 +255,64 @@ void set_simd_level(const std::string& name);
 bool cuda_compiled();
 int cuda_device_count();
 
-#define SCREENING_CPU_TWINS(level)                                                                                   \
-  namespace level {                                                                                                  \
-  void neighbor_count(const CrystalBatch&, const NeighborRule&, const NeighborRows&, int);                           \
-  void neighbor_fill(const CrystalBatch&, double cutoff, const NeighborEdges&, int);                                 \
-  template <class T>                                                                                                 \
-  void edge_conv(const EdgeTerms<T>&, View<const T> scale, View<T> result, int);                                     \
-  template <class T>                                                                                                 \
-  void edge_conv_backward(const EdgeTerms<T>&, View<const T> scale, View<const T> grad, const EdgeTermsOf<T>&, int); \
-  template <class T>                                                                                                 \
-  void edge_conv_curve(const EdgeTerms<T>&, View<const T> scale, View<const T> grad, const EdgeTermsOf<const T>&,    \
-                       View<T> out_grad, const EdgeTermsOf<T>&, int);                                                \
-  template <class T>                                                                                                 \
-  void edge_moments(const EdgeTerms<T>&, View<T> mean, View<T> variance, int);                                       \
-  template <class T>                                                                                                 \
-  void edge_moments_backward(const EdgeTerms<T>&, View<const T> mean, View<const T> grad_mean,                       \
-                             View<const T> grad_variance, const EdgeTermsOf<T>&, int);                               \
-  template <class T>                                                                                                 \
-  void segment_sum(View<const T> rows, View<const std::int32_t> offsets, View<T> result, int);                       \
-  template <class T>                                                                                                 \
-  void row_softmax(View<const T> scores, View<const std::int32_t> offsets, View<T> result, int);                     \
-  template <class T>                                                                                                 \
-  void row_softmax_backward(View<const T> result, View<const std::int32_t> offsets, View<const T> grad, View<T> out, \
-                            int);                                                                                    \
-  template <class T>                                                                                                 \
-  void row_softmax_curve(View<const T> result, View<const std::int32_t> offsets, View<const T> grad,                 \
-                         View<const T> direction, View<T> out_result, View<T> out_grad, int);                        \
-  void line_graph(const EdgeTopology&, View<const std::int32_t> line_offsets, View<std::int32_t> line_source, int);  \
-  template <class T>                                                                                                 \
-  void gated_mean(const GateTerms<T>&, View<T> result, View<T> gates, int);                                          \
-  template <class T>                                                                                                 \
-  void gated_mean_backward(const GateTerms<T>&, View<const T> grad, View<const T> of_gates, const GateTermsOf<T>&,   \
-                           int);                                                                                     \
-  template <class T>                                                                                                 \
-  void gated_mean_curve(const GateTerms<T>&, View<const T> grad, const GateTermsOf<const T>&, View<T> out_grad,      \
-                        const GateTermsOf<T>&, int);                                                                 \
-  template <class T>                                                                                                 \
-  void vector_attention(const AttentionTerms<T>&, View<T> result, int);                                              \
-  template <class T>                                                                                                 \
-  void vector_attention_backward(const AttentionTerms<T>&, View<const T> grad, const AttentionTermsOf<T>&, int);     \
-  template <class T>                                                                                                 \
-  void vector_attention_curve(const AttentionTerms<T>&, View<const T> grad, const AttentionTermsOf<const T>&,        \
-                              View<T> out_grad, const AttentionTermsOf<T>&, int);                                    \
-  template <class T>                                                                                                 \
-  void linear(View<const T> rows, View<const T> weight, View<const T> bias, View<T> result, int);                    \
-  template <class T>                                                                                                 \
-  void softplus(View<const T> values, View<T> result, int);                                                          \
-  template <class T>                                                                                                 \
-  void sigmoid(View<const T> values, View<T> result, int);                                                           \
+#define SCREENING_CPU_TWINS(level)                                                                                     \
+  namespace level {                                                                                                    \
+  void neighbor_count(const CrystalBatch&, const NeighborRule&, const NeighborRows&, int);                             \
+  void neighbor_fill(const CrystalBatch&, double cutoff, const NeighborEdges&, int);                                   \
+  template <class T>                                                                                                   \
+  void edge_conv(const EdgeTerms<T>&, View<const T> scale, View<T> result, int);                                       \
+  template <class T>                                                                                                   \
+  void edge_conv_backward(const EdgeTerms<T>&, View<const T> scale, View<const T> grad, const EdgeTermsOf<T>&, int);   \
+  template <class T>                                                                                                   \
+  void edge_conv_curve(const EdgeTerms<T>&, View<const T> scale, View<const T> grad, const EdgeTermsOf<const T>&,      \
+                       View<T> out_grad, const EdgeTermsOf<T>&, int);                                                  \
+  template <class T>                                                                                                   \
+  void edge_moments(const EdgeTerms<T>&, View<T> mean, View<T> variance, int);                                         \
+  template <class T>                                                                                                   \
+  void edge_moments_backward(const EdgeTerms<T>&, View<const T> mean, View<const T> grad_mean,                         \
+                             View<const T> grad_variance, const EdgeTermsOf<T>&, int);                                 \
+  template <class T>                                                                                                   \
+  void segment_sum(View<const T> rows, View<const std::int32_t> offsets, View<T> result, int);                         \
+  template <class T>                                                                                                   \
+  void row_softmax(View<const T> scores, View<const std::int32_t> offsets, View<T> result, int);                       \
+  template <class T>                                                                                                   \
+  void row_softmax_backward(View<const T> result, View<const std::int32_t> offsets, View<const T> grad, View<T> out,   \
+                            int);                                                                                      \
+  template <class T>                                                                                                   \
+  void row_softmax_curve(View<const T> result, View<const std::int32_t> offsets, View<const T> grad,                   \
+                         View<const T> direction, View<T> out_result, View<T> out_grad, int);                          \
+  void line_graph(const EdgeTopology&, View<const std::int32_t> line_offsets, View<std::int32_t> line_source, int);    \
+  template <class T>                                                                                                   \
+  void gated_mean(const GateTerms<T>&, View<T> result, View<T> gates, int);                                            \
+  template <class T>                                                                                                   \
+  void gated_mean_backward(const GateTerms<T>&, View<const T> grad, View<const T> of_gates, const GateTermsOf<T>&,     \
+                           int);                                                                                       \
+  template <class T>                                                                                                   \
+  void gated_mean_curve(const GateTerms<T>&, View<const T> grad, const GateTermsOf<const T>&, View<T> out_grad,        \
+                        const GateTermsOf<T>&, int);                                                                   \
+  template <class T>                                                                                                   \
+  void head_scores(const HeadTerms<T>&, View<const T> to_centre, View<const T> to_source, View<T> result, int);        \
+  template <class T>                                                                                                   \
+  void head_scores_backward(const HeadTerms<T>&, View<const T> to_centre, View<const T> to_source, View<const T> grad, \
+                            View<T> of_atom, View<T> of_edge, View<T> of_to_centre, View<T> of_to_source, int);        \
+  template <class T>                                                                                                   \
+  void head_sum(const HeadTerms<T>&, View<const T> weight, View<T> result, int);                                       \
+  template <class T>                                                                                                   \
+  void head_sum_backward(const HeadTerms<T>&, View<const T> weight, View<const T> grad, View<T> of_atom,               \
+                         View<T> of_edge, View<T> of_weight, int);                                                     \
+  template <class T>                                                                                                   \
+  void vector_attention(const AttentionTerms<T>&, View<T> result, int);                                                \
+  template <class T>                                                                                                   \
+  void vector_attention_backward(const AttentionTerms<T>&, View<const T> grad, const AttentionTermsOf<T>&, int);       \
+  template <class T>                                                                                                   \
+  void vector_attention_curve(const AttentionTerms<T>&, View<const T> grad, const AttentionTermsOf<const T>&,          \
+                              View<T> out_grad, const AttentionTermsOf<T>&, int);                                      \
+  template <class T>                                                                                                   \
+  void linear(View<const T> rows, View<const T> weight, View<const T> bias, View<T> result, int);                      \
+  template <class T>                                                                                                   \
+  void softplus(View<const T> values, View<T> result, int);                                                            \
+  template <class T>                                                                                                   \
+  void sigmoid(View<const T> values, View<T> result, int);                                                             \
   }
 SCREENING_CPU_TWINS(baseline)
 SCREENING_CPU_TWINS(avx2)
@@ -316,6 +355,16 @@ void gated_mean_backward(const GateTerms<T>&, View<const T> grad, View<const T> 
 template <class T>
 void gated_mean_curve(const GateTerms<T>&, View<const T> grad, const GateTermsOf<const T>&, View<T> out_grad,
                       const GateTermsOf<T>&, void* stream);
+template <class T>
+void head_scores(const HeadTerms<T>&, View<const T> to_centre, View<const T> to_source, View<T> result, void* stream);
+template <class T>
+void head_scores_backward(const HeadTerms<T>&, View<const T> to_centre, View<const T> to_source, View<const T> grad,
+                          View<T> of_atom, View<T> of_edge, View<T> of_to_centre, View<T> of_to_source, void* stream);
+template <class T>
+void head_sum(const HeadTerms<T>&, View<const T> weight, View<T> result, void* stream);
+template <class T>
+void head_sum_backward(const HeadTerms<T>&, View<const T> weight, View<const T> grad, View<T> of_atom, View<T> of_edge,
+                       View<T> of_weight, void* stream);
 template <class T>
 void vector_attention(const AttentionTerms<T>&, View<T> result, void* stream);
 template <class T>

@@ -142,6 +142,37 @@ def row_softmax_curve_f32(
     threads: int,
     stream: int,
 ) -> None: ...
+def head_scores_f32(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    to_centre: Any,
+    to_source: Any,
+    result: Any,
+    threads: int,
+    stream: int,
+) -> None: ...
+def head_scores_backward_f32(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    to_centre: Any,
+    to_source: Any,
+    grad: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
+def head_sum_f32(
+    terms: tuple[Any, ...], graph: tuple[Any, ...], weight: Any, result: Any, threads: int, stream: int
+) -> None: ...
+def head_sum_backward_f32(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    weight: Any,
+    grad: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
 def gated_mean_f32(
     terms: tuple[Any, ...], graph: tuple[Any, ...], result: Any, gates: Any, threads: int, stream: int
 ) -> None: ...
@@ -173,6 +204,37 @@ def row_softmax_curve_f64(
     direction: Any,
     out_result: Any,
     out_grad: Any,
+    threads: int,
+    stream: int,
+) -> None: ...
+def head_scores_f64(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    to_centre: Any,
+    to_source: Any,
+    result: Any,
+    threads: int,
+    stream: int,
+) -> None: ...
+def head_scores_backward_f64(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    to_centre: Any,
+    to_source: Any,
+    grad: Any,
+    out: tuple[Any, ...],
+    threads: int,
+    stream: int,
+) -> None: ...
+def head_sum_f64(
+    terms: tuple[Any, ...], graph: tuple[Any, ...], weight: Any, result: Any, threads: int, stream: int
+) -> None: ...
+def head_sum_backward_f64(
+    terms: tuple[Any, ...],
+    graph: tuple[Any, ...],
+    weight: Any,
+    grad: Any,
+    out: tuple[Any, ...],
     threads: int,
     stream: int,
 ) -> None: ...
@@ -261,7 +323,25 @@ def vector_attention_curve_f64(
     threads: int,
     stream: int,
 ) -> None: ...
+def linear_weight_f32(rows: Any, grad: Any, weight: Any, bias: Any, threads: int) -> None: ...
+def column_moments_f32(rows: Any, mean: Any, variance: Any, threads: int) -> None: ...
+def normal_silu_f32(rows: Any, factor: Any, shift: Any, onto: Any, result: Any, threads: int) -> None: ...
+def normal_silu_sums_f32(rows: Any, grad: Any, factor: Any, shift: Any, mean: Any, sums: Any, threads: int) -> None: ...
+def normal_silu_backward_f32(
+    rows: Any, grad: Any, factor: Any, shift: Any, mean: Any, offset: Any, slope: Any, result: Any, threads: int
+) -> None: ...
+def window_rows_f32(weight: Any, first: Any, table: Any, result: Any, threads: int) -> None: ...
+def window_rows_backward_f32(weight: Any, first: Any, grad: Any, of_table: Any, threads: int) -> None: ...
 def linear_f32(rows: Any, weight: Any, bias: Any, result: Any, threads: int) -> None: ...
+def linear_weight_f64(rows: Any, grad: Any, weight: Any, bias: Any, threads: int) -> None: ...
+def column_moments_f64(rows: Any, mean: Any, variance: Any, threads: int) -> None: ...
+def normal_silu_f64(rows: Any, factor: Any, shift: Any, onto: Any, result: Any, threads: int) -> None: ...
+def normal_silu_sums_f64(rows: Any, grad: Any, factor: Any, shift: Any, mean: Any, sums: Any, threads: int) -> None: ...
+def normal_silu_backward_f64(
+    rows: Any, grad: Any, factor: Any, shift: Any, mean: Any, offset: Any, slope: Any, result: Any, threads: int
+) -> None: ...
+def window_rows_f64(weight: Any, first: Any, table: Any, result: Any, threads: int) -> None: ...
+def window_rows_backward_f64(weight: Any, first: Any, grad: Any, of_table: Any, threads: int) -> None: ...
 def linear_f64(rows: Any, weight: Any, bias: Any, result: Any, threads: int) -> None: ...
 def softplus_f32(values: Any, result: Any, threads: int) -> None: ...
 def softplus_f64(values: Any, result: Any, threads: int) -> None: ...

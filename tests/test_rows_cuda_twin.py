@@ -12,6 +12,9 @@ from emulation import FAILURES, assert_every_failure_is_reported, built, on_twin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_message_gates import ours, random_gates, theirs
+from test_message_heads import ours as our_heads
+from test_message_heads import random_heads
+from test_message_heads import theirs as their_heads
 from test_message_rows import random_rows
 
 from screening.ops import message_gates, message_rows, reference_message
@@ -47,6 +50,17 @@ def test_means_are_right(module: Any, seed: int, channels: int, degree: int, kee
 
 
 @settings(max_examples=15)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 40), st.integers(0, 12))
+def test_heads_are_right(module: Any, seed: int, heads: int, channels: int, degree: int) -> None:
+    graph = random_graph(seed, crystals=4, atoms=5, degree=degree)
+    terms = random_heads(graph, seed, heads=heads, channels=channels)
+    with on_twin(module):
+        found = orders(our_heads(graph), terms)
+    assert_close(found, orders(their_heads(graph), terms))
+    assert_close(found, orders(our_heads(graph), terms))
+
+
+@settings(max_examples=15)
 @given(st.integers(0, 10**6), st.integers(0, 6), st.integers(0, 40))
 def test_line_graphs_are_right(module: Any, seed: int, atoms: int, degree: int) -> None:
     graph = random_graph(seed, crystals=4, atoms=atoms, degree=degree)
@@ -66,6 +80,7 @@ def every_operator(graph: EdgeGraph) -> list[torch.Tensor]:
     """All values and derivatives."""
     line = message_gates.line_graph(graph)
     found = [*orders(ours(line), narrowed(random_gates(line, 3, channels=3))), *line]
+    found += orders(our_heads(graph), narrowed(random_heads(graph, 3, heads=2, channels=3)), second=False)
     scores, offsets = random_rows(3)
     return [*found, *orders(lambda s: message_rows.row_softmax(s, offsets), narrowed([scores]))]
 

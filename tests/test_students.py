@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from made import PERIODIC_KINDS, made_crystals
-from students import plain_alignn, plain_crysxpp, plain_gatgnn
+from plain_students import plain_alignn, plain_crysxpp, plain_gatgnn
 from torch import Tensor
 
 from screening.crystals.batch import Crystals

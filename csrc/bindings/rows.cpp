@@ -128,6 +128,66 @@ void mean_curve(const py::tuple& terms, const py::tuple& graph, const py::object
                       stream_of(stream));
 }
 
+// (atom, edge)
+template <class T>
+class BorrowedHeads {
+ public:
+  BorrowedHeads(const py::tuple& arrays, const py::tuple& graph)
+      : atom_(arrays[0], "atom", {kAny}), edge_(arrays[1], "edge", {kAny}), graph_(graph) {}
+  HeadTerms<T> terms() const { return {atom_.view(), edge_.view(), graph_.topology()}; }
+
+ private:
+  Borrowed<const T> atom_, edge_;
+  BorrowedGraph graph_;
+};
+
+template <class T>
+void scores(const py::tuple& terms, const py::tuple& graph, const py::object& to_centre, const py::object& to_source,
+            const py::object& result, int threads, std::uintptr_t stream) {
+  const BorrowedHeads<T> in(terms, graph);
+  const Borrowed<const T> centre(to_centre, "to_centre", {kAny}), source(to_source, "to_source", {kAny});
+  const Borrowed<T> out(result, "result", {kAny});
+  const py::gil_scoped_release unlocked;
+  head_scores<T>(in.terms(), centre.view(), source.view(), out.view(), threads, stream_of(stream));
+}
+
+// `out`: of atom, edge, to_centre and to_source.
+template <class T>
+void scores_backward(const py::tuple& terms, const py::tuple& graph, const py::object& to_centre,
+                     const py::object& to_source, const py::object& grad, const py::tuple& out, int threads,
+                     std::uintptr_t stream) {
+  const BorrowedHeads<T> in(terms, graph);
+  const Borrowed<const T> centre(to_centre, "to_centre", {kAny}), source(to_source, "to_source", {kAny}),
+      upstream(grad, "grad", {kAny});
+  const Borrowed<T> of_atom(out[0], "out", {kAny}), of_edge(out[1], "out", {kAny}), of_centre(out[2], "out", {kAny}),
+      of_source(out[3], "out", {kAny});
+  const py::gil_scoped_release unlocked;
+  head_scores_backward<T>(in.terms(), centre.view(), source.view(), upstream.view(), of_atom.view(), of_edge.view(),
+                          of_centre.view(), of_source.view(), threads, stream_of(stream));
+}
+
+template <class T>
+void sum(const py::tuple& terms, const py::tuple& graph, const py::object& weight, const py::object& result,
+         int threads, std::uintptr_t stream) {
+  const BorrowedHeads<T> in(terms, graph);
+  const Borrowed<const T> factors(weight, "weight", {kAny});
+  const Borrowed<T> out(result, "result", {kAny});
+  const py::gil_scoped_release unlocked;
+  head_sum<T>(in.terms(), factors.view(), out.view(), threads, stream_of(stream));
+}
+
+// `out`: of atom, edge and weight.
+template <class T>
+void sum_backward(const py::tuple& terms, const py::tuple& graph, const py::object& weight, const py::object& grad,
+                  const py::tuple& out, int threads, std::uintptr_t stream) {
+  const BorrowedHeads<T> in(terms, graph);
+  const Borrowed<const T> factors(weight, "weight", {kAny}), upstream(grad, "grad", {kAny});
+  const Borrowed<T> of_atom(out[0], "out", {kAny}), of_edge(out[1], "out", {kAny}), of_weight(out[2], "out", {kAny});
+  const py::gil_scoped_release unlocked;
+  head_sum_backward<T>(in.terms(), factors.view(), upstream.view(), of_atom.view(), of_edge.view(), of_weight.view(),
+                       threads, stream_of(stream));
+}
+
 template <class T>
 void bind(py::module_& module, const std::string& suffix) {
   const auto named = [&](const char* name) { return name + suffix; };
@@ -144,6 +204,15 @@ void bind(py::module_& module, const std::string& suffix) {
              py::arg("grad"), py::arg("of_gates"), py::arg("out"), py::arg("threads"), py::arg("stream"));
   module.def(named("gated_mean_curve").c_str(), &mean_curve<T>, py::arg("terms"), py::arg("graph"), py::arg("grad"),
              py::arg("direction"), py::arg("out_grad"), py::arg("out"), py::arg("threads"), py::arg("stream"));
+  module.def(named("head_scores").c_str(), &scores<T>, py::arg("terms"), py::arg("graph"), py::arg("to_centre"),
+             py::arg("to_source"), py::arg("result"), py::arg("threads"), py::arg("stream"));
+  module.def(named("head_scores_backward").c_str(), &scores_backward<T>, py::arg("terms"), py::arg("graph"),
+             py::arg("to_centre"), py::arg("to_source"), py::arg("grad"), py::arg("out"), py::arg("threads"),
+             py::arg("stream"));
+  module.def(named("head_sum").c_str(), &sum<T>, py::arg("terms"), py::arg("graph"), py::arg("weight"),
+             py::arg("result"), py::arg("threads"), py::arg("stream"));
+  module.def(named("head_sum_backward").c_str(), &sum_backward<T>, py::arg("terms"), py::arg("graph"),
+             py::arg("weight"), py::arg("grad"), py::arg("out"), py::arg("threads"), py::arg("stream"));
 }
 
 }  // namespace

@@ -1,4 +1,6 @@
 // Products and functions of rows on the CPU, for floats (`_f32`) and doubles (`_f64`).
+#include "steady.hpp"
+
 #include <pybind11/pybind11.h>
 
 #include <string>
@@ -29,6 +31,75 @@ void map_values(const py::object& values, const py::object& result, int threads)
 }
 
 template <class T>
+void multiply_back(const py::object& rows, const py::object& grad, const py::object& weight, const py::object& bias,
+                   int threads) {
+  const Borrowed<const T> in(rows, "rows", {kAny}), above(grad, "grad", {kAny});
+  const Borrowed<T> of_weight(weight, "weight", {kAny}), of_bias(bias, "bias");
+  const py::gil_scoped_release unlocked;
+  linear_weight<T>(in.view(), above.view(), of_weight.view(), of_bias.view(), threads);
+}
+
+template <class T>
+void moments(const py::object& rows, const py::object& mean, const py::object& variance, int threads) {
+  const Borrowed<const T> in(rows, "rows", {kAny});
+  const Borrowed<T> centre(mean, "mean"), spread(variance, "variance");
+  const py::gil_scoped_release unlocked;
+  column_moments<T>(in.view(), centre.view(), spread.view(), threads);
+}
+
+template <class T>
+void normalise(const py::object& rows, const py::object& factor, const py::object& shift, const py::object& onto,
+               const py::object& result, int threads) {
+  const Borrowed<const T> in(rows, "rows", {kAny}), by(factor, "factor"), plus(shift, "shift"),
+      start(onto, "onto", {kAny});
+  const Borrowed<T> out(result, "result", {kAny});
+  const py::gil_scoped_release unlocked;
+  normal_silu<T>(in.view(), by.view(), plus.view(), start.view(), out.view(), threads);
+}
+
+template <class T>
+void normalise_sums(const py::object& rows, const py::object& grad, const py::object& factor, const py::object& shift,
+                    const py::object& mean, const py::object& sums, int threads) {
+  const Borrowed<const T> in(rows, "rows", {kAny}), above(grad, "grad", {kAny}), by(factor, "factor"),
+      plus(shift, "shift"), centre(mean, "mean");
+  const Borrowed<T> out(sums, "sums", {kAny});
+  const py::gil_scoped_release unlocked;
+  normal_silu_sums<T>(in.view(), above.view(), by.view(), plus.view(), centre.view(), out.view(), threads);
+}
+
+template <class T>
+void normalise_back(const py::object& rows, const py::object& grad, const py::object& factor, const py::object& shift,
+                    const py::object& mean, const py::object& offset, const py::object& slope, const py::object& result,
+                    int threads) {
+  const Borrowed<const T> in(rows, "rows", {kAny}), above(grad, "grad", {kAny}), by(factor, "factor"),
+      plus(shift, "shift"), centre(mean, "mean"), constant(offset, "offset"), along(slope, "slope");
+  const Borrowed<T> out(result, "result", {kAny});
+  const py::gil_scoped_release unlocked;
+  normal_silu_backward<T>(in.view(), above.view(), by.view(), plus.view(), centre.view(), constant.view(), along.view(),
+                          out.view(), threads);
+}
+
+template <class T>
+void read_windows(const py::object& weight, const py::object& first, const py::object& table, const py::object& result,
+                  int threads) {
+  const Borrowed<const T> factors(weight, "weight", {kAny}), rows(table, "table", {kAny});
+  const Borrowed<const std::int32_t> places(first, "first");
+  const Borrowed<T> out(result, "result", {kAny});
+  const py::gil_scoped_release unlocked;
+  window_rows<T>(factors.view(), places.view(), rows.view(), out.view(), threads);
+}
+
+template <class T>
+void read_windows_back(const py::object& weight, const py::object& first, const py::object& grad,
+                       const py::object& of_table, int threads) {
+  const Borrowed<const T> factors(weight, "weight", {kAny}), above(grad, "grad", {kAny});
+  const Borrowed<const std::int32_t> places(first, "first");
+  const Borrowed<T> out(of_table, "of_table", {kAny});
+  const py::gil_scoped_release unlocked;
+  window_rows_backward<T>(factors.view(), places.view(), above.view(), out.view(), threads);
+}
+
+template <class T>
 void bind(py::module_& module, const std::string& suffix) {
   const auto named = [&](const char* name) { return name + suffix; };
   module.def(named("linear").c_str(), &multiply<T>, py::arg("rows"), py::arg("weight"), py::arg("bias"),
@@ -37,6 +108,21 @@ void bind(py::module_& module, const std::string& suffix) {
              py::arg("threads"));
   module.def(named("sigmoid").c_str(), &map_values<T, sigmoid<T>>, py::arg("values"), py::arg("result"),
              py::arg("threads"));
+  module.def(named("linear_weight").c_str(), &multiply_back<T>, py::arg("rows"), py::arg("grad"), py::arg("weight"),
+             py::arg("bias"), py::arg("threads"));
+  module.def(named("column_moments").c_str(), &moments<T>, py::arg("rows"), py::arg("mean"), py::arg("variance"),
+             py::arg("threads"));
+  module.def(named("normal_silu").c_str(), &normalise<T>, py::arg("rows"), py::arg("factor"), py::arg("shift"),
+             py::arg("onto"), py::arg("result"), py::arg("threads"));
+  module.def(named("normal_silu_sums").c_str(), &normalise_sums<T>, py::arg("rows"), py::arg("grad"), py::arg("factor"),
+             py::arg("shift"), py::arg("mean"), py::arg("sums"), py::arg("threads"));
+  module.def(named("normal_silu_backward").c_str(), &normalise_back<T>, py::arg("rows"), py::arg("grad"),
+             py::arg("factor"), py::arg("shift"), py::arg("mean"), py::arg("offset"), py::arg("slope"),
+             py::arg("result"), py::arg("threads"));
+  module.def(named("window_rows").c_str(), &read_windows<T>, py::arg("weight"), py::arg("first"), py::arg("table"),
+             py::arg("result"), py::arg("threads"));
+  module.def(named("window_rows_backward").c_str(), &read_windows_back<T>, py::arg("weight"), py::arg("first"),
+             py::arg("grad"), py::arg("of_table"), py::arg("threads"));
 }
 
 }  // namespace

@@ -93,13 +93,7 @@ Attention<T, N> attention_of(const AttentionTerms<T>& terms, const AttentionTerm
           terms.table.rows()};
 }
 
-template <class T>
-__device__ __forceinline__ T warp_sum(T value) {
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    value += __shfl_xor_sync(kAllLanes, value, step);
-  }
-  return value;
-}
+using cuda::warp_sum;  // or the next one would hide it
 template <class T>
 __device__ __forceinline__ Dual<T> warp_sum(const Dual<T>& number) {
   return {warp_sum(number.value), warp_sum(number.turned)};

@@ -25,6 +25,14 @@ __device__ __forceinline__ int count_of(unsigned lanes) { return __popc(lanes); 
 // How many of `lanes` come before this one.
 __device__ __forceinline__ int rank_among(unsigned lanes) { return __popc(lanes & ((1u << lane()) - 1u)); }
 
+template <class T>
+__device__ __forceinline__ T warp_sum(T value) {
+  for (int step = kWarp / 2; step > 0; step /= 2) {
+    value += __shfl_xor_sync(kAllLanes, value, step);
+  }
+  return value;
+}
+
 __device__ __forceinline__ unsigned long long least_of_warp(unsigned long long value) {
   for (int step = kWarp / 2; step > 0; step /= 2) {
     const unsigned long long other = __shfl_xor_sync(kAllLanes, value, step);

@@ -7,12 +7,13 @@ shells; that code then adds the reverse of each edge that lacks one, and reaches
 
 Atoms, edges and pairs each have `width` numbers that every layer changes, so those of edges and pairs exist; to work
 the pairs' out anew in each layer would take 2.5 times the products. In evaluation they exist for a block of crystals
-at a time, in training for the batch.
+at a time, in training for the batch. What pairs know at first is a function of the angle alone: on the CPU a table.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -20,13 +21,14 @@ from torch import Tensor, nn
 
 from screening.config import Settings
 from screening.graphs import Neighbors
+from screening.models import tabulated
 from screening.models.blocks import in_blocks, worth_cutting
 from screening.models.element_features import one_hot_features, published_features
 from screening.models.graph_tensors import GraphTensors
 from screening.models.layers import Linear, Moments, SiLU, mean_of_atoms
 from screening.models.model import CrystalModel, numbered
 from screening.models.radial import GaussianBasis
-from screening.ops import message, steady
+from screening.ops import message
 from screening.ops.message_gates import gated_mean, line_graph
 from screening.ops.message_graph import EdgeGraph
 from screening.predictions import Target
@@ -64,16 +66,19 @@ class GatedConvolution(nn.Module):
         self.moments = Moments(width)
         self.edge_moments = None if last else Moments(width)
 
-    def forward(self, nodes: Tensor, edges: Tensor, graph: EdgeGraph) -> tuple[Tensor, Tensor]:
-        """Update what nodes and edges know; edges stay as they are if `last`."""
+    def forward(
+        self, nodes: Tensor, edges: Tensor, graph: EdgeGraph, gates: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Update what nodes and edges know; edges stay as they are if `last`. `gates` is C u where it is known."""
         kept = self.edge_moments is not None
         products = (layer(nodes).to(nodes.dtype) for layer in (self.centre_gate, self.source_gate, self.value))
         centre, source, value = products
-        heard, gates = gated_mean(centre, source, value, self.edge_gate(edges).to(nodes.dtype), graph, keep_gates=kept)
-        updated = nodes + steady.silu(self.moments(self.own(nodes).to(nodes.dtype) + heard))
+        of_edges = self.edge_gate(edges).to(nodes.dtype) if gates is None else gates
+        heard, opened = gated_mean(centre, source, value, of_edges, graph, keep_gates=kept)
+        updated = self.moments.silu(self.own(nodes).to(nodes.dtype) + heard, nodes)
         if self.edge_moments is None:
             return updated, edges
-        return updated, edges + steady.silu(self.edge_moments(gates))
+        return updated, self.edge_moments.silu(opened, edges)
 
 
 class LineConvolution(nn.Module):
@@ -85,11 +90,11 @@ class LineConvolution(nn.Module):
         self.on_line = GatedConvolution(width, last=last)
 
     def forward(
-        self, atoms: Tensor, edges: Tensor, pairs: Tensor, graph: EdgeGraph, line: EdgeGraph
+        self, atoms: Tensor, edges: Tensor, pairs: Tensor, graph: EdgeGraph, line: EdgeGraph, gates: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Update what atoms, edges and pairs of edges know."""
         atoms, edges = self.on_graph(atoms, edges, graph)
-        edges, pairs = self.on_line(edges, pairs, line)
+        edges, pairs = self.on_line(edges, pairs, line, gates)
         return atoms, edges, pairs
 
 
@@ -98,6 +103,12 @@ class Layer(nn.Sequential):
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__(Linear(before, after), Moments(after), SiLU())
+
+    def forward(self, rows: Tensor, *, counts: Tensor | None = None) -> Tensor:
+        """Map each row; with `counts` each stands for so many of a batch."""
+        linear, moments = self[0], self[1]
+        assert isinstance(moments, Moments)
+        return moments.silu(linear(rows).to(rows.dtype), counts=counts)
 
 
 class ALIGNN(CrystalModel):
@@ -145,21 +156,46 @@ class ALIGNN(CrystalModel):
     def encode(self, graph: GraphTensors) -> Tensor:
         if not worth_cutting(self.training):
             return self._encode(graph)
-        return in_blocks(graph, _pair_counts(graph.edge_graph) * self.width, self._encode)
+        table = self._table(None) if tabulated.serves(graph.edge_vector) and self.pair_embedding is not None else None
+        return in_blocks(graph, _pair_counts(graph.edge_graph) * self.width, partial(self._encode, table=table))
 
-    def _encode(self, graph: GraphTensors) -> Tensor:
+    def _encode(self, graph: GraphTensors, table: tuple[Tensor, Tensor] | None = None) -> Tensor:
         distance = graph.edge_distance()
         # Embedded atom by atom, for normalisation counts each atom of a batch.
         atoms: Tensor = self.atom_embedding(self.element_features[graph.numbers])
         edges: Tensor = self.edge_embedding(self.distances.expand(distance))
         if self.pair_embedding is not None:
             line = line_graph(graph.edge_graph) if graph.line is None else graph.line
-            pairs: Tensor = self.pair_embedding(self.angles.expand(cosines(graph.edge_vector, distance, line)))
+            pairs, gates = self._pairs(cosines(graph.edge_vector, distance, line), table)
             for layer in self.lines:
-                atoms, edges, pairs = layer(atoms, edges, pairs, graph.edge_graph, line)
+                atoms, edges, pairs = layer(atoms, edges, pairs, graph.edge_graph, line, gates)
+                gates = None
         for layer in self.convolutions:
             atoms, edges = layer(atoms, edges, graph.edge_graph)
         return atoms
+
+    def _pairs(self, cosine: Tensor, table: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor | None]:
+        """What pairs know at first, and what that adds to the first gates where it comes from a table."""
+        assert self.pair_embedding is not None
+        if not tabulated.serves(cosine) or (self.training and len(cosine) < tabulated.KNOTS):
+            return self.pair_embedding(self.angles.expand(cosine)), None
+        places = tabulated.places(cosine, -1.0, 1.0)
+        rows, gates = self._table(places.counts() if self.training else None) if table is None else table
+        return tabulated.read(rows, places), tabulated.read(gates, places)
+
+    def _table(self, counts: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What a pair knows at first and what its first gate adds up of that, for cosines on a grid.
+
+        In training the moments of a batch are those of the grid, whose points count as often as pairs ask for them.
+        """
+        assert self.pair_embedding is not None
+        first = self.lines[0]
+        assert isinstance(first, LineConvolution)
+        gate = first.on_line.edge_gate
+        rows = self.angles.expand(tabulated.knots(-1.0, 1.0, gate.weight))
+        for layer in self.pair_embedding:
+            rows = layer(rows, counts=counts)
+        return rows, gate(rows)
 
     def readout(self, atoms: Tensor, graph: GraphTensors) -> Tensor:
         outputs: Tensor = self.heads(mean_of_atoms(atoms, graph.edge_graph))

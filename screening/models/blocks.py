@@ -7,8 +7,9 @@ from torch import Tensor
 
 from screening.models.graph_tensors import GraphTensors
 
-# Values of the largest tensor of a block. The CPU's fits a second-level cache's share; a GPU wants much work at once.
-CPU_VALUES, GPU_VALUES = 1 << 19, 1 << 27
+# Values of the largest tensor of a block. Smaller ones on the CPU prepare weights oftener than caches repay; a GPU
+# wants much work at once.
+CPU_VALUES, GPU_VALUES = 1 << 21, 1 << 27
 
 
 def in_blocks(

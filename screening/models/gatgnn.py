@@ -4,8 +4,9 @@ Layers and sizes are those of the authors' code (github.com/superlouis/GATGNN) w
 composition (GI-M1). What of its parameters that default leaves unused is left out. As in cgcnn.py a row holds the edges
 that there are, and no filling.
 
-An edge has numbers for every head and channel, which cannot be split into terms of atoms: softplus and leaky ReLU lie
-between. In evaluation they exist for a block of crystals at a time; in training for the batch.
+An edge has numbers for every head and channel. Their product splits into terms of atoms and edges; the softplus of the
+sum is worked out where it is used and never stored. The term of edges is: leaky ReLU lies before it. In evaluation it
+exists for a block of crystals at a time; in training for the batch.
 """
 
 import math
@@ -26,12 +27,12 @@ from screening.models.model import CrystalModel, numbered
 from screening.models.radial import GaussianBasis
 from screening.ops import message, steady
 from screening.ops.message_graph import EdgeGraph
+from screening.ops.message_heads import head_scores, head_sum
 from screening.ops.message_rows import row_softmax
 from screening.predictions import Target
 
 LAST_ELEMENT = 103  # of the composition that attention to atoms sees; heavier ones add nothing to it
 ATTENTION_WIDTH = 32
-REGISTER = 16
 
 
 class GATGNNSettings(Settings):
@@ -71,22 +72,10 @@ class Attention(nn.Module):
         """Update each atom by its neighbours."""
         of_atoms = steady.linear(atoms, self.of_atoms).to(atoms.dtype)
         of_edges = steady.linear(edges, self.of_edges).to(atoms.dtype)
-        here = message.segment_rows(of_atoms, graph.edge_offsets, len(edges))
-        source = steady.softplus(of_atoms[graph.edge_source.long()] + of_edges)
-        scores = self._scored(steady.softplus(here + of_edges), self.to_centre) + self._scored(source, self.to_source)
+        scores = head_scores(of_atoms, of_edges, self.to_centre, self.to_source, graph)
         scores = steady.softplus(self.moments(steady.softplus(scores)))
         weights = row_softmax(scores, graph.edge_offsets) / self.heads
-        parts = zip(weights.chunk(self.heads, dim=1), source.chunk(self.heads, dim=1), strict=True)
-        first, *others = (weight * part for weight, part in parts)
-        attended = sum(others, start=first)
-        return message.segment_sum(attended, graph.edge_offsets) + self.bias
-
-    def _scored(self, rows: Tensor, weight: Tensor) -> Tensor:
-        """The product of each head's columns with its weights, (edges, heads)."""
-        # Columns of zeros fill a register, where single ones would be worked out one by one.
-        apart = torch.eye(self.heads, dtype=weight.dtype, device=weight.device)[:, :, None] * weight
-        filled = nn.functional.pad(apart.flatten(1), (0, 0, 0, -self.heads % REGISTER))
-        return steady.linear(rows, filled)[:, : self.heads].to(weight.dtype)
+        return head_sum(of_atoms, of_edges, weights, graph) + self.bias
 
 
 class Round(nn.Module):

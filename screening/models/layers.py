@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from screening.models import across
 from screening.models.radial import RadialTerms
-from screening.ops import message, steady
+from screening.ops import message, steady, steady_normal
 from screening.ops.message_graph import EdgeGraph
 from screening.predictions import Target
 
@@ -45,9 +45,7 @@ class Moments(nn.Module):
         """Give the factor and the shift for a batch of `count` rows with this mean and biased variance."""
         if across.is_shared():
             return self._map(*self._pooled(mean, variance, count))
-        with torch.no_grad():
-            self.running_mean.lerp_(mean.detach(), self.momentum)
-            self.running_var.lerp_(variance.detach() * (count / (count - 1)), self.momentum)
+        self._follow(mean, variance, count)
         return self._map(mean, variance)
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -58,6 +56,36 @@ class Moments(nn.Module):
         return nn.functional.batch_norm(
             rows, self.running_mean, self.running_var, self.weight, self.bias, batch, self.momentum, self.epsilon
         )
+
+    def silu(self, rows: Tensor, onto: Tensor | None = None, *, counts: Tensor | None = None) -> Tensor:
+        """SiLU of the normalised rows, added to `onto`; on the CPU in one pass over memory.
+
+        With `counts` (rows,) each row stands for so many of a batch, whose moments are theirs.
+        """
+        batch = self.uses_batch(len(rows))
+        if batch and counts is not None:
+            return _onto(onto, steady.silu(self._weighed(rows, counts)))
+        if rows.is_cuda or rows.dtype != self.weight.dtype or (batch and across.is_shared()):
+            return _onto(onto, steady.silu(self(rows)))
+        mean, variance = self.running_mean, self.running_var
+        if batch:
+            mean, variance = steady_normal.column_moments(rows)
+            self._follow(mean, variance, len(rows))
+        return steady_normal.normal_silu(
+            rows, self.weight, self.bias, mean, variance, onto, epsilon=self.epsilon, of_batch=batch
+        )
+
+    def _weighed(self, rows: Tensor, counts: Tensor) -> Tensor:
+        share = (counts / counts.sum())[:, None]
+        mean = (share * rows).sum(0)
+        variance = (share * (rows - mean).square()).sum(0)
+        factor, shift = self.of_batch(mean, variance, round(float(counts.sum())))
+        return rows * factor + shift
+
+    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.detach(), self.momentum)
+            self.running_var.lerp_(variance.detach() * (count / (count - 1)), self.momentum)
 
     def _normalised(self, rows: Tensor) -> Tensor:
         wide = rows.to(self.weight.dtype)
@@ -217,6 +245,10 @@ class SideBySide(nn.Module):
         """Apply each target's layer to its rows."""
         each = zip(rows, self.weight, self.bias, strict=True)
         return torch.stack([steady.linear(row, weight.T, bias[0]) for row, weight, bias in each])
+
+
+def _onto(onto: Tensor | None, rows: Tensor) -> Tensor:
+    return rows if onto is None else onto + rows
 
 
 def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -115,6 +115,34 @@ def gated_mean(
     return segment_sum(opened * value[sources], graph.edge_offsets) / total, gates
 
 
+def head_scores(
+    atom: "Tensor", edge: "Tensor", to_centre: "Tensor", to_source: "Tensor", graph: "EdgeGraph"
+) -> "Tensor":
+    """Score each edge e from j into i by its two ends, (edges, heads), with factors (heads, C).
+
+    score_h = sum over the channels of head h of to_centre softplus(atom[i] + edge[e])
+            + to_source softplus(atom[j] + edge[e]), for `atom` (atoms, heads x C) and `edge` (edges, heads x C).
+    """
+    here = _ends(atom, edge, _row_of(graph.edge_offsets, len(edge)), len(to_centre))
+    there = _ends(atom, edge, graph.edge_source.long(), len(to_centre))
+    return (here * to_centre + there * to_source).sum(dim=2)
+
+
+def head_sum(atom: "Tensor", edge: "Tensor", weight: "Tensor", graph: "EdgeGraph") -> "Tensor":
+    """Sum what each atom hears over edges and heads, (atoms, C), with weights (edges, heads).
+
+    out[i] = sum over edges e from j into i and heads h of weight[e, h] softplus(atom[j] + edge[e]) of that head.
+    """
+    there = _ends(atom, edge, graph.edge_source.long(), weight.shape[1])
+    return segment_sum((weight[:, :, None] * there).sum(dim=1), graph.edge_offsets)
+
+
+def _ends(atom: "Tensor", edge: "Tensor", rows: "Tensor", heads: int) -> "Tensor":
+    import torch
+
+    return torch.nn.functional.softplus(atom[rows] + edge).view(len(edge), heads, edge.shape[1] // heads)
+
+
 def vector_attention(
     query: "Tensor",
     key: "Tensor",

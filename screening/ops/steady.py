@@ -77,14 +77,37 @@ def _save_linear(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
 
 def _differentiate_linear(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     rows, weight = ctx.saved_tensors
-    of_rows, of_weight, of_bias = ctx.needs_input_grad
-    return (
-        linear(grad, weight.T) if of_rows else None,
-        grad.T @ rows if of_weight else None,
-        grad.sum(dim=0) if of_bias else None,
-    )
+    of_rows = linear(grad, weight.T) if ctx.needs_input_grad[0] else None
+    if not any(ctx.needs_input_grad[1:]):
+        return of_rows, None, None
+    of_weight, of_bias = _linear_weight(rows, grad)
+    return of_rows, of_weight, of_bias
 
 
+@torch.library.custom_op("screening::linear_weight", mutates_args=())
+def _linear_weight(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    weight, bias = _fake_linear_weight(rows, grad)
+    call = kernel_for("linear_weight", rows)
+    with core.input_errors():
+        call(rows=_plain(rows), grad=_plain(grad), weight=weight, bias=bias, threads=core.thread_count(None))
+    return weight, bias
+
+
+@_linear_weight.register_fake
+def _fake_linear_weight(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    return rows.new_empty((grad.shape[1], rows.shape[1])), rows.new_empty(grad.shape[1])
+
+
+def _save_linear_weight(ctx: Any, inputs: tuple[Tensor, Tensor], output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate_linear_weight(ctx: Any, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    rows, grad = ctx.saved_tensors
+    return linear(grad, weight.T), linear(rows, weight, bias)
+
+
+_linear_weight.register_autograd(_differentiate_linear_weight, setup_context=_save_linear_weight)
 _linear.register_autograd(_differentiate_linear, setup_context=_save_linear)
 _linear_at_once = at_once(_multiplied, _save_linear, _differentiate_linear)
 

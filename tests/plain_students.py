@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from screening.models.graph_tensors import GraphTensors
+from screening.ops.message_graph import EdgeGraph
 
 
 def rows_of(offsets: Tensor) -> Tensor:
@@ -36,10 +37,17 @@ def gaussians(values: Tensor, start: float, stop: float, step: float, width: flo
 
 
 def normalised(rows: Tensor, moments: Any) -> Tensor:
-    """Batch normalisation by running moments."""
-    centred = (rows - moments.running_mean) / torch.sqrt(moments.running_var + moments.epsilon)
-    scaled: Tensor = centred * moments.weight + moments.bias
-    return scaled
+    """Batch normalisation: by the moments of the batch in training, by running ones in evaluation."""
+    return functional.batch_norm(
+        rows,
+        moments.running_mean,
+        moments.running_var,
+        moments.weight,
+        moments.bias,
+        moments.training,
+        moments.momentum,
+        moments.epsilon,
+    )
 
 
 def headed(crystals: Tensor, heads: Any) -> Tensor:
@@ -106,7 +114,7 @@ def _attended(layer: Any, atoms: Tensor, edges: Tensor, centre: Tensor, source: 
 def plain_alignn(model: Any, graph: GraphTensors) -> Tensor:
     """Learned values of ALIGNN."""
     source, centre = graph.edge_graph.edge_source.long(), rows_of(graph.edge_graph.edge_offsets)
-    into, out_of = shared_atoms(source, centre)
+    into, out_of = shared_atoms(source, centre) if graph.line is None else ends_of(graph.line)
     vector, distance = graph.edge_vector, graph.edge_distance()
     # Edge e leads from its source to its centre, and its vector from the centre to the source.
     cosine = (vector[into] * -vector[out_of]).sum(dim=1) / (distance[into] * distance[out_of])
@@ -126,6 +134,11 @@ def shared_atoms(source: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Pairs of edges of which the first leads to where the second begins."""
     second, first = (source[:, None] == centre[None, :]).nonzero(as_tuple=True)
     return first, second
+
+
+def ends_of(graph: EdgeGraph) -> tuple[Tensor, Tensor]:
+    """Where each edge leads from, and where to."""
+    return graph.edge_source.long(), rows_of(graph.edge_offsets)
 
 
 def _expanded(values: Tensor, start: float, stop: float, number: int) -> Tensor:

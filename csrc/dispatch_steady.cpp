@@ -1,0 +1,108 @@
+// The fronts of what exists on the CPU alone: see dispatch.cpp.
+#include "steady.hpp"
+#include "twins.hpp"
+
+namespace screening {
+namespace {
+
+template <class T, class... Others>
+void check_rows(const char* kernel, const View<T>& rows, const Others&... others) {
+  require(rows.device == Device::cpu && ((others.device == Device::cpu) && ...), kernel, "expected arrays on the CPU");
+  require(((others.shape == rows.shape) && ...), kernel, "all arrays of rows must have one shape");
+}
+
+template <class... Values>
+void check_columns(const char* kernel, std::int64_t columns, const Values&... values) {
+  require(((values.rows() == columns) && ...), kernel, "what belongs to columns must have a value a column");
+}
+
+template <class T, class U>
+void check_windows(const char* kernel, const View<const T>& weight, const View<const std::int32_t>& first,
+                   const View<U>& table, std::int64_t places, std::int64_t columns) {
+  require(weight.device == Device::cpu && table.device == Device::cpu, kernel, "expected arrays on the CPU");
+  require(weight.shape[1] >= 1 && weight.shape[1] <= table.rows() && weight.rows() == first.rows() &&
+              places == first.rows() && columns == table.shape[1],
+          kernel, "weight and first must have a row a place, no more columns than the table has rows");
+  bool within = true;
+  for (std::int64_t e = 0; e < first.rows(); ++e) {
+    within = within && first[e] >= 0 && first[e] + weight.shape[1] <= table.rows();
+  }
+  require(within, kernel, "first must leave room for the columns of weight within the table");
+}
+
+}  // namespace
+
+#define SCREENING_CALL_LEVEL(name, ...)                 \
+  do {                                                  \
+    switch (current_level().load()->kind) {             \
+      SCREENING_WIDE_LEVELS(name(__VA_ARGS__, threads)) \
+      default:                                          \
+        return baseline::name(__VA_ARGS__, threads);    \
+    }                                                   \
+  } while (false)
+
+template <class T>
+void linear_weight(View<const T> rows, View<const T> grad, View<T> weight, View<T> bias, int threads) {
+  require(rows.device == Device::cpu && grad.device == Device::cpu, "linear_weight", "expected arrays on the CPU");
+  require(grad.rows() == rows.rows() && weight.rows() == grad.shape[1] && weight.shape[1] == rows.shape[1] &&
+              bias.rows() == grad.shape[1],
+          "linear_weight", "weight must have a row a column of grad, and the columns of rows");
+  SCREENING_CALL_LEVEL(linear_weight, rows, grad, weight, bias);
+}
+
+template <class T>
+void column_moments(View<const T> rows, View<T> mean, View<T> variance, int threads) {
+  check_rows("column_moments", rows);
+  check_columns("column_moments", rows.shape[1], mean, variance);
+  SCREENING_CALL_LEVEL(column_moments, rows, mean, variance);
+}
+
+template <class T>
+void normal_silu(View<const T> rows, View<const T> factor, View<const T> shift, View<const T> onto, View<T> result,
+                 int threads) {
+  check_rows("normal_silu", rows, result);
+  require(onto.rows() == 0 || onto.shape == rows.shape, "normal_silu", "all arrays of rows must have one shape");
+  check_columns("normal_silu", rows.shape[1], factor, shift);
+  SCREENING_CALL_LEVEL(normal_silu, rows, factor, shift, onto, result);
+}
+
+template <class T>
+void normal_silu_sums(View<const T> rows, View<const T> grad, View<const T> factor, View<const T> shift,
+                      View<const T> mean, View<T> sums, int threads) {
+  check_rows("normal_silu_sums", rows, grad);
+  check_columns("normal_silu_sums", rows.shape[1], factor, shift, mean);
+  require(sums.rows() == 2 && sums.shape[1] == rows.shape[1], "normal_silu_sums", "there are two sums a column");
+  SCREENING_CALL_LEVEL(normal_silu_sums, rows, grad, factor, shift, mean, sums);
+}
+
+template <class T>
+void normal_silu_backward(View<const T> rows, View<const T> grad, View<const T> factor, View<const T> shift,
+                          View<const T> mean, View<const T> offset, View<const T> slope, View<T> result, int threads) {
+  check_rows("normal_silu_backward", rows, grad, result);
+  check_columns("normal_silu_backward", rows.shape[1], factor, shift, mean, offset, slope);
+  SCREENING_CALL_LEVEL(normal_silu_backward, rows, grad, factor, shift, mean, offset, slope, result);
+}
+
+template <class T>
+void window_rows(View<const T> weight, View<const std::int32_t> first, View<const T> table, View<T> result,
+                 int threads) {
+  check_windows("window_rows", weight, first, table, result.rows(), result.shape[1]);
+  SCREENING_CALL_LEVEL(window_rows, weight, first, table, result);
+}
+
+template <class T>
+void window_rows_backward(View<const T> weight, View<const std::int32_t> first, View<const T> grad, View<T> of_table,
+                          int threads) {
+  check_windows("window_rows_backward", weight, first, of_table, grad.rows(), grad.shape[1]);
+  SCREENING_CALL_LEVEL(window_rows_backward, weight, first, grad, of_table);
+}
+
+#define SCREENING_FRONTS(T)    \
+  SCREENING_STEADY_PRODUCTS(T) \
+  SCREENING_STEADY_NORMAL(T)   \
+  SCREENING_STEADY_WINDOWS(T)
+SCREENING_FRONTS(float)
+SCREENING_FRONTS(double)
+#undef SCREENING_FRONTS
+
+}  // namespace screening

@@ -73,7 +73,7 @@ def screen(
     if profile is not None:
         config = config.model_copy(update={"cluster": profile.cluster_settings(config.cluster)})
     # What cannot be right is refused before there is a folder.
-    model = ModelFile.of(config.model)
+    model, potential = ModelFile.of(config.model), ModelFile.potential(config)
     require_inputs(paths)
     choice = cluster if isinstance(cluster, Cluster) else chosen(cluster or "local", profile)
     if not isinstance(choice, Cluster):
@@ -83,7 +83,17 @@ def screen(
     with Claim(folder, name=name, rivals=rivals, say=listener.say, stopping=listener.stopping) as claim:
         others = [Path(path) for path in ignore]
         alone = part is None
-        run = opened_run(folder, paths, model, config, listener, ignore=others, alone=alone, check=claim.check)
+        run = opened_run(
+            folder,
+            paths,
+            model,
+            config,
+            listener,
+            potential=potential,
+            ignore=others,
+            alone=alone,
+            check=claim.check,
+        )
         rows = range(run.record.rows) if part is None else part.rows(run.record.rows)
         progress = Progress(len(rows))
         listener = _telling(listener, claim)
@@ -189,6 +199,7 @@ class _Driver:
             shards=self.run.shards.resolve(),
             packed=self.run.packed.resolve(),
             model=self.run.model.path,
+            potential=None if self.run.potential is None else self.run.potential.path,
             stamp=self.run.record.stamp,
             device=self.config.device,
             threads=threads,

@@ -159,13 +159,13 @@ class Merged:
         path = self.path.with_name(RELAXED)
         if not path.exists():
             raise InputError(
-                f"{path}: is not there, and holds the relaxed crystals of {self.path}; keep the two together"
+                f"{path}: is not there, and has the relaxed crystals of {self.path.name}; keep the two together"
             )
         packed = PackedCrystals(path)
         if packed.fingerprint != self.attributes[FINGERPRINT]:
             packed.close()
             raise FileFormatError(
-                f"{path}: holds other crystals than {self.path} says; make both with `screening merge`"
+                f"{path}: is of other results than {self.path}; make both again with `screening merge`"
             )
         return packed
 

@@ -1,5 +1,7 @@
 """A lease of a run that relaxes: crystals move, are predicted where they end, and harm nobody but themselves."""
 
+import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -20,6 +22,8 @@ from screening.predictions import FailureReason
 from screening.query.query import Query
 from screening.relaxation.potential import Potential
 from screening.relaxation.relax import Outcome, Relaxed, RelaxSettings, relax
+from screening.report.asked import Wish
+from screening.report.write import write_report
 from screening.runs.plan import Lease, Rows, Verdict
 from screening.runs.stages import Stages
 from screening.runs.worker import Engine, Job
@@ -373,3 +377,27 @@ def test_crystals_without_relaxed_ones_are_not_replaced_silently(run: Path, tmp_
     (tmp_path / RELAXED).write_bytes(packed.read_bytes())
     with pytest.raises(FileFormatError, match="is of other results"):
         list(Query(alone, packed=packed).crystals())
+
+
+def test_the_report_tells_how_relaxations_ended(run: Path, tmp_path: Path) -> None:
+    content = json.loads((run / RESULTS).with_name("run.json").read_text())
+    card = {"title": "a potential", "elements": [1, 8]}
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    (copied / "run.json").write_text(json.dumps(content | {"potential": {"card": card}}))
+    (copied / RESULTS).unlink()
+    (copied / RELAXED).unlink()
+    merge(copied)
+    told = write_report(copied, tmp_path / "report.html", wish=Wish(by="band_gap", top=relaxing.COUNT))
+    assert told.drawn
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "By a potential; cells move; until no force is above 0.3 eV/Å" in page
+    with Results(run) as results:
+        late = int((results.take("relaxation", np.arange(relaxing.COUNT)) == Ending.TIMED_OUT).sum())
+        lost = int(
+            np.isin(list(MARKS), np.flatnonzero(results.take("relaxation", np.arange(relaxing.COUNT)) == 1)).sum()
+        )
+    assert page.count("its relaxation timed out, with a force of") == late - lost
+    assert "the model and the potential were trained on 2 elements" in page
+    (copied / RELAXED).unlink()
+    assert not write_report(copied, tmp_path / "again.html").drawn

@@ -112,11 +112,7 @@ def _page(read: _Read, name: str) -> str:
         Section("funnel", "What was screened", _screened(read)),
         Section("candidates", "Top candidates", _candidates(read)),
         Section("targets", "Predictions", _targets(read)),
-        *(
-            [Section("relaxation", "Relaxation", relaxation_part(read.relaxations, read.facts))]
-            if read.relaxations
-            else []
-        ),
+        *_relaxation(read),
         Section("elements", "Elements", element_map(read.survey, read.asked.words)),
         Section("failures", "What has no predictions", trouble_table(read.troubles, read.survey.read)),
         Section("running", "How it ran", _running(read)),
@@ -127,6 +123,12 @@ def _page(read: _Read, name: str) -> str:
     return document(
         f"{name}: screening report", head, sections, foot=foot, looks=looks(numbers), shadings=gradients(numbers)
     )
+
+
+def _relaxation(read: _Read) -> list[Section]:
+    if read.relaxations is None:
+        return []
+    return [Section("relaxation", "Relaxation", relaxation_part(read.relaxations, read.facts))]
 
 
 def _relaxation(read: _Read) -> list[Section]:

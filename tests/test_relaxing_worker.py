@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import relaxing
@@ -33,7 +34,7 @@ from screening.store.record import RELAXED, RESULTS, SHARDS, record_of, write_re
 from screening.store.relaxed import RelaxedRows
 from screening.store.rows import volumes_per_atom
 from screening.store.schema import Ending, Status
-from screening.store.shard import ShardRows, read_shard, write_shard
+from screening.store.shard import ShardRows, read_shard, shard_ranges, write_shard
 
 pytestmark = pytest.mark.native
 
@@ -399,3 +400,13 @@ def test_the_report_tells_how_relaxations_ended(run: Path, tmp_path: Path) -> No
     assert "the model and the potential were trained on 2 elements" in page
     (copied / RELAXED).unlink()
     assert not write_report(copied, tmp_path / "again.html").drawn
+
+
+def test_releases_that_know_nothing_of_relaxing_refuse_its_files(run: Path) -> None:
+    """They read version 1, and would take shards that were not relaxed for more of the same run."""
+    paths = [run / RESULTS, *(path for _, _, path in shard_ranges(run / SHARDS))]
+    versions = set()
+    for path in paths:
+        with h5py.File(path) as file:
+            versions.add(int(file.attrs["schema_version"]))
+    assert versions | {json.loads((run / "run.json").read_text())["schema_version"]} == {2}

@@ -227,5 +227,7 @@ def _summary(done: "Screened") -> Iterator[str]:
         yield f"when all parts are done: screening merge {done.folder}"
         return
     yield f"results in {done.results}"
+    if done.relaxed is not None:
+        yield f"relaxed crystals in {done.relaxed}"
     yield f"next: screening query {done.folder} --top 10 --by {done.targets[0].name}"
     yield f"      screening report {done.folder} -o report.html"

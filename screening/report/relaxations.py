@@ -61,7 +61,7 @@ def relaxation_part(found: Relaxations, facts: Facts) -> list[Content]:
     words = [f"By {facts.potential_title}", *([] if how is None else _settings(how))]
     heads: list[Content] = ["", *(f"{100 * quantile:g} %" for quantile in QUANTILES), ""]
     units = {column.name: column.unit for column in RELAXATION_COLUMNS} | {GAIN: "eV/atom"}
-    names = {"relaxation_steps": "steps"} | {name: name.replace("_", " ") for name in units}
+    names = {name: name.replace("_", " ") for name in units} | {"relaxation_steps": "steps"}
     spread = [
         [names[name], *(measured(one.quantile(quantile), 3) for quantile in QUANTILES), unit_words(units[name])]
         for name, one in found.numbers.items()

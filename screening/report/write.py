@@ -131,12 +131,6 @@ def _relaxation(read: _Read) -> list[Section]:
     return [Section("relaxation", "Relaxation", relaxation_part(read.relaxations, read.facts))]
 
 
-def _relaxation(read: _Read) -> list[Section]:
-    if read.relaxations is None:
-        return []
-    return [Section("relaxation", "Relaxation", relaxation_part(read.relaxations, read.facts))]
-
-
 def _screened(read: _Read) -> Content:
     known = read.facts.known_elements
     kinds = kinds_part(read.survey)

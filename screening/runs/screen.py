@@ -26,7 +26,7 @@ from screening.runs.slurm.profile import Profile
 from screening.runs.worker import Job, Predictor, load_predictor
 from screening.store.merge import merge
 from screening.store.read import Results
-from screening.store.record import RESULTS
+from screening.store.record import RELAXED, RESULTS
 from screening.store.schema import Status
 from screening.store.shard import ShardFile, shard_ranges, sweep_parts
 
@@ -35,7 +35,7 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """A finished screen: its folder, rows by status in all, and how this call went.
+    """A finished screen: its folder, rows by status in all, and how this call went; `relaxed` if it has such crystals.
 
     Of a part, there are no results yet, and the rows are those of this call.
     """
@@ -45,6 +45,7 @@ class Screened:
     targets: tuple[Target, ...]
     counts: dict[Status, int]
     progress: Progress
+    relaxed: Path | None = None
 
 
 def screen(
@@ -108,7 +109,8 @@ def screen(
                 driver.merge(again=True)
         with Results(folder) as results:
             counts = results.counts()
-    return Screened(folder, folder / RESULTS, run.model.targets, counts, progress)
+    relaxed = folder / RELAXED if run.potential is not None else None
+    return Screened(folder, folder / RESULTS, run.model.targets, counts, progress, relaxed)
 
 
 @dataclass(frozen=True, slots=True)

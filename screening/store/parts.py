@@ -24,10 +24,11 @@ from screening.store.schema import (
     EMBEDDING,
     FAILURE_COLUMNS,
     NOTE_COLUMNS,
+    READ_VERSIONS,
     RELAXATION,
     RELAXED_COLUMNS,
     RESULTS_FORMAT,
-    SCHEMA_VERSION,
+    VERSIONS,
     Array,
     ShardNote,
     Stamp,
@@ -100,9 +101,9 @@ class Merged:
                     f"{path}: an HDF5 file, but not of results (format {found!r}, expected {RESULTS_FORMAT!r}); name "
                     "the folder of a run, or the results.h5 in it"
                 )
-            if version != SCHEMA_VERSION:
+            if version not in VERSIONS:
                 raise FileFormatError(
-                    f"{path}: written with schema version {version}, this release reads {SCHEMA_VERSION}; update "
+                    f"{path}: written with schema version {version}, this release reads {READ_VERSIONS}; update "
                     "crystal-screening"
                 )
             content = json.loads(self.attributes["run"])
@@ -159,7 +160,8 @@ class Merged:
         path = self.path.with_name(RELAXED)
         if not path.exists():
             raise InputError(
-                f"{path}: is not there, and has the relaxed crystals of {self.path.name}; keep the two together"
+                f"{path}: is not there, and has the relaxed crystals of {self.path.name}; keep the two together, or "
+                "make both again with `screening merge`"
             )
         packed = PackedCrystals(path)
         if packed.fingerprint != self.attributes[FINGERPRINT]:

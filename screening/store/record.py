@@ -12,12 +12,11 @@ from typing import Any
 
 from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError, InputError
-from screening.store.schema import RELAXATION, Stamp
+from screening.store.schema import READ_VERSIONS, RELAXATION, VERSIONS, Stamp
 from screening.store.whole import write_whole
 
 RUN_FILE = "run.json"
 RUN_FORMAT = "screening.run"
-RUN_VERSION = 1
 SHARDS = "shards"
 RESULTS = "results.h5"
 INPUT = "input.h5"
@@ -68,7 +67,7 @@ def record_of(folder: Path, stamp: Stamp, packed: Path, rows: int, **more: objec
     input = str(packed.absolute().relative_to(folder.absolute()) if inside else packed.absolute())
     shared = stamp.attributes()
     told = {name: json.loads(shared[name]) for name in JSON_FIELDS if name in shared}
-    content: dict[str, Any] = {"format": RUN_FORMAT, "schema_version": RUN_VERSION, **more}
+    content: dict[str, Any] = {"format": RUN_FORMAT, "schema_version": stamp.version, **more}
     content |= {"model_hash": stamp.model_hash, "input_fingerprint": stamp.input_fingerprint, **told}
     content |= {"input": input, "rows": rows}
     return RunRecord(folder, stamp, input, rows, content)
@@ -99,9 +98,9 @@ def _checked(folder: Path, path: Path, content: Any) -> RunRecord:
     try:
         if content["format"] != RUN_FORMAT:
             raise ValueError(f"format {content['format']!r}, expected {RUN_FORMAT!r}")
-        if content["schema_version"] != RUN_VERSION:
+        if content["schema_version"] not in VERSIONS:
             raise FileFormatError(
-                f"{path}: written with schema version {content['schema_version']}, this release reads {RUN_VERSION}; "
+                f"{path}: written with schema version {content['schema_version']}, this release reads {READ_VERSIONS}; "
                 "use the release of crystal-screening that the run was started with"
             )
         told = {name: json.dumps(content[name]) for name in JSON_FIELDS if name in content}

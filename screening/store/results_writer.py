@@ -21,7 +21,6 @@ from screening.store.schema import (
     NOTE_COLUMNS,
     RELAXATION_COLUMNS,
     RESULTS_FORMAT,
-    SCHEMA_VERSION,
     Array,
     ShardNote,
     Stamp,
@@ -96,7 +95,7 @@ class ResultsWriter:
         for column in self._columns.values():
             column.finish()
         counts = {status.word: self.counts[status] for status in Status}
-        identity = {"format": RESULTS_FORMAT, "schema_version": SCHEMA_VERSION}
+        identity = {"format": RESULTS_FORMAT, "schema_version": self._stamp.version}
         everything = identity | self._stamp.attributes() | {"read": self.counts.total()} | counts
         everything |= {"sha256": self._hash()} | dict(attributes)
         write_attributes(self._file, everything)

@@ -22,6 +22,10 @@ Array = npt.NDArray[Any]
 SHARD_FORMAT = "screening.shard"
 RESULTS_FORMAT = "screening.results"
 SCHEMA_VERSION = 1
+# Of runs that relax: a release that knows nothing of that would take them for others.
+RELAXING_VERSION = 2
+VERSIONS = (SCHEMA_VERSION, RELAXING_VERSION)
+READ_VERSIONS = " and ".join(map(str, VERSIONS))
 
 TARGETS = "targets"
 EMBEDDING = "embedding"
@@ -142,6 +146,11 @@ class Stamp:
     input_fingerprint: str
     targets: tuple[Target, ...]
     relaxation: Relaxation | None = None
+
+    @property
+    def version(self) -> int:
+        """The version of files that have it."""
+        return SCHEMA_VERSION if self.relaxation is None else RELAXING_VERSION
 
     def attributes(self) -> dict[str, str]:
         """The stamp as attributes of a file."""

@@ -31,10 +31,11 @@ from screening.store.schema import (
     EMBEDDING,
     ENUMERATIONS,
     FAILURE_COLUMNS,
+    READ_VERSIONS,
     RELAXATION_COLUMNS,
     RELAXED_COLUMNS,
-    SCHEMA_VERSION,
     SHARD_FORMAT,
+    VERSIONS,
     Array,
     ShardNote,
     plain_attributes,
@@ -103,7 +104,7 @@ def write_shard(folder: Path, rows: ShardRows, stamp: Stamp, *, timing: Mapping[
 
 
 def _identity(start: int, stop: int, stamp: Stamp) -> dict[str, Any]:
-    return {"format": SHARD_FORMAT, "schema_version": SCHEMA_VERSION, "start": start, "stop": stop} | stamp.attributes()
+    return {"format": SHARD_FORMAT, "schema_version": stamp.version, "start": start, "stop": stop} | stamp.attributes()
 
 
 def _image(columns: Mapping[str, Array], attributes: Mapping[str, object], stamp: Stamp) -> bytes:
@@ -199,9 +200,9 @@ class ShardFile:
         found, version = self.attributes.get("format"), self.attributes.get("schema_version")
         if found != SHARD_FORMAT:
             raise ValueError(f"format {found!r}, expected {SHARD_FORMAT!r}")
-        if version != SCHEMA_VERSION:
+        if version not in VERSIONS:
             raise FileFormatError(
-                f"{self.path}: written with schema version {version}, this release reads {SCHEMA_VERSION}; use the "
+                f"{self.path}: written with schema version {version}, this release reads {READ_VERSIONS}; use the "
                 "release of crystal-screening that the run was started with"
             )
 

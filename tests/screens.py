@@ -233,6 +233,11 @@ def gated(job: Job) -> Predictor:
     return Gated(arithmetic(job), place_of(job), shards=job.shards)
 
 
+def gated_model(job: Job) -> Predictor:
+    """The model of a job, behind a gate."""
+    return Gated(load_predictor(job), place_of(job), shards=job.shards)
+
+
 @dataclass
 class Slow(Harmful):
     """Predicts nothing that it is given until there is `gate` in `place`; says that it has something by a file."""

@@ -16,6 +16,7 @@ import screens
 from screening import config
 from screening.config import Settings
 from screening.enumerate.spec import Specification
+from screening.runs.config import ScreenConfig
 from screening.training.config import TrainingConfig
 from screening.training.distillation_config import DistillationConfig
 from screening.training.forces_config import ForcesConfig
@@ -28,6 +29,7 @@ KINDS: dict[str, type[Settings]] = {
     "forces.toml": ForcesConfig,
     "million.toml": Specification,
     "perovskites.toml": Specification,
+    "relaxed_screen.toml": ScreenConfig,
 }
 FEW = 300
 

@@ -43,7 +43,7 @@ def test_folders_that_are_no_runs(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"format": "other"}, "format 'other', expected 'screening.run'"),
-        ({"schema_version": 7}, "schema version 7, this release reads 1"),
+        ({"schema_version": 7}, "schema version 7, this release reads 1 and 2;"),
         ({"targets": [{"name": "x", "unit": "", "kind": "odd"}]}, "kind is 'odd'"),
         ({"targets": 3}, "is not what a run writes"),
         ({"rows": None}, "is not what a run writes"),

@@ -14,7 +14,7 @@ from screening.runs.config import ScreenConfig
 ROOT = Path(__file__).resolve().parent.parent
 
 
-WORDS = {None: "none", False: "false"}
+WORDS = {None: "none", False: "false", True: "true"}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,15 @@ from screening.crystals.crystal import Reason, Rejection
 from screening.query.query import Query
 from screening.store.merge import merge
 from screening.store.record import RESULTS, SHARDS
-from screening.store.schema import COLUMNS, FAILURE_COLUMNS, NOTE_COLUMNS, Column, Status
+from screening.store.schema import (
+    COLUMNS,
+    FAILURE_COLUMNS,
+    NOTE_COLUMNS,
+    RELAXATION_COLUMNS,
+    RELAXED_COLUMNS,
+    Column,
+    Status,
+)
 from screening.store.shard import shard_ranges
 
 CRYSTALS = Crystals.of(made_crystals(50, seed=6))
@@ -73,6 +81,13 @@ def test_the_table_of_failures_is_the_schema(page: str) -> None:
     firsts = ("m", "m", "bytes", "m + 1")
     expected = [shown(column, first) for column, first in zip(FAILURE_COLUMNS, firsts, strict=True)]
     assert rows_after(page, "failures") == expected
+
+
+def test_the_tables_of_relaxations_are_the_schema(page: str) -> None:
+    assert rows_after(page, "relaxations") == [shown(column, "n") for column in RELAXATION_COLUMNS]
+    firsts = ("r", "r + 1", "r", "atoms")
+    expected = [shown(column, first) for column, first in zip(RELAXED_COLUMNS, firsts, strict=True)]
+    assert rows_after(page, "relaxed") == expected
 
 
 def test_the_table_of_notes_is_the_schema(page: str) -> None:

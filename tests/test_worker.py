@@ -360,7 +360,7 @@ def test_a_gpu_that_was_full_is_emptied(
     with pytest.raises(type(error)):
         on_gpu(made_batch(3), Stages())
     assert emptied == [1]
-    on_gpu._recover(RuntimeError("of another kind"))
+    predictor.recover(on_gpu.device, RuntimeError("of another kind"))
     assert emptied == [1]
     assert on_gpu.max_atoms == 1000
 
@@ -379,4 +379,4 @@ def test_a_device_that_works_no_more_ends_the_worker_not_the_crystals(
 
     monkeypatch.setattr(torch.cuda, "synchronize", broken)
     with pytest.raises(BrokenWorkerError, match="the device cuda works no more: an illegal memory access"):
-        on_gpu._recover(RuntimeError("in a kernel"))
+        predictor.recover(on_gpu.device, RuntimeError("in a kernel"))

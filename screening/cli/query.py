@@ -38,6 +38,9 @@ def query(
     ] = None,
     descending: Annotated[bool, typer.Option("--descending", help="Put the highest first.")] = False,
     columns: Annotated[str, typer.Option(metavar="A,B", help="Show these columns.")] = "",
+    unrelaxed: Annotated[
+        bool, typer.Option("--unrelaxed", help="Write crystals as they came, where the run relaxed them.")
+    ] = False,
     packed: Annotated[
         Path | None, typer.Option("--input", metavar="FILE.h5", help="The packed input, if it was moved.")
     ] = None,
@@ -55,7 +58,7 @@ def query(
 
     Conditions are those of SQL and OPTIMADE: = <> < <= > >=, AND, OR, NOT, IN, BETWEEN, LIKE, IS NULL, arithmetic, abs,
     sqrt, exp, ln, log10, `elements HAS ALL 'Li','O'`. What is missing fulfils no comparison. A run that is not done can
-    be asked too; then the answer says how many rows are missing.
+    be asked too; then the answer says how many rows are missing. A run that relaxed crystals gives relaxed ones.
 
     - `screening query RUN --where "band_gap > 1.5" --elements-all Li,O --top 100 --by formation_energy_per_atom`
 
@@ -76,6 +79,7 @@ def query(
     asked = asked.status(*_listed(status)) if status else asked
     if descending and by is None:
         raise InputError("--descending: says how --by puts rows in order; name a column with --by")
+    asked = asked.unrelaxed() if unrelaxed else asked
     asked = asked.top(top, by=by, descending=descending).columns(*_listed(columns))
     if asked.results.missing:
         missing = f"{asked.results.missing:,} of {asked.results.expected:,} rows"

@@ -50,6 +50,14 @@ def screen(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that predict; by default fits.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each of them; by default fits.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, or cuda: a process for each GPU.")] = None,
+    relax: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POTENTIAL",
+            help="Relax each crystal first, with this model of energies and forces; "
+            "--set relax.force, .stress, .steps, .cells say how far.",
+        ),
+    ] = None,
     embeddings: Annotated[
         bool | None, typer.Option("--embeddings", help="Keep what the model made of each crystal, a vector a row.")
     ] = None,
@@ -81,7 +89,13 @@ def screen(
 
     - `screening screen candidates/ --out runs/first --model runs/cgcnn`
 
+    With --relax, a crystal is predicted where a potential moves it, and `relaxed.h5` has it as it is there. One whose
+    relaxation diverges is a row with a reason; one that did not get there in relax.steps steps is predicted as it is
+    then, and its row says so.
+
     - `screening screen crystals.h5 --out runs/second --device cuda --log second.jsonl --quiet`
+
+    - `screening screen crystals.h5 --out runs/relaxed --relax runs/potential --set relax.steps=200`
 
     - `screening screen crystals.h5 --out runs/third --cluster slurm --profile slurm/profiles/cpu.toml`
     """
@@ -89,6 +103,7 @@ def screen(
     from screening.runs.config import ScreenConfig
 
     given = {"model": model, "workers": workers, "threads": threads, "device": device, "embeddings": embeddings}
+    given |= {"relax.potential": relax}
     # As TOML has them: text in quotes, so that a model named 7 stays text.
     options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     settings = config.load(ScreenConfig, file, overrides=[*(overrides or ()), *options])
@@ -212,5 +227,7 @@ def _summary(done: "Screened") -> Iterator[str]:
         yield f"when all parts are done: screening merge {done.folder}"
         return
     yield f"results in {done.results}"
+    if done.relaxed is not None:
+        yield f"relaxed crystals in {done.relaxed}"
     yield f"next: screening query {done.folder} --top 10 --by {done.targets[0].name}"
     yield f"      screening report {done.folder} -o report.html"

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     ATOMS_TOO_CLOSE = "atoms_too_close"
     TOO_MANY_ATOMS = "too_many_atoms"
     DUPLICATE_ID = "duplicate_id"
+    NOT_RELAXED = "not_relaxed"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

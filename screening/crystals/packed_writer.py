@@ -78,6 +78,11 @@ class PackedWriter:
             self._label_group = self._file.create_group("labels")
             self._text["inputs"].append(inputs)
 
+    @property
+    def fingerprint(self) -> str:
+        """What the file says of its crystals so far."""
+        return self._fingerprint.hexdigest()
+
     def append(self, crystals: Crystals, rejections: Sequence[Rejection] = ()) -> None:
         """Add a batch of accepted crystals, and rejections, after all earlier ones."""
         with self._explained():

@@ -18,17 +18,9 @@ from torch import Tensor
 from screening.errors import InputError
 from screening.models.graph_tensors import GraphTensors
 from screening.models.model import CrystalModel
+from screening.models.potential_files import ENERGIES as ENERGIES
 from screening.ops import message
 from screening.ops.message_graph import EdgeGraph
-
-ENERGIES = (
-    "referenced_energy_per_atom",
-    "energy_per_atom",
-    "formation_energy_per_atom",
-    "formation_energy_per_atom_uncorrected",
-    "cohesive_energy_per_atom",
-)
-"""Targets whose differences, times the atoms of a crystal, are those of its total energy."""
 
 
 class Derivatives(NamedTuple):

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from screening.query.fields import ELEMENTS, REASON, STATUS, Field, Kind
+from screening.query.fields import ELEMENTS, ENDING, REASON, STATUS, Field, Kind
 from screening.store.rows import element_masks
-from screening.store.schema import Array, Status
+from screening.store.schema import Array, Ending, Status
 
 Bool = npt.NDArray[np.bool_]
 
@@ -38,7 +38,13 @@ ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
 FUNCTIONS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {"abs": np.abs, "sqrt": np.sqrt, "exp": np.exp, "ln": np.log, "log10": np.log10}
 )
-_WORDS = np.array([status.word.encode() for status in Status])
+# Who was not relaxed has no such word.
+_WORDS: Mapping[Field, Array] = MappingProxyType(
+    {
+        STATUS: np.array([status.word.encode() for status in Status]),
+        ENDING: np.array([b"" if ending is Ending.NONE else ending.word.encode() for ending in Ending]),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ class FieldValue(Value):
         if self.field == REASON:
             return np.full(block.rows, b"") if block.reasons is None else block.reasons
         column = block.columns[self.field.dataset]
-        return np.asarray(_WORDS[column]) if self.field == STATUS else column
+        return np.asarray(_WORDS[self.field][column]) if self.field in _WORDS else column
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from enum import StrEnum
 from screening.crystals.labels import canonical
 from screening.errors import InputError
 from screening.predictions import Target
-from screening.store.schema import COLUMNS, TARGETS, target_column
+from screening.store.schema import COLUMNS, RELAXATION, RELAXATION_COLUMNS, TARGETS, target_column
 
 
 class Kind(StrEnum):
@@ -35,27 +35,30 @@ class Field:
 
 STATUS = Field("status", Kind.TEXT, "", "status")
 ELEMENTS = Field("elements", Kind.ELEMENTS, "", "elements")
+ENDING = Field(RELAXATION, Kind.TEXT, "", RELAXATION)
 REASON = Field("reason", Kind.TEXT, "", "")
 MESSAGE = Field("message", Kind.SHOWN, "", "")
 _TEXTS = ("id", "formula")
 
 
-def fields_of(targets: Sequence[Target]) -> dict[str, Field]:
-    """Name everything that can be asked for, in the order of the store."""
-    fields = {field.name: field for field in (STATUS, ELEMENTS, REASON, MESSAGE)}
-    for column in COLUMNS:
+def fields_of(targets: Sequence[Target], *, relaxing: bool = False) -> dict[str, Field]:
+    """Name everything that can be asked for, in the order of the store; of a run that is `relaxing`, more of it."""
+    fields = {field.name: field for field in (STATUS, ELEMENTS, REASON, MESSAGE, *([ENDING] if relaxing else []))}
+    more = RELAXATION_COLUMNS if relaxing else ()
+    for column in (*COLUMNS, *more):
         kind = Kind.TEXT if column.name in _TEXTS else Kind.NUMBER
         fields.setdefault(column.name, Field(column.name, kind, column.unit, column.name))
     for target in targets:
         name = target_name(target)
         fields[name] = Field(name, Kind.NUMBER, target.unit, target_column(target.name))
-    order = [column.name for column in COLUMNS] + [target_name(target) for target in targets] + ["reason", "message"]
+    order = [column.name for column in COLUMNS] + [target_name(target) for target in targets]
+    order += [column.name for column in more] + [REASON.name, MESSAGE.name]
     return {name: fields[name] for name in order}
 
 
 def target_name(target: Target) -> str:
     """The name that a target is asked for by."""
-    taken = {column.name for column in COLUMNS} | {REASON.name, MESSAGE.name}
+    taken = {column.name for column in (*COLUMNS, *RELAXATION_COLUMNS)} | {REASON.name, MESSAGE.name}
     return f"{TARGETS}/{target.name}" if target.name in taken else target.name
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from screening.query.fields import ELEMENTS, MESSAGE, REASON, STATUS, Field, Kind
+from screening.query.fields import ELEMENTS, ENDING, MESSAGE, REASON, STATUS, Field, Kind
 from screening.store.ids import text_of
 from screening.store.parts import Reasons
 from screening.store.read import Results
 from screening.store.rows import element_names
-from screening.store.schema import Array, Status
+from screening.store.schema import Array, Ending, Status
 
 if TYPE_CHECKING:
     import polars
@@ -78,6 +78,9 @@ class Frames:
         dtype: Any = None
         if field == STATUS:
             values, dtype = [Status(code).word for code in column.tolist()], polars.String
+        elif field == ENDING:
+            words = {ending: None if ending is Ending.NONE else ending.word for ending in Ending}
+            values, dtype = [words[Ending(code)] for code in column.tolist()], polars.String
         elif field.kind != Kind.NUMBER:
             texts = column.tolist() if column.dtype == object else text_of(column)
             values, dtype = [_printable(text) for text in texts], polars.String

@@ -9,6 +9,7 @@ from screening.crystals.crystal import Crystal
 from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError, InputError
 from screening.store.ids import stored_id
+from screening.store.parts import Atoms
 from screening.store.read import Results
 
 Int64 = npt.NDArray[np.int64]
@@ -18,12 +19,16 @@ GROUP = 4096
 BLOCK = 1024
 
 
-def picked_crystals(results: Results, places: Int64, labels: Mapping[str, Sequence[float]]) -> Iterator[Crystal]:
+def picked_crystals(
+    results: Results, places: Int64, labels: Mapping[str, Sequence[float]], *, relaxed: bool = True
+) -> Iterator[Crystal]:
     """Crystals in the order of their places, with these labels and none of the input's own.
 
-    What the input knows about a crystal, its labels, forces and stress, stays there: they could not be told from
-    predictions. Raises InputError for a crystal that packing refused, of which there is nothing but its id.
+    In a run that relaxed them they are as its predictions are for, unless `relaxed` is false. What the input knows
+    about a crystal, its labels, forces and stress, stays there: they could not be told from predictions. Raises
+    InputError for a crystal that packing refused, of which there is nothing but its id, or that was not relaxed.
     """
+    relaxed = relaxed and results.stamp.relaxation is not None
     order = np.argsort(places, kind="stable")
     rows, ids = np.empty_like(places), np.empty(len(places), object)
     rows[order] = results.take("row", places[order])
@@ -36,13 +41,20 @@ def picked_crystals(results: Results, places: Int64, labels: Mapping[str, Sequen
         )
     with results.record.open_input(results.packed) as packed:
         for start in range(0, len(rows), GROUP):
+            atoms = _relaxed(results, places[start : start + GROUP]) if relaxed else {}
             for k, crystal in enumerate(_gathered(packed, rows[start : start + GROUP]), start):
                 if stored_id(crystal.id) != ids[k]:
                     raise FileFormatError(
                         f"{packed.path}: row {rows[k]} is {crystal.id!r}, but {_shown(ids[k])} in the results; the "
                         "input was replaced after the run had started: bring it back"
                     )
-                yield _predicted(crystal, {name: values[k] for name, values in labels.items()})
+                there = atoms[int(places[k])] if relaxed else Atoms(crystal.positions, crystal.lattice)
+                if there is None:
+                    raise InputError(
+                        f"{crystal.id!r}: was not relaxed, as its message says; leave out crystals that failed, write "
+                        "a table, or ask for --unrelaxed crystals"
+                    )
+                yield _predicted(crystal, there, {name: values[k] for name, values in labels.items()})
 
 
 def _gathered(packed: PackedCrystals, rows: Int64) -> list[Crystal]:
@@ -56,12 +68,17 @@ def _gathered(packed: PackedCrystals, rows: Int64) -> list[Crystal]:
     return [found[row] for row in rows.tolist()]
 
 
-def _predicted(crystal: Crystal, labels: Mapping[str, float]) -> Crystal:
+def _relaxed(results: Results, places: Int64) -> dict[int, Atoms | None]:
+    ascending = np.unique(places)
+    return dict(zip(ascending.tolist(), results.relaxed(ascending), strict=True))
+
+
+def _predicted(crystal: Crystal, there: Atoms, labels: Mapping[str, float]) -> Crystal:
     return Crystal(
         id=crystal.id,
         numbers=crystal.numbers,
-        positions=crystal.positions,
-        lattice=crystal.lattice,
+        positions=there.positions,
+        lattice=there.lattice,
         pbc=crystal.pbc,
         labels={name: value for name, value in labels.items() if value == value},
         source=crystal.source,

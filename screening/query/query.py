@@ -48,6 +48,7 @@ class _Asked:
     by: ParsedNumber | None = None
     descending: bool = False
     columns: tuple[str, ...] = ()
+    relaxed: bool = True
 
 
 class Query:
@@ -59,7 +60,7 @@ class Query:
 
     def __init__(self, run: Path | str | Results, *, packed: Path | None = None) -> None:
         self.results = run if isinstance(run, Results) else Results(run, packed=packed)
-        self.fields = fields_of(self.results.stamp.targets)
+        self.fields = fields_of(self.results.stamp.targets, relaxing=self.results.stamp.relaxation is not None)
         self._asked = _Asked()
         self._found: Int64 | None = None
 
@@ -116,6 +117,10 @@ class Query:
         """Choose the columns of frames, and the labels of crystals, in this order."""
         return self._with(columns=tuple(required_field(self.fields, name, "columns").name for name in names))
 
+    def unrelaxed(self) -> "Query":
+        """Give crystals as they came, where a run relaxed them."""
+        return self._with(relaxed=False)
+
     # --- answers ----------------------------------------------------------------------------------------------
 
     def places(self) -> Int64:
@@ -138,9 +143,12 @@ class Query:
         return next(self._frames().each(places, max(len(places), 1)))
 
     def crystals(self) -> Iterator[Crystal]:
-        """The rows as crystals of the packed input, with the numbers of their columns as labels and no others."""
+        """The rows as crystals of the packed input, relaxed if the run did so.
+
+        The numbers of their columns are their labels, and there are no others.
+        """
         places = self.places()
-        return picked_crystals(self.results, places, self._frames().labels(places))
+        return picked_crystals(self.results, places, self._frames().labels(places), relaxed=self._asked.relaxed)
 
     def structures(self) -> "list[Structure | Molecule]":
         """The rows as pymatgen structures, with the numbers of their columns in `properties`."""
@@ -194,7 +202,8 @@ class Query:
     def _usual_columns(self) -> list[str]:
         targets = [name for name, field in self.fields.items() if field.dataset.startswith("targets/")]
         why = [] if self._statuses() == {Status.OK} else ["status", "reason", "message"]
-        return ["id", "formula", "nsites", *targets, *why, "row"]
+        relaxing = ["relaxation", "relaxed_energy_per_atom", "volume_change"] if "relaxation" in self.fields else []
+        return ["id", "formula", "nsites", *targets, *relaxing, *why, "row"]
 
     def _keeping(self, condition: Condition, fields: Iterable[Field]) -> "Query":
         asked = self._asked

@@ -1,6 +1,7 @@
 """A model as a potential: crystals in, their energies, forces and stresses out, as NumPy arrays in float64."""
 
 import copy
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -79,11 +80,11 @@ class Potential:
         share = -(-len(crystals.numbers) // self._threads)
         pieces = crystals.cut(max(1, min(share, self._max_atoms)))
         found = [part for parts in in_order(self._pool, self._parts, pieces, ahead=2 * self._threads) for part in parts]
-        return Surface(
-            np.concatenate([np.empty(0), *(part.energy for part in found)]),
-            np.concatenate([np.empty((0, 3)), *(part.forces for part in found)]),
-            np.concatenate([np.empty((0, 3, 3)), *(part.stress for part in found)]),
-        )
+        return _joined(found)
+
+    def here(self, crystals: Crystals) -> Surface:
+        """Evaluate crystals in this thread, which works alone, instead of those that belong to the potential."""
+        return _joined(self._parts(crystals))
 
     def _parts(self, crystals: Crystals) -> list[Surface]:
         batches = graph_batches([crystals], self.model.neighbors, max_edges=self._max_edges, max_atoms=self._max_atoms)
@@ -94,3 +95,11 @@ class Potential:
         found = energy_forces_stress(self.model, graph)
         energy, forces, stress = (column.double().cpu().numpy() for column in found)
         return Surface(energy, forces, stress)
+
+
+def _joined(parts: Sequence[Surface]) -> Surface:
+    return Surface(
+        np.concatenate([np.empty(0), *(part.energy for part in parts)]),
+        np.concatenate([np.empty((0, 3)), *(part.forces for part in parts)]),
+        np.concatenate([np.empty((0, 3, 3)), *(part.stress for part in parts)]),
+    )

@@ -6,6 +6,7 @@ What becomes of a crystal does not depend on what is relaxed beside it.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,9 @@ import numpy.typing as npt
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
 from screening.errors import InputError
+from screening.predictions import Target
 from screening.relaxation.fire import Motion, moved
-from screening.relaxation.potential import Float64, Potential, Surface
+from screening.relaxation.potential import Float64, Surface
 
 Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
@@ -69,7 +71,18 @@ class Relaxed:
     stress: float
 
 
-def relax(potential: Potential, stream: Iterable[Crystals], settings: RelaxSettings) -> Iterator[Relaxed]:
+class Surfaces(Protocol):
+    """What gives energies, forces and stresses of crystals, as a `Potential` does."""
+
+    @property
+    def energy_target(self) -> Target:
+        """What the energy is, as a target."""
+
+    def __call__(self, crystals: Crystals) -> Surface:
+        """Evaluate crystals, any number of them."""
+
+
+def relax(potential: Surfaces, stream: Iterable[Crystals], settings: RelaxSettings) -> Iterator[Relaxed]:
     """Move crystals downhill until no force is left; give them in the order they came.
 
     >>> with Potential(model) as potential:
@@ -152,7 +165,7 @@ class _Pool:
             np.concatenate([pool.before, new.before]),
         )
 
-    def advanced(self, potential: Potential, settings: RelaxSettings) -> "tuple[_Pool | None, dict[int, Relaxed]]":
+    def advanced(self, potential: Surfaces, settings: RelaxSettings) -> "tuple[_Pool | None, dict[int, Relaxed]]":
         """Look where all are, let those go that have ended, and take a step with the others."""
         surface = potential(self.crystals)
         before = np.where(self.steps == 0, surface.energy, self.before)

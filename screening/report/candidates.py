@@ -13,7 +13,7 @@ from screening.query.pick import picked_crystals
 from screening.report.asked import Asked, column_at
 from screening.store.ids import text_of
 from screening.store.read import Results
-from screening.store.schema import Array, target_column
+from screening.store.schema import RELAXATION, Array, Ending, target_column
 
 Int64 = npt.NDArray[np.int64]
 
@@ -24,7 +24,8 @@ COLUMNS = ("id", "formula", "nsites", "elements", "volume_per_atom")
 class Candidate:
     """One crystal of the shortlist: the number that it ranks by, all its predictions.
 
-    `unseen` are elements that the model does not know; `crystal` is None when the packed input is not there.
+    `unseen` are elements that the model, or the potential, does not know; `force` is what a relaxation that timed out
+    left, eV/angstrom. `crystal`, relaxed if the run did so, is None when its file is not there.
     """
 
     rank: int
@@ -36,6 +37,7 @@ class Candidate:
     values: dict[str, float]
     unseen: tuple[str, ...]
     crystal: Crystal | None
+    force: float | None = None
 
     @property
     def anchor(self) -> str:
@@ -51,6 +53,7 @@ def candidates_of(results: Results, asked: Asked, known: Sequence[int] | None, *
     }
     targets = {t.name: column_at(results, target_column(t.name), places) for t in results.stamp.targets}
     crystals: Sequence[Crystal | None] = _crystals(results, places, targets) if drawn else [None] * len(places)
+    forces = _forces_left(results, places)
     ids, formulas = text_of(columns["id"]), text_of(columns["formula"])
     return [
         Candidate(
@@ -63,6 +66,7 @@ def candidates_of(results: Results, asked: Asked, known: Sequence[int] | None, *
             values={name: float(values[k]) for name, values in targets.items()},
             unseen=_unseen(columns["elements"][k], known),
             crystal=crystals[k],
+            force=forces[k],
         )
         for k in range(len(places))
     ]
@@ -72,6 +76,14 @@ def _crystals(results: Results, places: Int64, targets: Mapping[str, Array]) -> 
     # Through text, so that 0.1 stays 0.1 and does not become 0.10000000149.
     labels = {name: [float(str(value)) for value in values] for name, values in targets.items()}
     return list(picked_crystals(results, places, labels))
+
+
+def _forces_left(results: Results, places: Int64) -> list[float | None]:
+    """The largest force on each crystal whose relaxation timed out."""
+    if results.stamp.relaxation is None:
+        return [None] * len(places)
+    endings, forces = (column_at(results, name, places).tolist() for name in (RELAXATION, "remaining_force"))
+    return [f if ending == Ending.TIMED_OUT else None for ending, f in zip(endings, forces, strict=True)]
 
 
 def _unseen(mask: Array, known: Sequence[int] | None) -> tuple[str, ...]:

@@ -48,10 +48,14 @@ def _card(one: Candidate, columns: Sequence[Histogram], asked: Asked) -> Markup:
     if one.unseen:
         words = f"{' and '.join(one.unseen)} not seen in training: treat the numbers with caution"
         unseen = element("p", words, class_="warning")
+    late = None
+    if one.force is not None:
+        words = f"its relaxation timed out, with a force of {with_unit(measured(one.force, 2), 'eV/angstrom')} left"
+        late = element("p", words, class_="warning")
     return element(
         "li",
         _drawing(one),
-        element("div", heading, element("p", element("code", one.id), class_="id"), unseen, class_="name"),
+        element("div", heading, element("p", element("code", one.id), class_="id"), unseen, late, class_="name"),
         element("dl", first, others),
         _geometry(one),
         id=one.anchor,

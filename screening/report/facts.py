@@ -5,7 +5,7 @@ Both are written by whoever drives a run; what an older or another program left 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ PROVENANCE = "provenance.jsonl"
 
 @dataclass(frozen=True)
 class Facts:
-    """The record of a run, what it says of the model, and the lines of its provenance, the oldest first.
+    """The record of a run, what it says of model and potential, and the lines of its provenance, the oldest first.
 
     `damaged` lines are those that a killed program left half-written.
     """
@@ -27,20 +27,34 @@ class Facts:
     card: Mapping[str, Any]
     events: Sequence[Mapping[str, Any]]
     damaged: int = 0
+    potential: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def known_elements(self) -> list[int] | None:
-        """The atomic numbers that the model was trained on, None if it does not say."""
-        elements = self.card.get("elements")
-        if not isinstance(elements, list):
+        """The atomic numbers that the model, and the potential if any, were trained on; None if neither says."""
+        cards = (self.card, _table(self.potential.get("card")))
+        known = [set(card["elements"]) for card in cards if isinstance(card.get("elements"), list)]
+        if not known:
             return None
-        return [z for z in elements if isinstance(z, int) and 0 < z < 119]
+        return [z for z in range(1, 119) if all(z in elements for elements in known)]
 
     @property
     def model_title(self) -> str:
         """The model in a few words."""
         named = (self.card.get("title"), self.model.get("name"), self.model.get("architecture"))
         return next((str(name) for name in named if name), f"model {self.record.stamp.model_hash[:12]}")
+
+    @property
+    def potential_title(self) -> str:
+        """What relaxed the crystals, in a few words."""
+        card = _table(self.potential.get("card"))
+        named = (card.get("title"), self.potential.get("name"), self.potential.get("architecture"))
+        return next((str(name) for name in named if name), "the potential")
+
+    @property
+    def trained(self) -> str:
+        """Whose training decides which elements are known, in words."""
+        return "the model and the potential were" if self.potential else "the model was"
 
     @property
     def starts(self) -> list[Mapping[str, Any]]:
@@ -53,7 +67,7 @@ def facts_of(record: RunRecord) -> Facts:
     model = _table(record.content.get("model"))
     card = _table(model.get("card")) or _table(record.content.get("card"))
     events, damaged = _lines(record.folder / PROVENANCE)
-    return Facts(record, model, card, events, damaged)
+    return Facts(record, model, card, events, damaged, _table(record.content.get("potential")))
 
 
 def _lines(path: Path) -> tuple[list[Mapping[str, Any]], int]:

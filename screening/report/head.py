@@ -48,8 +48,8 @@ def tiles(survey: Survey, pace: Pace) -> Markup:
     )
 
 
-def funnel(survey: Survey, asked: Asked, known: int | None) -> Markup:
-    """How many crystals are left after each step, as bars."""
+def funnel(survey: Survey, asked: Asked, known: int | None, trained: str = "the model was") -> Markup:
+    """How many crystals are left after each step, as bars; `trained` is who knows only so many elements."""
     lost = {status: survey.statuses[status] for status in Status}
     steps: list[tuple[str, int, str]] = [
         ("read", survey.read, "every entry of the inputs"),
@@ -58,7 +58,7 @@ def funnel(survey: Survey, asked: Asked, known: int | None) -> Markup:
     ]
     if survey.within is not None:
         outside = survey.predicted - survey.within
-        words = f"the model was trained on {known} elements; {whole(outside)} crystals hold others"
+        words = f"{trained} trained on {known} elements; {whole(outside)} crystals hold others"
         steps.append(("of known elements", survey.within, words))
     words = asked.words
     if survey.wanted_within is not None and survey.wanted > survey.wanted_within:

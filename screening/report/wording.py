@@ -13,6 +13,8 @@ _UNITS = {
     "angstrom": "Å",
     "angstrom^3/atom": "Å³/atom",
     "angstrom^3/cell": "Å³/cell",
+    "eV/angstrom": "eV/Å",
+    "eV/angstrom^3": "eV/Å³",
     "muB/cell": "μB/cell",
     "cm^-1": "cm⁻¹",
     "g/cm^3": "g/cm³",

@@ -18,6 +18,7 @@ from screening.report.pace import Pace, pace_of
 from screening.report.page import Section, document
 from screening.report.periodic import element_map
 from screening.report.provenance import model_part, repeat_part, run_part
+from screening.report.relaxations import Relaxations, relaxation_part, relaxations_of
 from screening.report.running import pace_section
 from screening.report.survey import Density, Survey, survey_of
 from screening.report.wording import measured, plural, share, title_of, whole
@@ -50,6 +51,7 @@ class _Read:
     candidates: list[Candidate]
     troubles: list[Trouble]
     pace: Pace
+    relaxations: Relaxations | None
     drawn: bool
 
 
@@ -63,8 +65,8 @@ def write_report(
 ) -> Told:
     """Write the report of a run folder, done or not, or of a `results.h5`; an older file is replaced when it is whole.
 
-    `wish` says what to ask for, `packed` where the packed input is now. Without the packed input crystals are not
-    drawn, and the page says so.
+    `wish` says what to ask for, `packed` where the packed input is now. Without the packed input, or the file of
+    relaxed crystals where the run relaxed them, crystals are not drawn, and the page says so.
     """
     with Results(run, packed=packed) as results:
         read = _read(results, wish or Wish())
@@ -87,7 +89,7 @@ def _read(results: Results, wish: Wish) -> _Read:
     facts = facts_of(results.record)
     known = facts.known_elements
     survey, asked = survey_of(results, wish, known)
-    drawn = results.packed.exists()
+    drawn = results.has_crystals
     return _Read(
         results=results,
         facts=facts,
@@ -97,6 +99,7 @@ def _read(results: Results, wish: Wish) -> _Read:
         candidates=candidates_of(results, asked, known, drawn=drawn),
         troubles=troubles_of(results),
         pace=pace_of(results.notes()),
+        relaxations=relaxations_of(results),
         drawn=drawn,
     )
 
@@ -109,6 +112,7 @@ def _page(read: _Read, name: str) -> str:
         Section("funnel", "What was screened", _screened(read)),
         Section("candidates", "Top candidates", _candidates(read)),
         Section("targets", "Predictions", _targets(read)),
+        *_relaxation(read),
         Section("elements", "Elements", element_map(read.survey, read.asked.words)),
         Section("failures", "What has no predictions", trouble_table(read.troubles, read.survey.read)),
         Section("running", "How it ran", _running(read)),
@@ -121,10 +125,16 @@ def _page(read: _Read, name: str) -> str:
     )
 
 
+def _relaxation(read: _Read) -> list[Section]:
+    if read.relaxations is None:
+        return []
+    return [Section("relaxation", "Relaxation", relaxation_part(read.relaxations, read.facts))]
+
+
 def _screened(read: _Read) -> Content:
     known = read.facts.known_elements
     kinds = kinds_part(read.survey)
-    parts: list[Content] = [funnel(read.survey, read.asked, None if known is None else len(known))]
+    parts: list[Content] = [funnel(read.survey, read.asked, None if known is None else len(known), read.facts.trained)]
     return [*parts, element("h3", "Number of elements"), kinds] if kinds is not None else parts
 
 
@@ -136,6 +146,7 @@ def _candidates(read: _Read) -> Content:
         return element("p", words, class_="none")
     order = "highest" if read.asked.descending else "lowest"
     words = f"{plural(len(read.candidates), 'crystal')} of {whole(read.survey.wanted)} asked for ("
+    relaxed = ", or the file of relaxed crystals," if read.relaxations else ""
     sentence: list[Content] = [
         words,
         element("q", read.asked.words),
@@ -146,7 +157,7 @@ def _candidates(read: _Read) -> Content:
     sentence.append(
         " Drag a crystal, or use the arrow keys, to turn it."
         if read.drawn
-        else " The packed input is not where the run says, so no crystals are drawn."
+        else f" The packed input{relaxed} is not where the run says, so no crystals are drawn."
     )
     columns = read.survey.histograms
     table = element("details", element("summary", "As a table"), candidate_table(read.candidates, columns))

@@ -1,13 +1,15 @@
 """The settings of a screen; unknown keys are errors, and the resolved ones are written into the run's folder."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from screening.config import Settings
 from screening.crystals.validate import Limits as CrystalLimits
+from screening.predictions import Relaxation
 
 Device = Literal["cpu", "cuda"]
+RELAXING_SHARDS = {"least": 100, "most": 1_000}
 
 
 class InputSettings(Settings):
@@ -42,11 +44,27 @@ class ShardSettings(Settings):
         return self
 
 
+class RelaxationSettings(Settings):
+    """Which potential relaxes crystals before they are predicted, if any, and when one is relaxed or given up."""
+
+    potential: str | None = None
+    force: PositiveFloat = 0.05
+    stress: PositiveFloat = 0.003
+    steps: Annotated[int, Field(ge=0, le=1_000_000)] = 500
+    cells: bool = True
+    swell: Annotated[float, Field(gt=1.0)] = 3.0
+
+    def relaxation(self, potential_hash: str) -> Relaxation:
+        """How crystals are relaxed, by the potential with this hash."""
+        return Relaxation(potential_hash=potential_hash, **self.model_dump(exclude={"potential"}))
+
+
 class BatchSettings(Settings):
-    """What is predicted at once; on the CPU the result does not depend on it."""
+    """What is predicted, and relaxed, at once; on the CPU the result does not depend on it. None fits the device."""
 
     max_atoms: PositiveInt = 10_000
     max_edges: PositiveInt = 120_000
+    relax_atoms: PositiveInt | None = None
 
 
 class LimitSettings(Settings):
@@ -77,15 +95,30 @@ class ClusterSettings(Settings):
 
 
 class ScreenConfig(Settings):
-    """What predicts, where, and in which portions. `workers` processes of `threads` threads; None fits the machine."""
+    """What predicts, where, and in which portions. `workers` processes of `threads` threads; None fits the machine.
+
+    To relax a crystal takes a hundred times as long as to predict it, so that shards are a tenth as large by default.
+    """
 
     model: str = "default"
     device: Device = "cpu"
     workers: PositiveInt | None = None
     threads: PositiveInt | None = None
     embeddings: bool = False
+    relax: RelaxationSettings = RelaxationSettings()
     input: InputSettings = InputSettings()
     shards: ShardSettings = ShardSettings()
     batches: BatchSettings = BatchSettings()
     limits: LimitSettings = LimitSettings()
     cluster: ClusterSettings = ClusterSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sized(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        relax, shards = values.get("relax", {}), values.get("shards", {})
+        asked = relax.get("potential") if isinstance(relax, dict) else getattr(relax, "potential", None)
+        return (
+            values if asked is None or not isinstance(shards, dict) else values | {"shards": RELAXING_SHARDS | shards}
+        )

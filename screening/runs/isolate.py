@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +10,12 @@ import numpy.typing as npt
 from screening.crystals.batch import Crystals
 from screening.errors import NativeError, ResourceError
 from screening.predictions import FailureReason
+from screening.store.relaxed import RelaxedRows
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Predict = Callable[[Crystals], Float64]
+Found = TypeVar("Found")
 
 LONGEST_MESSAGE = 1000
 
@@ -37,10 +39,14 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """Predictions of a batch, (crystals, columns), a row of NaN where there is none; and where and why, in order."""
+    """Predictions of a batch, (crystals, columns), a row of NaN where there is none; and where and why, in order.
+
+    `relaxed` is what became of its crystals before, if they were relaxed.
+    """
 
     values: Float32
     troubles: list[Trouble]
+    relaxed: RelaxedRows | None = None
 
 
 def isolated(
@@ -54,29 +60,48 @@ def isolated(
 
     `shrink` is told of so many atoms that fit where twice as many did not; not when one crystal alone is too large.
     """
+
+    def checked(part: Crystals) -> Float64:
+        found = predict(part)
+        if found.shape != (len(part), len(columns)):
+            raise ValueError(f"the model gave values of shape {found.shape} for {len(part)} crystals")
+        return found
+
     values = np.full((len(crystals), len(columns)), np.nan, np.float32)
-    troubles: list[Trouble] = []
-    _fill(predict, crystals, 0, values, troubles, shrink)
+    parts, troubles = halved(checked, crystals, shrink=shrink)
+    for start, found in parts:
+        # What float32 cannot hold becomes infinite, and is told as that.
+        with np.errstate(over="ignore"):
+            values[start : start + len(found)] = found
     _take_out(values, troubles, columns)
     return Outcome(values, sorted(troubles, key=lambda trouble: trouble.place))
 
 
-def _fill(
-    predict: Predict,
+def halved(
+    work: Callable[[Crystals], Found], crystals: Crystals, *, shrink: Callable[[int], object]
+) -> tuple[list[tuple[int, Found]], list[Trouble]]:
+    """Do work on a batch, halving what fails until the culprits are alone.
+
+    Gives what was found, each with the place of its first crystal, and the culprits, both in order.
+    """
+    parts: list[tuple[int, Found]] = []
+    troubles: list[Trouble] = []
+    if len(crystals):
+        _work(work, crystals, 0, parts, troubles, shrink)
+    return parts, troubles
+
+
+def _work(
+    work: Callable[[Crystals], Found],
     crystals: Crystals,
     start: int,
-    values: Float32,
+    parts: list[tuple[int, Found]],
     troubles: list[Trouble],
     shrink: Callable[[int], object],
 ) -> bool:
-    """Predict into `values` from place `start` on; halve what fails. Tell whether every part fitted the memory."""
+    """Work on crystals whose first has this place; halve what fails. Tell whether every part fitted the memory."""
     try:
-        found = predict(crystals)
-        if found.shape != (len(crystals), values.shape[1]):
-            raise ValueError(f"the model gave values of shape {found.shape} for {len(crystals)} crystals")
-        # What float32 cannot hold becomes infinite, and is told as that.
-        with np.errstate(over="ignore"):
-            values[start : start + len(crystals)] = found
+        parts.append((start, work(crystals)))
         return True
     except FATAL:
         raise
@@ -87,8 +112,8 @@ def _fill(
             return not full
     # Not while the error is handled: it holds on to what the batch had in memory.
     half = len(crystals) // 2
-    first = _fill(predict, crystals[:half], start, values, troubles, shrink)
-    second = _fill(predict, crystals[half:], start + half, values, troubles, shrink)
+    first = _work(work, crystals[:half], start, parts, troubles, shrink)
+    second = _work(work, crystals[half:], start + half, parts, troubles, shrink)
     if full and first and second:
         atoms = int(crystals.atom_offsets[half] - crystals.atom_offsets[0])
         shrink(max(atoms, len(crystals.numbers) - atoms))

@@ -72,7 +72,7 @@ class ModelPredictor:
             with self._streamed():
                 parts = [self._columns(graphs, stages) for graphs in self._graphs(crystals, stages)]
         except (RuntimeError, ResourceError) as error:
-            self._recover(error)
+            recover(self.device, error)
             raise
         return np.concatenate(parts)
 
@@ -127,14 +127,15 @@ class ModelPredictor:
             if self.device.type != "cpu":
                 self._here.stream.synchronize()
 
-    def _recover(self, error: Exception) -> None:
-        """Make room on a GPU that was full; tell a device that works no more from a crystal it cannot predict."""
-        if self.device.type == "cpu":
-            return
-        try:
-            torch.cuda.synchronize(self.device)
-            if is_out_of_memory(error):
-                traceback.clear_frames(error.__traceback__)
-                torch.cuda.empty_cache()
-        except RuntimeError as broken:
-            raise BrokenWorkerError(f"the device {self.device} works no more: {broken}") from error
+
+def recover(device: torch.device, error: Exception) -> None:
+    """Make room on a GPU that was full; tell a device that works no more from a crystal that fails there."""
+    if device.type == "cpu":
+        return
+    try:
+        torch.cuda.synchronize(device)
+        if is_out_of_memory(error):
+            traceback.clear_frames(error.__traceback__)
+            torch.cuda.empty_cache()
+    except RuntimeError as broken:
+        raise BrokenWorkerError(f"the device {device} works no more: {broken}") from error

@@ -4,7 +4,7 @@ run.json          what identifies the run, and the settings it began with; writt
 provenance.jsonl  a line per start and end of a driver       driver.json   while a driver works here
 slurm.jsonl       jobs of Slurm that were asked for          cluster/      logs of workers, by job
 input.h5          the packed input, unless one was given     shards/       what is done, a file per range of rows
-results.h5        everything in one file, once all is done
+results.h5        everything in one file, once all is done   relaxed.h5     the relaxed crystals, if it relaxes them
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +20,7 @@ from screening.crystals.version import code_version
 from screening.errors import InputError, ResourceError, ScreeningError, UnfinishedError
 from screening.machine import processors
 from screening.models.header import Card, read_card
+from screening.models.potential_files import required_energy
 from screening.predictions import Target
 from screening.pretrained.shipped import model_file
 from screening.runs import sources
@@ -27,7 +28,17 @@ from screening.runs.config import ScreenConfig
 from screening.runs.listener import Listener
 from screening.runs.provenance import commit, now
 from screening.runs.worker import model_hash
-from screening.store.record import INPUT, RESULTS, RUN_FILE, SHARDS, RunRecord, read_record, record_of, write_record
+from screening.store.record import (
+    INPUT,
+    RELAXED,
+    RESULTS,
+    RUN_FILE,
+    SHARDS,
+    RunRecord,
+    read_record,
+    record_of,
+    write_record,
+)
 from screening.store.schema import Stamp
 
 MOST_READERS = 8
@@ -53,19 +64,34 @@ class ModelFile:
         architecture, targets, card = read_card(path)
         return cls(name, path, model_hash(path), architecture, targets, card)
 
+    @classmethod
+    def potential(cls, config: ScreenConfig) -> "ModelFile | None":
+        """Find what crystals are relaxed with, if they are; refuse a model that is no potential."""
+        if config.relax.potential is None:
+            return None
+        found = cls.of(config.relax.potential)
+        required_energy(found.path)
+        return found
+
     @property
     def words(self) -> str:
         """The model in a few words."""
         return f"{self.path} ({self.card.title or self.architecture}, {self.hash[:12]})"
 
+    def facts(self) -> dict[str, Any]:
+        """What the record of a run says of it."""
+        card = self.card.model_dump(mode="json")
+        return {"name": self.name, "path": str(self.path), "architecture": self.architecture, "card": card}
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that may begin or go on: its record, its packed input and its model."""
+    """A run that may begin or go on: its record, its packed input, its model, and the potential if it relaxes."""
 
     record: RunRecord
     packed: Path
     model: ModelFile
+    potential: ModelFile | None = None
 
     @property
     def shards(self) -> Path:
@@ -101,6 +127,7 @@ def opened_run(
     config: ScreenConfig,
     listener: Listener,
     *,
+    potential: ModelFile | None = None,
     ignore: Sequence[Path] = (),
     alone: bool = True,
     check: Callable[[], object] = lambda: None,
@@ -117,20 +144,21 @@ def opened_run(
             f"{', '.join(map(str, inputs))}: parts of a run need one packed file, which none of them makes; "
             "make it with `screening pack`, and name it as the input"
         )
-    for name in (RUN_FILE, INPUT, RESULTS) if alone else ():
+    for name in (RUN_FILE, INPUT, RELAXED, RESULTS) if alone else ():
         sweep_parts_of(folder / name)
     if not (folder / RUN_FILE).exists():
-        return _begun(folder, inputs, model, config, listener, ours, check)
+        return _begun(folder, inputs, model, potential, config, listener, ours, check)
     record = read_record(folder)
-    _require_same(folder, record.content, model, config)
+    _require_same(folder, record, model, potential, config)
     _tell_version(record, listener)
-    return Run(record, _same_input(record, inputs, config, ours), model)
+    return Run(record, _same_input(record, inputs, config, ours), model, potential)
 
 
 def _begun(
     folder: Path,
     inputs: Sequence[Path],
     model: ModelFile,
+    potential: ModelFile | None,
     config: ScreenConfig,
     listener: Listener,
     ours: Sequence[Path],
@@ -143,7 +171,8 @@ def _begun(
         packed = folder / INPUT
         _pack(inputs, packed, config, listener, ours, check)
     with PackedCrystals(packed) as crystals:
-        stamp = Stamp(model.hash, crystals.fingerprint, model.targets)
+        relaxation = None if potential is None else config.relax.relaxation(potential.hash)
+        stamp = Stamp(model.hash, crystals.fingerprint, model.targets, relaxation)
         limits = asdict(crystals.limits)
         rows = len(crystals)
     facts: dict[str, Any] = {
@@ -152,8 +181,8 @@ def _begun(
         "commit": commit(),
         "device": config.device,
         "embeddings": config.embeddings,
-        "model": {"name": model.name, "path": str(model.path), "architecture": model.architecture}
-        | {"card": model.card.model_dump(mode="json")},
+        "model": model.facts(),
+        **({} if potential is None else {"potential": potential.facts()}),
         "sources": origin,
         "crystal_limits": limits,
         "config": config.model_dump(mode="json"),
@@ -162,7 +191,7 @@ def _begun(
     listener.packed(Tally())
     check()
     write_record(record)
-    return Run(record, packed, model)
+    return Run(record, packed, model, potential)
 
 
 def _given_packed(inputs: Sequence[Path], config: ScreenConfig) -> Path | None:
@@ -217,21 +246,43 @@ def _readers(inputs: Sequence[Path]) -> int:
     return 1 if size is not None and size < SMALL_BYTES else min(processors().allowed, MOST_READERS)
 
 
-def _require_same(folder: Path, content: Mapping[str, Any], model: ModelFile, config: ScreenConfig) -> None:
-    different, batches = "", content.get("config", {}).get("batches")
+def _require_same(
+    folder: Path, record: RunRecord, model: ModelFile, potential: ModelFile | None, config: ScreenConfig
+) -> None:
+    content = record.content
+    different, batches = "", content.get("config", {}).get("batches", {})
     if content["model_hash"] != model.hash:
-        known = content.get("model", {})
-        title = known.get("card", {}).get("title") or known.get("architecture", "unknown")
-        different = f"model: there {known.get('path')} ({title}, {content['model_hash'][:12]}), now {model.words}"
+        different = f"model: there {_known(content.get('model', {}), content['model_hash'])}, now {model.words}"
+    elif relaxation := _other_relaxation(record, potential, config):
+        different = relaxation
     elif content.get("device") != config.device:
         different = f"device: there {content.get('device')}, now {config.device}"
     elif content.get("embeddings") != config.embeddings:
         there, now = ("with" if wanted else "without" for wanted in (content.get("embeddings"), config.embeddings))
         different = f"embeddings: there {there} them, now {now}"
-    elif config.device == "cuda" and batches != config.batches.model_dump():
+    elif config.device == "cuda" and {"relax_atoms": None} | batches != config.batches.model_dump():
         different = f"batches, on which last bits depend on a GPU: there {batches}, now {config.batches.model_dump()}"
     if different:
         raise _another_run(folder, different)
+
+
+def _other_relaxation(record: RunRecord, potential: ModelFile | None, config: ScreenConfig) -> str:
+    """What is different about relaxing crystals; empty if nothing is."""
+    before = record.stamp.relaxation
+    if before is None or potential is None:
+        there, now = ("without it" if one is None else "with it" for one in (before, potential))
+        return "" if there == now else f"relaxation: there {there}, now {now}"
+    if before.potential_hash != potential.hash:
+        known = _known(record.content.get("potential", {}), before.potential_hash)
+        return f"potential: there {known}, now {potential.words}"
+    ours, theirs = (asdict(one) for one in (config.relax.relaxation(potential.hash), before))
+    different = [f"relax.{name} there {theirs[name]}, now {ours[name]}" for name in ours if ours[name] != theirs[name]]
+    return ", ".join(different)
+
+
+def _known(described: Mapping[str, Any], hash: str) -> str:
+    title = described.get("card", {}).get("title") or described.get("architecture", "unknown")
+    return f"{described.get('path')} ({title}, {hash[:12]})"
 
 
 def _tell_version(record: RunRecord, listener: Listener) -> None:

@@ -26,7 +26,7 @@ from screening.runs.slurm.profile import Profile
 from screening.runs.worker import Job, Predictor, load_predictor
 from screening.store.merge import merge
 from screening.store.read import Results
-from screening.store.record import RESULTS
+from screening.store.record import RELAXED, RESULTS
 from screening.store.schema import Status
 from screening.store.shard import ShardFile, shard_ranges
 
@@ -35,7 +35,7 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """A finished screen: its folder, rows by status in all, and how this call went.
+    """A finished screen: its folder, rows by status in all, and how this call went; `relaxed` if it has such crystals.
 
     Of a part, there are no results yet, and the rows are those of this call.
     """
@@ -45,6 +45,7 @@ class Screened:
     targets: tuple[Target, ...]
     counts: dict[Status, int]
     progress: Progress
+    relaxed: Path | None = None
 
 
 def screen(
@@ -73,7 +74,7 @@ def screen(
     if profile is not None:
         config = config.model_copy(update={"cluster": profile.cluster_settings(config.cluster)})
     # What cannot be right is refused before there is a folder.
-    model = ModelFile.of(config.model)
+    model, potential = ModelFile.of(config.model), ModelFile.potential(config)
     require_inputs(paths)
     choice = cluster if isinstance(cluster, Cluster) else chosen(cluster or "local", profile)
     if not isinstance(choice, Cluster):
@@ -83,7 +84,17 @@ def screen(
     with Claim(folder, name=name, rivals=rivals, say=listener.say, stopping=listener.stopping) as claim:
         others = [Path(path) for path in ignore]
         alone = part is None
-        run = opened_run(folder, paths, model, config, listener, ignore=others, alone=alone, check=claim.check)
+        run = opened_run(
+            folder,
+            paths,
+            model,
+            config,
+            listener,
+            potential=potential,
+            ignore=others,
+            alone=alone,
+            check=claim.check,
+        )
         rows = range(run.record.rows) if part is None else part.rows(run.record.rows)
         progress = Progress(len(rows))
         listener = _telling(listener, claim)
@@ -98,7 +109,8 @@ def screen(
                 driver.merge(again=True)
         with Results(folder) as results:
             counts = results.counts()
-    return Screened(folder, folder / RESULTS, run.model.targets, counts, progress)
+    relaxed = folder / RELAXED if run.potential is not None else None
+    return Screened(folder, folder / RESULTS, run.model.targets, counts, progress, relaxed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +200,7 @@ class _Driver:
             shards=self.run.shards.resolve(),
             packed=self.run.packed.resolve(),
             model=self.run.model.path,
+            potential=None if self.run.potential is None else self.run.potential.path,
             stamp=self.run.record.stamp,
             device=self.config.device,
             threads=threads,

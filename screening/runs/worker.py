@@ -28,9 +28,12 @@ from screening.crystals.packed import PackedCrystals
 from screening.errors import InputError, ResourceError, ScreeningError
 from screening.predictions import Target
 from screening.runs.isolate import Float64, Outcome, Predict, isolated
+from screening.runs.piece import Relaxer, Relaxing
 from screening.runs.plan import Lease, Rows, Verdict
 from screening.runs.scratch import scratch_folder, staged
 from screening.runs.stages import Stages
+from screening.store.relaxed import RelaxedRows
+from screening.store.rows import volumes_per_atom
 from screening.store.schema import Stamp, Status
 from screening.store.shard import Failure, ShardFile, ShardRows, read_shard, shard_name, write_shard
 from screening.store.whole import write_failure
@@ -94,11 +97,22 @@ def load_predictor(job: "Job") -> Predictor:
     )
 
 
+def load_relaxer(job: "Job") -> Relaxer | None:
+    """Load the potential of a job, if it relaxes crystals."""
+    if job.potential is None or job.stamp.relaxation is None:
+        return None
+    from screening.runs.relaxer import PotentialRelaxer
+
+    atoms, most = job.relax_atoms, job.max_atoms
+    return PotentialRelaxer.load(job.potential, job.stamp.relaxation, device=job.device, atoms=atoms, max_atoms=most)
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all leases of a run have in common. `load` makes the predictor, in the worker.
+    """What all leases of a run have in common.
 
-    With `stage`, the packed input is copied to `scratch` on the worker's node, by default TMPDIR, and read there.
+    `load` makes the predictor, and `load_potential` what relaxes crystals, in the worker. With `stage`, the packed
+    input is copied to `scratch` on the worker's node, by default TMPDIR, and read there.
     """
 
     shards: Path
@@ -109,10 +123,13 @@ class Job:
     threads: int | None = None
     max_atoms: int = 10_000
     max_edges: int = 120_000
+    potential: Path | None = None
+    relax_atoms: int | None = None
     embed: bool = False
     stage: bool = False
     scratch: str | None = None
     load: Callable[["Job"], Predictor] = field(default=load_predictor, compare=False)
+    load_potential: Callable[["Job"], Relaxer | None] = field(default=load_relaxer, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +155,7 @@ class Engine:
         self.predictor = job.load(job)
         if self.predictor.targets != job.stamp.targets:
             raise InputError(f"{job.model}: predicts {self.predictor.targets}, the run is of {job.stamp.targets}")
+        self._relaxing = self._loaded_potential()
         self._signs: dict[str, tuple[str, int]] = {}
         self._noting, self._queueing = threading.Lock(), threading.Lock()
 
@@ -145,6 +163,8 @@ class Engine:
         """Predict a crystal that every model can take, so that what is wrong with all of them shows before a lease."""
         salt = Crystals.of([SALT])
         self.predictor.pool.submit(self.predictor, salt, Stages()).result()
+        if self._relaxing is not None:
+            self.predictor.pool.submit(self._relaxing.relaxer.try_out, salt).result()
 
     def compute(self, lease: Lease, *, name: str = "") -> Report:
         """Do a lease of whoever `name` is; its shard is on the disk when this returns."""
@@ -186,9 +206,23 @@ class Engine:
     def close(self) -> None:
         """Let go of model and input."""
         self.predictor.close()
+        if self._relaxing is not None:
+            self._relaxing.relaxer.close()
         self.packed.close()
         if self._staged is not None:
             self._staged.release()
+
+    def _loaded_potential(self) -> Relaxing | None:
+        relaxer, relaxation = self.job.load_potential(self.job), self.job.stamp.relaxation
+        if relaxer is None or relaxation is None:
+            return None
+        return Relaxing(relaxer, relaxation, self.packed.limits)
+
+    @property
+    def _batch_atoms(self) -> int:
+        """How many atoms to take at once."""
+        most = self.predictor.max_atoms
+        return most if self._relaxing is None else min(most, self._relaxing.relaxer.max_atoms)
 
     def _read(self, rows: Rows, note: Callable[[str], None]) -> Crystals:
         def again() -> None:
@@ -205,7 +239,8 @@ class Engine:
     def _rows(self, lease: Lease, crystals: Crystals, stages: Stages, note: Callable[[str], None]) -> ShardRows:
         if lease.verdict is not None:
             rows = ShardRows.of(lease.rows.start, crystals, self.job.stamp.targets)
-            return _condemned(rows, lease.verdict, self.predictor.embedding)
+            relaxed = None if self._relaxing is None else RelaxedRows.nothing(len(rows))
+            return replace(_condemned(rows, lease.verdict, self.predictor.embedding), relaxed=relaxed)
         note(WAITING)
         names = [target.name for target in self.predictor.targets]
         columns = [*names, *(f"number {k} of the embedding" for k in range(self.predictor.embedding))]
@@ -213,24 +248,33 @@ class Engine:
         with self._queueing:
             # All of a lease at once, so that its batches wait for no other's once they have begun.
             waiting = [
-                self.predictor.pool.submit(self._predicted, predict, piece, columns, note)
-                for piece in crystals.cut(self.predictor.max_atoms)
+                self.predictor.pool.submit(self._predicted, predict, piece, columns, stages, note)
+                for piece in crystals.cut(self._batch_atoms)
             ]
         try:
             # While the pool predicts.
             with stages.timed("describe"):
                 rows = ShardRows.of(lease.rows.start, crystals, self.predictor.targets)
-            return _filled(rows, _collected(waiting, note), names)
+            return _filled(rows, crystals, _collected(waiting, note), names)
         finally:
             for future in waiting:
                 future.cancel()
 
     def _predicted(
-        self, predict: Predict, crystals: Crystals, columns: Sequence[str], note: Callable[[str], None]
+        self,
+        predict: Predict,
+        crystals: Crystals,
+        columns: Sequence[str],
+        stages: Stages,
+        note: Callable[[str], None],
     ) -> Outcome:
-        """Predict a batch when its turn has come, which is a sign of life."""
+        """Relax and predict a batch when its turn has come, which is a sign of life."""
         note(PREDICTING)
-        return isolated(predict, crystals, columns, shrink=self.predictor.shrink)
+        shrink = self.predictor.shrink
+        if self._relaxing is None:
+            return isolated(predict, crystals, columns, shrink=shrink)
+        sign = partial(note, PREDICTING)
+        return self._relaxing.predicted(predict, crystals, columns, stages=stages, sign=sign, shrink=shrink)
 
     def _note(self, key: str, stage: str) -> None:
         with self._noting:
@@ -260,12 +304,16 @@ def require_job(job: Job) -> None:
 
 
 def _require_model(job: Job) -> None:
-    try:
-        found = model_hash(job.model)
-    except OSError as error:
-        raise InputError(f"{job.model}: cannot be read on {_HOST} ({error.strerror or error})") from error
-    if found != job.stamp.model_hash:
-        raise InputError(f"{job.model}: is not the model that the run began with; put that one back")
+    expected = {job.model: job.stamp.model_hash}
+    if job.potential is not None and job.stamp.relaxation is not None:
+        expected[job.potential] = job.stamp.relaxation.potential_hash
+    for path, known in expected.items():
+        try:
+            found = model_hash(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read on {_HOST} ({error.strerror or error})") from error
+        if found != known:
+            raise InputError(f"{path}: is not the model that the run began with; put that one back")
 
 
 def _patiently(act: Callable[[], Found], again: Callable[[], object] = lambda: None) -> Found:
@@ -296,7 +344,7 @@ def _collected(waiting: Sequence[Future[Outcome]], note: Callable[[str], None]) 
     return found
 
 
-def _filled(rows: ShardRows, outcomes: Sequence[Outcome], names: Sequence[str]) -> ShardRows:
+def _filled(rows: ShardRows, crystals: Crystals, outcomes: Sequence[Outcome], names: Sequence[str]) -> ShardRows:
     values = np.concatenate([outcome.values for outcome in outcomes])
     starts = np.cumsum([0, *(len(outcome.values) for outcome in outcomes)]).tolist()
     failures = [
@@ -306,7 +354,16 @@ def _filled(rows: ShardRows, outcomes: Sequence[Outcome], names: Sequence[str]) 
     ]
     targets = {name: values[:, t].copy() for t, name in enumerate(names)}
     embedding = values[:, len(names) :].copy() if values.shape[1] > len(names) else None
-    return _failed(replace(rows, values=targets, embedding=embedding), failures)
+    rows = _failed(replace(rows, values=targets, embedding=embedding), failures)
+    relaxed = [outcome.relaxed for outcome in outcomes if outcome.relaxed is not None]
+    return _with_relaxed(rows, crystals, RelaxedRows.joined(relaxed)) if relaxed else rows
+
+
+def _with_relaxed(rows: ShardRows, crystals: Crystals, relaxed: RelaxedRows) -> ShardRows:
+    """Rows with their relaxations: the volume is that of the crystal that was predicted."""
+    volume = rows.volume_per_atom.copy()
+    volume[relaxed.has_atoms] = volumes_per_atom(relaxed.of(crystals))
+    return replace(rows, relaxed=relaxed, volume_per_atom=volume)
 
 
 def _condemned(rows: ShardRows, verdict: Verdict, width: int) -> ShardRows:

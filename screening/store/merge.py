@@ -1,5 +1,7 @@
 """Merges the shards of a run, and the crystals that packing refused, into one `results.h5`.
 
+Relaxed crystals, if there are any, go into a packed file beside it, which is there first.
+
 Twice over the shards: first their stamps and widths alone, so that a foreign or missing one is told before anything is
 written, then their columns, each file whole in memory, verified and written behind the others. However the shards were
 cut, the columns come out the same.
@@ -16,8 +18,10 @@ from screening.crystals.version import code_version
 from screening.errors import FileFormatError, InputError
 from screening.store.cover import Piece, cover, ranges_in_words
 from screening.store.ids import bytes_column, id_column, stored_id
-from screening.store.record import RESULTS, SHARDS, RunRecord, read_record
+from screening.store.record import RELAXED, RESULTS, SHARDS, RunRecord, read_record
 from screening.store.rejected import rejected_columns
+from screening.store.relaxed import ROW, relaxed_part
+from screening.store.relaxed_writer import RelaxedWriter
 from screening.store.results_writer import MESSAGES, OFFSETS, ResultsWriter, Widths
 from screening.store.schema import Array, ShardNote, Stamp, Status
 from screening.store.shard import CURE, ShardFile, require_stamp, shard_ranges, sweep_parts
@@ -50,17 +54,20 @@ def merge(
         with whole_hdf5(target) as (file, sink):
             writer = ResultsWriter(file, sink, record.stamp, widths)
             notes = []
-            for piece in pieces:
-                columns, note = _verified(piece, crystals)
-                writer.append(columns)
-                notes.append(note)
-                progress(piece.stop, total)
+            with RelaxedWriter.of(record.stamp, crystals, target.with_name(RELAXED)) as relaxed:
+                for piece in pieces:
+                    columns, note = _verified(piece, crystals)
+                    writer.append(columns)
+                    relaxed.append(piece.start, columns)
+                    notes.append(note)
+                    progress(piece.stop, total)
             for start in range(0, crystals.rejected, BLOCK):
                 stop = min(start + BLOCK, crystals.rejected)
                 writer.append(rejected_columns(crystals, start, stop, record.stamp, widths.embedding))
                 progress(len(crystals) + stop, total)
             _require_totals(crystals, writer)
-            writer.finish({"run": record.text, "merged": time.time(), "code_version": code_version()}, notes)
+            made = {"run": record.text, "merged": time.time(), "code_version": code_version()}
+            writer.finish(made | relaxed.attributes, notes)
     # With all rows in shards and in the results, nobody needs what a writer that was stopped had begun.
     sweep_parts(run / SHARDS)
     return target
@@ -150,6 +157,8 @@ def part_of(columns: dict[str, Array], piece: Piece) -> dict[str, Array]:
         MESSAGES: columns[MESSAGES][offsets[first] : offsets[last]],
         OFFSETS: offsets[first : last + 1],
     }
+    if ROW in columns:
+        failures |= relaxed_part(columns, piece.start, piece.stop)
     return {name: failures[name] if name in failures else values[piece.inside] for name, values in columns.items()}
 
 

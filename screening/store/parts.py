@@ -4,8 +4,9 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import h5py
 import numpy as np
@@ -15,14 +16,19 @@ from screening.crystals.packed import PackedCrystals
 from screening.crystals.text import TextColumn
 from screening.errors import FileFormatError, InputError
 from screening.store.cover import Piece
-from screening.store.record import RunRecord
+from screening.store.record import RELAXED, RunRecord
 from screening.store.rejected import rejected_columns
+from screening.store.relaxed import has_atoms
+from screening.store.relaxed_writer import FINGERPRINT
 from screening.store.schema import (
     EMBEDDING,
     FAILURE_COLUMNS,
     NOTE_COLUMNS,
+    READ_VERSIONS,
+    RELAXATION,
+    RELAXED_COLUMNS,
     RESULTS_FORMAT,
-    SCHEMA_VERSION,
+    VERSIONS,
     Array,
     ShardNote,
     Stamp,
@@ -31,8 +37,11 @@ from screening.store.schema import (
 from screening.store.shard import UNREADABLE, ShardFile, require_stamp
 
 Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 # So many refused crystals are read for the sake of one.
 REFUSED_BLOCK = 1 << 13
+# Relaxed crystals that lie in one block of their file are read together.
+RELAXED_BLOCK = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,13 @@ class Reasons:
     places: Int64
     reasons: Array
     messages: Sequence[str]
+
+
+class Atoms(NamedTuple):
+    """Where the atoms of a relaxed crystal are: positions (atoms, 3) and lattice (3, 3), angstrom."""
+
+    positions: Float64
+    lattice: Float64
 
 
 class Part(Protocol):
@@ -55,6 +71,10 @@ class Part(Protocol):
 
     def take(self, name: str, places: Int64) -> Array:
         """Read a column at some places, ascending."""
+        ...
+
+    def relaxed(self, places: Int64) -> "list[Atoms | None]":
+        """Read where the relaxation of some rows, ascending, left their atoms; None where there is no such crystal."""
         ...
 
     def reasons(self) -> Reasons:
@@ -81,14 +101,14 @@ class Merged:
                     f"{path}: an HDF5 file, but not of results (format {found!r}, expected {RESULTS_FORMAT!r}); name "
                     "the folder of a run, or the results.h5 in it"
                 )
-            if version != SCHEMA_VERSION:
+            if version not in VERSIONS:
                 raise FileFormatError(
-                    f"{path}: written with schema version {version}, this release reads {SCHEMA_VERSION}; update "
+                    f"{path}: written with schema version {version}, this release reads {READ_VERSIONS}; update "
                     "crystal-screening"
                 )
             content = json.loads(self.attributes["run"])
-            stamp = Stamp.of(self.attributes)
-            self.record = RunRecord(path.parent, stamp, content["input"], content["rows"], content)
+            self.stamp = Stamp.of(self.attributes)
+            self.record = RunRecord(path.parent, self.stamp, content["input"], content["rows"], content)
             self._rows = int(self._file["row"].shape[0])
             self.embedding_width = int(self._file[EMBEDDING].shape[1]) if EMBEDDING in self._file else 0
             undo.pop_all()
@@ -112,6 +132,44 @@ class Merged:
             for chunk, a, b in zip(chunks.tolist(), firsts.tolist(), ends, strict=True):
                 found[a:b] = column[chunk * size : (chunk + 1) * size][places[a:b] - chunk * size]
             return found
+
+    def relaxed(self, places: Int64) -> list[Atoms | None]:
+        """Read relaxed crystals from the packed file beside this one."""
+        if self.stamp.relaxation is None:
+            return [None] * len(places)
+        there, rows = self._row_of_relaxed[places] >= 0, self._row_of_relaxed[places]
+        found: list[Atoms | None] = [None] * len(places)
+        with self._relaxed_file() as packed:
+            for block in np.split(np.flatnonzero(there), np.flatnonzero(np.diff(rows[there] // RELAXED_BLOCK)) + 1):
+                if len(block):
+                    first = int(rows[block[0]])
+                    batch = packed.atoms(first, int(rows[block[-1]]) + 1)
+                    for k in block.tolist():
+                        crystal = batch[int(rows[k]) - first]
+                        found[k] = Atoms(crystal.positions, crystal.lattice)
+        return found
+
+    @cached_property
+    def _row_of_relaxed(self) -> Int64:
+        """The row that each place has in the file of relaxed crystals; -1 for those that are not there."""
+        with _explained(self.path):
+            held = has_atoms(self._file[RELAXATION][()])
+        return np.where(held, np.cumsum(held) - 1, -1)
+
+    def _relaxed_file(self) -> PackedCrystals:
+        path = self.path.with_name(RELAXED)
+        if not path.exists():
+            raise InputError(
+                f"{path}: is not there, and has the relaxed crystals of {self.path.name}; keep the two together, or "
+                "make both again with `screening merge`"
+            )
+        packed = PackedCrystals(path)
+        if packed.fingerprint != self.attributes[FINGERPRINT]:
+            packed.close()
+            raise FileFormatError(
+                f"{path}: is of other results than {self.path}; make both again with `screening merge`"
+            )
+        return packed
 
     def reasons(self) -> Reasons:
         """Read why rows are not ok."""
@@ -154,6 +212,21 @@ class InShard:
         """Read a column at some places."""
         return np.asarray(self.read([name], 0, len(self))[name][places])
 
+    def relaxed(self, places: Int64) -> list[Atoms | None]:
+        """Read relaxed crystals from the shard."""
+        if self._stamp.relaxation is None:
+            return [None] * len(places)
+        with ShardFile(self._piece.path) as file:
+            require_stamp(file, self._stamp)
+            row, offsets, lattice, positions = (file.column(column.name) for column in RELAXED_COLUMNS)
+        at = np.searchsorted(row, places + self._piece.start)
+        there = np.isin(places + self._piece.start, row)
+        ends = offsets.tolist()
+        return [
+            Atoms(positions[ends[k] : ends[k + 1]], lattice[k]) if known else None
+            for k, known in zip(at.tolist(), there.tolist(), strict=True)
+        ]
+
     def reasons(self) -> Reasons:
         """Read why rows are not ok."""
         with ShardFile(self._piece.path) as file:
@@ -190,6 +263,10 @@ class Refused:
             stop = min(start + REFUSED_BLOCK, len(self))
             found.append(self.read([name], start, stop)[name][chosen - start])
         return np.concatenate(found) if found else self.read([name], 0, 0)[name]
+
+    def relaxed(self, places: Int64) -> list[Atoms | None]:
+        """Nothing: what was refused was not relaxed."""
+        return [None] * len(places)
 
     def reasons(self) -> Reasons:
         """Read why rows are not ok."""

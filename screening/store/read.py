@@ -12,8 +12,8 @@ from typing import Self
 import numpy as np
 
 from screening.store.cover import cover
-from screening.store.parts import InShard, Int64, Merged, Part, Reasons, Refused
-from screening.store.record import RESULTS, SHARDS, RunRecord, read_record
+from screening.store.parts import Atoms, InShard, Int64, Merged, Part, Reasons, Refused
+from screening.store.record import RELAXED, RESULTS, SHARDS, RunRecord, read_record
 from screening.store.schema import Array, ShardNote, Status
 from screening.store.shard import ShardFile, shard_ranges
 
@@ -43,6 +43,12 @@ class Results:
         return isinstance(self._parts[0], Merged)
 
     @property
+    def has_crystals(self) -> bool:
+        """Whether the crystals of rows are there: the packed input, and the relaxed ones if the run relaxed any."""
+        beside = self.stamp.relaxation is None or not self.is_merged
+        return self.packed.exists() and (beside or (self.record.folder / RELAXED).exists())
+
+    @property
     def expected(self) -> int:
         """How many rows there are when the run is done and merged."""
         return len(self) + self.missing
@@ -63,6 +69,12 @@ class Results:
         parts = zip(self._parts, self._ends.tolist(), cuts[:-1].tolist(), cuts[1:].tolist(), strict=False)
         found = [part.take(name, places[a:b] - first) for part, first, a, b in parts if a < b]
         return np.concatenate(found) if found else self._parts[-1].read([name], 0, 0)[name]
+
+    def relaxed(self, places: Int64) -> list[Atoms | None]:
+        """Read where relaxations left the atoms at some places, ascending; None where there is no relaxed crystal."""
+        cuts = np.searchsorted(places, self._ends)
+        parts = zip(self._parts, self._ends.tolist(), cuts[:-1].tolist(), cuts[1:].tolist(), strict=False)
+        return [atoms for part, first, a, b in parts if a < b for atoms in part.relaxed(places[a:b] - first)]
 
     def reasons(self) -> Reasons:
         """Read why rows are not ok, of all rows."""

@@ -12,15 +12,17 @@ from typing import Any
 
 from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError, InputError
-from screening.store.schema import Stamp
+from screening.store.schema import READ_VERSIONS, RELAXATION, VERSIONS, Stamp
 from screening.store.whole import write_whole
 
 RUN_FILE = "run.json"
 RUN_FORMAT = "screening.run"
-RUN_VERSION = 1
 SHARDS = "shards"
 RESULTS = "results.h5"
 INPUT = "input.h5"
+RELAXED = "relaxed.h5"
+# What a stamp has as JSON in attributes, and the record as it is.
+JSON_FIELDS = ("targets", RELAXATION)
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,10 @@ def record_of(folder: Path, stamp: Stamp, packed: Path, rows: int, **more: objec
     inside = packed.absolute().is_relative_to(folder.absolute())
     # So that a folder that holds its input can be moved.
     input = str(packed.absolute().relative_to(folder.absolute()) if inside else packed.absolute())
-    targets = json.loads(stamp.attributes()["targets"])
-    content: dict[str, Any] = {"format": RUN_FORMAT, "schema_version": RUN_VERSION, **more}
-    content |= {"model_hash": stamp.model_hash, "input_fingerprint": stamp.input_fingerprint, "targets": targets}
+    shared = stamp.attributes()
+    told = {name: json.loads(shared[name]) for name in JSON_FIELDS if name in shared}
+    content: dict[str, Any] = {"format": RUN_FORMAT, "schema_version": stamp.version, **more}
+    content |= {"model_hash": stamp.model_hash, "input_fingerprint": stamp.input_fingerprint, **told}
     content |= {"input": input, "rows": rows}
     return RunRecord(folder, stamp, input, rows, content)
 
@@ -95,12 +98,13 @@ def _checked(folder: Path, path: Path, content: Any) -> RunRecord:
     try:
         if content["format"] != RUN_FORMAT:
             raise ValueError(f"format {content['format']!r}, expected {RUN_FORMAT!r}")
-        if content["schema_version"] != RUN_VERSION:
+        if content["schema_version"] not in VERSIONS:
             raise FileFormatError(
-                f"{path}: written with schema version {content['schema_version']}, this release reads {RUN_VERSION}; "
+                f"{path}: written with schema version {content['schema_version']}, this release reads {READ_VERSIONS}; "
                 "use the release of crystal-screening that the run was started with"
             )
-        stamp = Stamp.of({**content, "targets": json.dumps(content["targets"])})
+        told = {name: json.dumps(content[name]) for name in JSON_FIELDS if name in content}
+        stamp = Stamp.of({**content, **told})
         return RunRecord(folder, stamp, str(content["input"]), int(content["rows"]), content)
     except (KeyError, TypeError, ValueError, InputError) as error:
         raise FileFormatError(f"{path}: is not what a run writes ({error}); it was edited: restore it") from error

@@ -9,6 +9,7 @@ from screening.crystals.crystal import Reason
 from screening.crystals.packed import PackedCrystals
 from screening.crystals.text import TextColumn
 from screening.store.ids import bytes_column, id_column
+from screening.store.relaxed import RelaxedRows
 from screening.store.schema import COLUMNS, EMBEDDING, Array, Column, Stamp, Status, target_column
 
 
@@ -30,6 +31,9 @@ def rejected_columns(
     makers: dict[str, Callable[[], Array]] = {column.name: partial(_zeros, column, count) for column in COLUMNS}
     makers |= {target_column(target.name): nothing for target in stamp.targets}
     makers |= {EMBEDDING: partial(np.full, (count, embedding), np.nan, np.float32)} if embedding else {}
+    if stamp.relaxation is not None:
+        relaxed = RelaxedRows.nothing(count).columns(start)
+        makers |= {name: partial(relaxed.__getitem__, name) for name in relaxed}
     makers |= {
         "row": lambda: -1 - np.arange(start, stop, dtype=np.int64),
         "status": lambda: _statuses(text("reasons")),

@@ -16,11 +16,11 @@ from screening.store.ids import bytes_column
 from screening.store.schema import (
     COLUMNS,
     EMBEDDING,
+    ENUMERATIONS,
     FAILURE_COLUMNS,
     NOTE_COLUMNS,
+    RELAXATION_COLUMNS,
     RESULTS_FORMAT,
-    SCHEMA_VERSION,
-    STATUS_DTYPE,
     Array,
     ShardNote,
     Stamp,
@@ -66,6 +66,8 @@ class ResultsWriter:
             write_attributes(self.dataset(target_column(target.name)), {"kind": target.kind, "scale": target.scale})
         if widths.embedding:
             self._create(EMBEDDING, "<f4", "1", (widths.embedding,), "what the model made of the crystal; NaN likewise")
+        for column in RELAXATION_COLUMNS if stamp.relaxation is not None else ():
+            self._create(column.name, column.dtype, column.unit, column.shape, column.meaning)
         for column in FAILURE_COLUMNS:
             self._create(column.name, texts.get(column.name, column.dtype), column.unit, (), column.meaning)
         self._hashes = {name: sha256() for name in self._columns}
@@ -93,7 +95,7 @@ class ResultsWriter:
         for column in self._columns.values():
             column.finish()
         counts = {status.word: self.counts[status] for status in Status}
-        identity = {"format": RESULTS_FORMAT, "schema_version": SCHEMA_VERSION}
+        identity = {"format": RESULTS_FORMAT, "schema_version": self._stamp.version}
         everything = identity | self._stamp.attributes() | {"read": self.counts.total()} | counts
         everything |= {"sha256": self._hash()} | dict(attributes)
         write_attributes(self._file, everything)
@@ -119,7 +121,7 @@ class ResultsWriter:
     def _create(self, name: str, dtype: str | int, unit: str, shape: tuple[int, ...] = (), meaning: str = "") -> None:
         parent, _, own = name.rpartition("/")
         group = self._file.require_group(parent) if parent else self._file
-        kind: Any = STATUS_DTYPE if name == "status" else f"S{dtype}" if isinstance(dtype, int) else dtype
+        kind: Any = ENUMERATIONS.get(name) or (f"S{dtype}" if isinstance(dtype, int) else dtype)
         self._columns[name] = GrowingColumn(group, own, shape, kind)
         write_attributes(self.dataset(name), {"unit": unit, "meaning": meaning})
 

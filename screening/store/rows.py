@@ -15,9 +15,11 @@ from screening.crystals.text import TextColumn
 from screening.errors import InputError
 from screening.predictions import Target
 from screening.store.ids import bytes_column, id_column, text_of
-from screening.store.schema import COLUMNS, EMBEDDING, Array, Status, target_column
+from screening.store.relaxed import RelaxedRows
+from screening.store.schema import COLUMNS, EMBEDDING, RELAXATION, Array, Status, target_column
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 UInt8 = npt.NDArray[np.uint8]
 UInt32 = npt.NDArray[np.uint32]
 UInt64 = npt.NDArray[np.uint64]
@@ -50,6 +52,7 @@ class ShardRows:
     values: Mapping[str, Float32]
     failures: Sequence[Failure] = ()
     embedding: Float32 | None = field(default=None)
+    relaxed: RelaxedRows | None = field(default=None)
 
     @classmethod
     def of(cls, start: int, crystals: Crystals, targets: Sequence[Target] = ()) -> "ShardRows":
@@ -64,7 +67,7 @@ class ShardRows:
             nsites=crystals.atom_counts.astype(np.uint32),
             nelements=np.bincount(amounts.crystal, minlength=count).astype(np.uint8),
             elements=element_masks(amounts.crystal, amounts.number, count),
-            volume_per_atom=_volumes_per_atom(crystals),
+            volume_per_atom=volumes_per_atom(crystals).astype(np.float32),
             status=np.full(count, Status.OK, np.uint8),
             values={target.name: np.full(count, np.nan, np.float32) for target in targets},
         )
@@ -94,15 +97,16 @@ def _names(mask: int) -> bytes:
     return "-".join(sorted(SYMBOLS[z] for z in range(1, len(SYMBOLS)) if mask >> (z - 1) & 1)).encode()
 
 
-def _volumes_per_atom(crystals: Crystals) -> Float32:
+def volumes_per_atom(crystals: Crystals) -> Float64:
+    """The volume per atom of each crystal, angstrom^3; NaN unless periodic in all three directions."""
     a, b, c = (crystals.lattice[:, k] for k in range(3))
     periodic = crystals.pbc.all(axis=1) & (crystals.atom_counts > 0)
     # Written out, because a library's determinant may differ in its last bit from machine to machine.
     with np.errstate(over="ignore", invalid="ignore"):
         normal = [b[:, (k + 1) % 3] * c[:, (k + 2) % 3] - b[:, (k + 2) % 3] * c[:, (k + 1) % 3] for k in range(3)]
         volume = np.abs(a[:, 0] * normal[0] + a[:, 1] * normal[1] + a[:, 2] * normal[2])
-        per_atom = (volume / np.maximum(crystals.atom_counts, 1)).astype(np.float32)
-    return np.where(periodic & np.isfinite(per_atom), per_atom, np.float32(np.nan))
+        per_atom = volume / np.maximum(crystals.atom_counts, 1)
+    return np.where(periodic & (per_atom <= np.finfo(np.float32).max), per_atom, np.nan)
 
 
 # --- rows as columns ------------------------------------------------------------------------------------------
@@ -125,6 +129,8 @@ def columns_of(rows: ShardRows, targets: Sequence[Target]) -> dict[str, Array]:
     columns |= {target_column(target.name): rows.values[target.name] for target in targets}
     if rows.embedding is not None:
         columns[EMBEDDING] = rows.embedding
+    if rows.relaxed is not None:
+        columns |= rows.relaxed.columns(rows.start)
     columns |= {
         "failures/row": np.array([failure.row for failure in rows.failures], "<i8"),
         "failures/reason": bytes_column([failure.reason.encode() for failure in rows.failures]),
@@ -153,6 +159,7 @@ def rows_of(columns: Mapping[str, Array], targets: Sequence[Target]) -> ShardRow
         values={target.name: columns[target_column(target.name)] for target in targets},
         failures=[Failure(*fields) for fields in failed],
         embedding=columns.get(EMBEDDING),
+        relaxed=RelaxedRows.of_columns(columns) if RELAXATION in columns else None,
     )
 
 
@@ -197,6 +204,8 @@ def _problems(rows: ShardRows, targets: Sequence[Target]) -> Iterator[str]:
                 f"{name} of row {rows.start + wrong[0]} is {values[wrong[0]]}, and its status "
                 f"{Status(int(rows.status[wrong[0]])).word}; a row that is ok has finite values, others NaN"
             )
+    if rows.relaxed is not None:
+        yield from rows.relaxed.problems(ok, rows.nsites)
     for failure in rows.failures:
         if not REASON.fullmatch(failure.reason):
             yield f"the reason {failure.reason!r} of row {failure.row}, expected a code such as non_finite_prediction"

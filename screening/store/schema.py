@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -14,17 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from screening.crystals.packed import stored_name
-from screening.predictions import Target
+from screening.predictions import Relaxation, Target
 
 Array = npt.NDArray[Any]
 
 SHARD_FORMAT = "screening.shard"
 RESULTS_FORMAT = "screening.results"
 SCHEMA_VERSION = 1
+# Of runs that relax: a release that knows nothing of that would take them for others.
+RELAXING_VERSION = 2
+VERSIONS = (SCHEMA_VERSION, RELAXING_VERSION)
+READ_VERSIONS = " and ".join(map(str, VERSIONS))
 
 TARGETS = "targets"
 EMBEDDING = "embedding"
 FAILURES = "failures"
+RELAXATION = "relaxation"
 
 
 class Status(IntEnum):
@@ -41,7 +47,29 @@ class Status(IntEnum):
         return self.name.lower()
 
 
+class Ending(IntEnum):
+    """How the relaxation of a crystal ended, as files have it. The codes are stored: add, never renumber."""
+
+    CONVERGED = 0
+    TIMED_OUT = 1
+    DIVERGED = 2
+    NONE = 3
+
+    @property
+    def word(self) -> str:
+        """The code in words, as files and tables show it."""
+        return self.name.lower()
+
+    @property
+    def has_atoms(self) -> bool:
+        """Whether there is a relaxed crystal."""
+        return self in (Ending.CONVERGED, Ending.TIMED_OUT)
+
+
 STATUS_DTYPE: np.dtype[Any] = h5py.enum_dtype({status.word: int(status) for status in Status}, basetype="u1")
+ENDING_DTYPE: np.dtype[Any] = h5py.enum_dtype({ending.word: int(ending) for ending in Ending}, basetype="u1")
+ENUMERATIONS: Mapping[str, np.dtype[Any]] = MappingProxyType({"status": STATUS_DTYPE, RELAXATION: ENDING_DTYPE})
+"""Columns of codes, and what these mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +93,23 @@ COLUMNS = (
     Column("elements", "<u8", "1", "bit (z - 1) % 64 of word (z - 1) // 64 is set for atomic number z", (2,)),
     Column("volume_per_atom", "<f4", "angstrom^3/atom", "NaN unless periodic in all three directions"),
 )
+RELAXATION_COLUMNS = (
+    Column(RELAXATION, "|u1", "1", "converged 0, timed_out 1, diverged 2, none 3"),
+    Column("relaxation_steps", "<u4", "1", "steps that were taken"),
+    Column("unrelaxed_energy_per_atom", "<f4", "eV/atom", "by the potential, of the crystal as it came"),
+    Column("relaxed_energy_per_atom", "<f4", "eV/atom", "by the potential, where the relaxation ended"),
+    Column("remaining_force", "<f4", "eV/angstrom", "length of the largest force there"),
+    Column("remaining_stress", "<f4", "eV/angstrom^3", "largest component of stress there"),
+    Column("volume_change", "<f4", "1", "volume there over volume before, minus 1"),
+)
+"""In the results of runs that relax."""
+RELAXED_COLUMNS = (
+    Column("relaxed/row", "<i8", "1", "`row` of each crystal that was relaxed, in the order of the rows"),
+    Column("relaxed/atom_offsets", "<i8", "1", "atoms of crystal k are positions [k], [k + 1)"),
+    Column("relaxed/lattice", "<f8", "angstrom", "rows are lattice vectors", (3, 3)),
+    Column("relaxed/positions", "<f8", "angstrom", "Cartesian", (3,)),
+)
+"""In shards of such runs; merging puts them into a packed file."""
 FAILURE_COLUMNS = (
     Column("failures/row", "<i8", "1", "`row` of each crystal that is not ok, in the order of the rows"),
     Column("failures/reason", "S", "text", "code to count by"),
@@ -95,22 +140,32 @@ class ShardNote:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What all shards of a run have in common: one model, one packed input, these targets."""
+    """What all shards of a run have in common: one model, one packed input, these targets, one way to relax or none."""
 
     model_hash: str
     input_fingerprint: str
     targets: tuple[Target, ...]
+    relaxation: Relaxation | None = None
+
+    @property
+    def version(self) -> int:
+        """The version of files that have it."""
+        return SCHEMA_VERSION if self.relaxation is None else RELAXING_VERSION
 
     def attributes(self) -> dict[str, str]:
         """The stamp as attributes of a file."""
         targets = json.dumps([asdict(target) for target in self.targets], sort_keys=True)
-        return {"model_hash": self.model_hash, "input_fingerprint": self.input_fingerprint, "targets": targets}
+        found = {"model_hash": self.model_hash, "input_fingerprint": self.input_fingerprint, "targets": targets}
+        if self.relaxation is not None:
+            found[RELAXATION] = json.dumps(asdict(self.relaxation), sort_keys=True)
+        return found
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any]) -> "Stamp":
         """The stamp in the attributes of a file; raises KeyError, ValueError or TypeError where there is none."""
         targets = tuple(Target(**fields) for fields in json.loads(attributes["targets"]))
-        return cls(str(attributes["model_hash"]), str(attributes["input_fingerprint"]), targets)
+        relaxation = Relaxation(**json.loads(attributes[RELAXATION])) if RELAXATION in attributes else None
+        return cls(str(attributes["model_hash"]), str(attributes["input_fingerprint"]), targets, relaxation)
 
     def differences(self, other: "Stamp") -> list[str]:
         """Name what differs from another stamp, in words; empty when they agree."""
@@ -119,6 +174,7 @@ class Stamp:
             ("model hash", self.model_hash, other.model_hash),
             ("input fingerprint", self.input_fingerprint, other.input_fingerprint),
             ("targets", _listed(self.targets), _listed(other.targets)),
+            ("relaxation", self.relaxation or "none", other.relaxation or "none"),
         ):
             if ours != theirs:
                 found.append(f"{what} {ours}, expected {theirs}")

@@ -29,10 +29,13 @@ from screening.store.rows import columns_of, hash_of, rows_of
 from screening.store.schema import (
     COLUMNS,
     EMBEDDING,
+    ENUMERATIONS,
     FAILURE_COLUMNS,
-    SCHEMA_VERSION,
+    READ_VERSIONS,
+    RELAXATION_COLUMNS,
+    RELAXED_COLUMNS,
     SHARD_FORMAT,
-    STATUS_DTYPE,
+    VERSIONS,
     Array,
     ShardNote,
     plain_attributes,
@@ -44,6 +47,7 @@ from screening.store.whole import write_whole
 
 NAME = re.compile(r"rows-(\d{12})-(\d{12})\.h5")
 PART = re.compile(rf"{NAME.pattern}\.[0-9a-f]{{8}}\.part")
+ALWAYS, RELAXING = (*COLUMNS, *FAILURE_COLUMNS), (*RELAXATION_COLUMNS, *RELAXED_COLUMNS)
 CURE = "remove it and give the same `screening screen` command again: these rows alone are predicted anew"
 # Whatever a damaged or foreign file makes h5py, or what reads from it, raise.
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, InputError)
@@ -88,6 +92,8 @@ def write_shard(folder: Path, rows: ShardRows, stamp: Stamp, *, timing: Mapping[
     A file of the same rows is replaced. `timing` (seconds by stage) and `worker` say how it came about and are in no
     hash.
     """
+    if (rows.relaxed is None) != (stamp.relaxation is None):
+        raise InputError(f"rows {rows.start} to {rows.stop} are relaxed and their run is not, or the other way round")
     columns = columns_of(rows, stamp.targets)
     identity = _identity(rows.start, rows.stop, stamp)
     attributes = identity | {"sha256": hash_of(json.dumps(identity, sort_keys=True), columns)}
@@ -98,12 +104,12 @@ def write_shard(folder: Path, rows: ShardRows, stamp: Stamp, *, timing: Mapping[
 
 
 def _identity(start: int, stop: int, stamp: Stamp) -> dict[str, Any]:
-    return {"format": SHARD_FORMAT, "schema_version": SCHEMA_VERSION, "start": start, "stop": stop} | stamp.attributes()
+    return {"format": SHARD_FORMAT, "schema_version": stamp.version, "start": start, "stop": stop} | stamp.attributes()
 
 
 def _image(columns: Mapping[str, Array], attributes: Mapping[str, object], stamp: Stamp) -> bytes:
     """An HDF5 file as bytes."""
-    units = {column.name: {"unit": column.unit} for column in (*COLUMNS, *FAILURE_COLUMNS)}
+    units = {column.name: {"unit": column.unit} for column in ALWAYS + RELAXING}
     units |= {target_column(t.name): {"unit": t.unit, "kind": t.kind, "scale": t.scale} for t in stamp.targets}
     units[EMBEDDING] = {"unit": "1"}
     # A name of its own, though none is on any disk: HDF5 refuses two open files of one name, and threads write at once.
@@ -112,7 +118,7 @@ def _image(columns: Mapping[str, Array], attributes: Mapping[str, object], stamp
         for name, values in columns.items():
             # One chunk: a file is small, and the checksum of a chunk guards a column that is read alone.
             filters = {"chunks": values.shape, **FILTERS} if values.size else {}
-            dtype = STATUS_DTYPE if name == "status" else values.dtype
+            dtype = ENUMERATIONS.get(name, values.dtype)
             dataset = file.create_dataset(name, data=values, dtype=dtype, **filters)
             write_attributes(dataset, units[name])
         file.flush()
@@ -187,15 +193,16 @@ class ShardFile:
     def _names(self) -> list[str]:
         names = [column.name for column in COLUMNS] + [target_column(target.name) for target in self.stamp.targets]
         names += [EMBEDDING] if EMBEDDING in self._file else []
+        names += [column.name for column in RELAXING] if self.stamp.relaxation is not None else []
         return names + [column.name for column in FAILURE_COLUMNS]
 
     def _require_format(self) -> None:
         found, version = self.attributes.get("format"), self.attributes.get("schema_version")
         if found != SHARD_FORMAT:
             raise ValueError(f"format {found!r}, expected {SHARD_FORMAT!r}")
-        if version != SCHEMA_VERSION:
+        if version not in VERSIONS:
             raise FileFormatError(
-                f"{self.path}: written with schema version {version}, this release reads {SCHEMA_VERSION}; use the "
+                f"{self.path}: written with schema version {version}, this release reads {READ_VERSIONS}; use the "
                 "release of crystal-screening that the run was started with"
             )
 

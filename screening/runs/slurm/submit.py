@@ -31,6 +31,7 @@ class Submitted:
 def submit(run: BatchRun, profile: Profile, *, nodes: int | None = None, parts: int | None = None) -> Submitted:
     """Render the script of a run and submit it, with its folder made; refuse while a job of the run is queued."""
     ModelFile.of(run.model)
+    ModelFile.potential(run)
     require_inputs([Path(name) for name in run.inputs])
     script = batch_script(run, profile, nodes=nodes, parts=parts)
     most = controller.most_tasks() if parts is not None else None

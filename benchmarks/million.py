@@ -34,13 +34,13 @@ def run(count: int = MILLION, model: str = "default") -> list[timing.Row]:
         folder = Path(name)
         crystals = folder / "crystals.h5"
         rows = [
-            timing.Row("enumerate", "s", _enumerated(crystals, count).seconds),
+            timing.Row("enumerate", "s", enumerated(crystals, count).seconds),
             timing.Row("packed file", "bytes/crystal", crystals.stat().st_size / count),
         ]
         with PackedCrystals(crystals) as packed:
             atoms = int(packed.atom_offsets(0, len(packed))[-1])
         half = folder / "half.h5"
-        _enumerated(half, count // 2)
+        enumerated(half, count // 2)
         smaller, _ = _screened(half, folder / "half", model)
         screened, seconds = _screened(crystals, folder / "run", model)
         what = f"screen and merge {count:,} crystals, {atoms / count:.1f} atoms"
@@ -69,7 +69,8 @@ def run(count: int = MILLION, model: str = "default") -> list[timing.Row]:
         ]
 
 
-def _enumerated(path: Path, count: int) -> timing.Footprint:
+def enumerated(path: Path, count: int) -> timing.Footprint:
+    """Enumerate so many crystals of the recipe into a packed file."""
     spec = path.with_suffix(".toml")
     spec.write_text(SPEC.read_text(encoding="utf-8").replace(f"max_crystals = {MILLION}", f"max_crystals = {count}", 1))
     return timing.footprint([*COMMAND, "enumerate", str(spec), "-o", str(path), "--quiet"])

@@ -112,11 +112,15 @@ def versus_fastest(
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a command used: wall seconds, and the largest resident memory of its process tree and of one process."""
+    """What a command used: wall seconds, and the largest resident memory of its process tree and of one process.
+
+    `own_mib` is the largest of one process without pages that it shares with files.
+    """
 
     seconds: float
     peak_mib: float
     largest_mib: float
+    own_mib: float
 
 
 def footprint(command: Sequence[str]) -> Footprint:
@@ -126,24 +130,27 @@ def footprint(command: Sequence[str]) -> Footprint:
     """
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    peak = largest = 0
+    peak = largest = own = 0
     while process.poll() is None:
         sizes = _resident_bytes(process.pid)
-        peak, largest = max(peak, sum(sizes)), max(largest, *sizes)
+        peak = max(peak, sum(resident for resident, _ in sizes))
+        largest = max(largest, *(resident for resident, _ in sizes))
+        own = max(own, *(resident - shared for resident, shared in sizes))
         time.sleep(SAMPLING_PERIOD_S)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return Footprint(time.perf_counter() - start, peak / 2**20, largest / 2**20)
+    return Footprint(time.perf_counter() - start, peak / 2**20, largest / 2**20, own / 2**20)
 
 
-def _resident_bytes(pid: int) -> list[int]:
-    """Resident bytes of a process and each of its descendants; [0] once it is gone."""
-    sizes = [0]
+def _resident_bytes(pid: int) -> list[tuple[int, int]]:
+    """Resident bytes of a process and each of its descendants, and those shared with files; (0, 0) once it is gone."""
+    sizes = [(0, 0)]
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
         for process in [root, *root.children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess):
-                sizes.append(process.memory_info().rss)
+                memory = process.memory_info()
+                sizes.append((memory.rss, memory.shared))
     return sizes
 
 

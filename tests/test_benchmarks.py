@@ -77,6 +77,14 @@ def test_a_footprint_sees_memory_of_children_too() -> None:
     assert 200 < timing.footprint([sys.executable, "-c", nested]).peak_mib < 400
 
 
+def test_pages_of_a_mapped_file_are_no_memory_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(200 << 20))
+    read = "import sys, time, numpy; m = numpy.memmap(sys.argv[1]); print(m[::4096].sum()); time.sleep(0.5)"
+    used = timing.footprint([sys.executable, "-c", read, str(file)])
+    assert used.largest_mib > 200 > used.own_mib
+
+
 def test_a_command_that_fails_has_no_footprint() -> None:
     with pytest.raises(subprocess.CalledProcessError):
         timing.footprint([sys.executable, "-c", "raise SystemExit(3)"])

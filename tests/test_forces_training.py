@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from screening.errors import InputError
 from screening.models.checkpoint import load, read_card
 from screening.models.model import CrystalModel
 from screening.models.registry import build
+from screening.relaxation.potential import Potential
 from screening.training.forces_config import ForcesConfig, ForcesSettings
+from screening.training.journal import read_journal
 from screening.training.labelled import LabelledGraphs
 from screening.training.lessons.forces import ENERGY, LEARNED
 from screening.training.material import Listener
@@ -224,6 +227,11 @@ def ran(folder: Path, *overrides: str, out: str = "run"):
     return train(settings, folder / out, Listener(lambda text: None, lambda progress: None))
 
 
+def journal(folder: Path) -> list[dict[str, Any]]:
+    clock = ("seconds", "crystals_per_s")
+    return [{k: v for k, v in entry.items() if k not in clock} for entry in read_journal(folder / "metrics.jsonl")]
+
+
 def called(*words: str) -> Result:
     context = SimpleNamespace(check=lambda: None)
     return CliRunner().invoke(app, list(words), obj=context, catch_exceptions=False)
@@ -265,6 +273,32 @@ def test_a_head_of_noise_leaves_an_encoder_that_properties_start_from(folder: Pa
     )
     result = called("train", "p.toml", "--init", "run", "--set", "training.epochs=1", "--out", "fine", "--quiet")
     assert result.exit_code == 0
+
+
+# So slow that no weight moves.
+STILL = ("training.epochs=1", "training.optimiser.rate=1e-12")
+
+
+def test_a_potential_that_starts_from_another_keeps_the_scale_of_its_head(folder: Path) -> None:
+    ran(folder)
+    found = ran(folder, "data.train=['second.extxyz']", "init.checkpoint=run", *STILL, out="more")
+    first, more = (load(folder / out / "model.safetensors")[0] for out in ("run", "more"))
+    assert more.scaling == first.scaling
+    crystals = Crystals.of(labelled(4, seed=9))
+    with Potential(first, threads=1) as one, Potential(more, threads=1) as other:
+        np.testing.assert_allclose(other(crystals).energy, one(crystals).energy, rtol=1e-5)
+    assert found["validation"]["loss"] == pytest.approx(journal(folder / "more")[-1]["validation"]["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("learn", ["labels", "denoising"])
+def test_a_readout_that_begins_anew_is_calibrated_and_the_encoder_is_not(folder: Path, learn: str) -> None:
+    ran(folder)
+    ran(folder, f"forces.learn={learn}", "init={checkpoint='run',readout=false}", *STILL, out="more")
+    first, more = (load(folder / out / "model.safetensors")[0].state_dict() for out in ("run", "more"))
+    moments = [name for name in more if "running_" in name]
+    for name in moments:
+        assert torch.equal(more[name], first[name]) == name.startswith("blocks."), name
+    assert not torch.equal(more["last.running_mean"], torch.zeros(8))
 
 
 @pytest.mark.parametrize(

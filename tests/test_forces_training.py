@@ -31,7 +31,7 @@ from screening.training.material import Listener
 from screening.training.mechanics import PLACES, STRESS, VOLUME
 from screening.training.objectives.denoising import DenoisingByDerivative, DenoisingByHead, normal
 from screening.training.objectives.errors import ErrorSums
-from screening.training.objectives.forces import EnergyForceStress, Sources
+from screening.training.objectives.forces import Compared, EnergyForceStress, Sources
 from screening.training.objectives.objective import Batch, Part
 from screening.training.recipe import train
 from screening.training.references import References
@@ -308,10 +308,33 @@ def test_a_readout_that_begins_anew_is_calibrated_and_the_encoder_is_not(folder:
         ("data.split={by='files'}", "split"),
         ("data.split.folds=3", "without folds"),
         ("training.precision=bf16", "second derivatives"),
+        ("training={precision='fp16'} forces={learn='denoising'}", "second derivatives"),
+        ("training={precision='bf16'} forces={force=0.0}", "second derivatives"),
         ("model.settings.max_neighbors=12", "not smooth"),
         ("data.train=['first.extxyz','./first.extxyz']", "told apart by their names"),
     ],
 )
 def test_what_cannot_be_is_refused(folder: Path, override: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        ran(folder, override)
+        ran(folder, *override.split())
+
+
+@pytest.mark.parametrize("forces", ["{learn='denoising_by_head'}", "{force=0.0,stress=0.0}"])
+def test_what_is_differentiated_once_may_be_in_half_precision(folder: Path, forces: str) -> None:
+    with pytest.raises(InputError, match="is for GPUs"):
+        ran(folder, "training.precision=bf16", f"forces={forces}")
+    settings = config.load(ForcesConfig, folder / "c.toml", overrides=[f"forces={forces}"]).forces
+    model, graphs = small_sieve(dropout=0.0), graphs_of(labelled(6, seed=4), small_sieve())
+    objective: Compared
+    if settings.learn == "labels":
+        objective = EnergyForceStress(graphs, graphs.labels[:, 0] / graphs.atom_counts, alone(6), settings)
+    else:
+        objective = DenoisingByHead(graphs, alone(6), settings, model)
+    losses = []
+    for narrow in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            loss = objective.sums(model.eval(), objective.gather(batch(*range(6))))
+        gradients = torch.autograd.grad(loss.sums.sum(), list(model.parameters()), allow_unused=True)
+        assert all(one is None or torch.isfinite(one).all() for one in gradients)
+        losses.append(loss.sums.detach())
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.03, atol=1e-3)

@@ -33,7 +33,7 @@ from screening.training.objectives.denoising import DenoisingByDerivative, Denoi
 from screening.training.objectives.errors import ErrorSums
 from screening.training.objectives.forces import Compared, EnergyForceStress, Sources
 from screening.training.objectives.objective import Batch, Part
-from screening.training.recipe import train
+from screening.training.recipe import prepare, splits_of, train
 from screening.training.references import References
 
 pytestmark = [pytest.mark.native, pytest.mark.usefixtures("one_torch_thread")]
@@ -97,7 +97,10 @@ def test_references_tell_sources_apart() -> None:
     left = per_atom - found.per_atom(fractions, source)
     np.testing.assert_allclose(left[~np.isnan(left)], 0.0, atol=1e-9)
     assert found.as_card()["b"]["He"] == pytest.approx(weights[1, 2])
-    assert found.energies[0, 118] == 0.0
+    assert np.isnan(found.energies[0, 118])
+    strange = np.zeros((1, 119))
+    strange[0, [2, 118]] = 0.5
+    assert np.isnan(found.per_atom(strange, np.array([0])))
 
 
 def test_a_source_without_energies_has_no_references() -> None:
@@ -273,6 +276,28 @@ def test_a_head_of_noise_leaves_an_encoder_that_properties_start_from(folder: Pa
     )
     result = called("train", "p.toml", "--init", "run", "--set", "training.epochs=1", "--out", "fine", "--quiet")
     assert result.exit_code == 0
+
+
+def test_energies_of_elements_that_training_does_not_know_are_left_out_and_counted(folder: Path) -> None:
+    said: list[str] = []
+    settings = config.load(ForcesConfig, folder / "c.toml", overrides=["training.epochs=1"])
+    found = train(settings, folder / "run", Listener(said.append, lambda progress: None))
+    material = prepare(settings, Listener(lambda text: None, lambda progress: None))
+    graphs, (split,) = material.graphs, splits_of(settings, material)
+    source, labelled_ = np.repeat([0, 1], material.sizes), ~np.isnan(graphs.labels[:, 0])
+
+    def is_known(row: int) -> bool:
+        train_rows = [r for r in split.train.tolist() if source[r] == source[row] and labelled_[r]]
+        return set(graphs.elements(np.array([row]))) <= set(graphs.elements(np.array(train_rows)))
+
+    rows = {"validation": split.validation, "test": split.test}
+    energies = {part: [is_known(r) for r in own.tolist() if labelled_[r]] for part, own in rows.items()}
+    assert {part: found[part]["derivatives"]["energy"]["count"] for part in rows} == {
+        part: sum(own) for part, own in energies.items()
+    }
+    unknown = sum(not known for own in energies.values() for known in own)
+    assert unknown
+    assert any(f"; {unknown} energies to validate and test are left out, such as that of " in text for text in said)
 
 
 # So slow that no weight moves.

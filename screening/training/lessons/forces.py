@@ -177,7 +177,21 @@ class ForcesLesson(Lesson[ForcesConfig]):
         energies = int((~np.isnan(graphs.labels[rows, 0])).sum())
         stresses = int((~np.isnan(graphs.labels[rows, 2])).sum())
         forces = int((~np.isnan(graphs.forces_in(rows)[:, 0])).sum())
-        return f"{sizes(work.split)}; training labels: {energies:,} energies, {forces:,} forces, {stresses:,} stresses"
+        labels = f"{energies:,} energies, {forces:,} forces, {stresses:,} stresses"
+        return f"{sizes(work.split)}; training labels: {labels}{self._left_out(work)}"
+
+    def _left_out(self, work: Work) -> str:
+        """Say how many energies nothing is compared with."""
+        if self.config.forces.learn != "labels":
+            return ""
+        unknown = np.isnan(self._above_references(work)) & ~np.isnan(work.graphs.labels[:, 0])
+        if not unknown.any():
+            return ""
+        count, first = int(unknown.sum()), work.graphs.ids[int(np.flatnonzero(unknown)[0])]
+        return (
+            f"; {count:,} energies to validate and test are left out, such as that of {first}: no training energy of "
+            "their source tells of one of their elements"
+        )
 
     def _journalled(self, work: Work) -> dict[str, Any]:
         text = b""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from made import PERIODIC_KINDS, made_crystals
+from safetensors.torch import load_file
 from sizes import SMOOTH, small
 from typer.testing import CliRunner, Result
 
@@ -23,10 +24,13 @@ from screening.models.checkpoint import load, read_card
 from screening.models.model import CrystalModel
 from screening.models.registry import build
 from screening.relaxation.potential import Potential
+from screening.runs.clusters import chosen
+from screening.runs.ranks import train as train_on
 from screening.training.forces_config import ForcesConfig, ForcesSettings
 from screening.training.journal import read_journal
 from screening.training.labelled import LabelledGraphs
 from screening.training.lessons.forces import ENERGY, LEARNED
+from screening.training.loop import Progress
 from screening.training.material import Listener
 from screening.training.mechanics import PLACES, STRESS, VOLUME
 from screening.training.objectives.denoising import DenoisingByDerivative, DenoisingByHead, normal
@@ -298,6 +302,41 @@ def test_energies_of_elements_that_training_does_not_know_are_left_out_and_count
     unknown = sum(not known for own in energies.values() for known in own)
     assert unknown
     assert any(f"; {unknown} energies to validate and test are left out, such as that of " in text for text in said)
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("learn", ["labels", "denoising", "denoising_by_head"])
+def test_killed_and_continued_is_never_killed(folder: Path, learn: str) -> None:
+    def kill(progress: Progress) -> None:
+        if progress.step == 4:
+            raise Killed
+
+    overrides = (f"forces.learn={learn}", "training.ema_decay=0.9", "training.save_every_s=0")
+    settings = config.load(ForcesConfig, folder / "c.toml", overrides=overrides)
+    with pytest.raises(Killed):
+        train(settings, folder / "killed", Listener(lambda text: None, kill))
+    assert (folder / "killed/state.safetensors").exists()
+    found, right = ran(folder, *overrides, out="killed"), ran(folder, *overrides)
+    assert found == right
+    assert journal(folder / "killed") == journal(folder / "run")
+    ours, theirs = (load_file(folder / out / "model.safetensors") for out in ("killed", "run"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_ranks_learn_what_one_process_learns(folder: Path) -> None:
+    ran(folder, out="first")
+    overrides = ("init.checkpoint=first", "training.threads=1", "data.train=['second.extxyz']")
+    right = ran(folder, *overrides)
+    settings = config.load(ForcesConfig, folder / "c.toml", overrides=overrides)
+    found = train_on(settings, folder / "ranks", Listener(lambda text: None, lambda progress: None), chosen("local:2"))
+    for part in ("validation", "test"):
+        assert found[part]["loss"] == pytest.approx(right[part]["loss"], rel=1e-3)
+    models = [load(folder / out / "model.safetensors")[0] for out in ("first", "run", "ranks")]
+    assert models[0].scaling == models[1].scaling == models[2].scaling
+    assert not (folder / "ranks/graphs").exists()
 
 
 # So slow that no weight moves.

@@ -16,6 +16,7 @@ import screening
 from screening.cli import app
 from screening.crystals.batch import Crystals
 from screening.crystals.convert import crystal_to_ase
+from screening.crystals.crystal import Crystal
 from screening.crystals.write import write
 from screening.errors import InputError
 from screening.models.checkpoint import Card, save
@@ -125,6 +126,27 @@ def test_what_is_not_finite_or_swells_diverges_alone(morse: CrystalModel) -> Non
     assert not bad.crystal.labels
     np.testing.assert_array_equal(good.crystal.positions, alone[0].crystal.positions)
     assert Outcome.DIVERGED in {one.outcome for one in relaxed(morse, cells(4), swell=1.0000001, steps=5)}
+
+
+def test_a_crystal_that_an_atom_leaves_diverges_and_an_atom_alone_does_not(
+    morse: CrystalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attracts = morse.forward
+    monkeypatch.setattr(morse, "forward", lambda graph: -attracts(graph))
+    pair, single = (
+        Crystal(
+            id=f"{atoms} atoms",
+            numbers=np.full(atoms, 6, np.uint8),
+            positions=np.array([[2.8 * k, 0.0, 0.0] for k in range(atoms)]),
+            lattice=np.zeros((3, 3)),
+            pbc=(False, False, False),
+        )
+        for atoms in (2, 1)
+    )
+    torn, alone = relaxed(morse, Crystals.of([pair, single]), steps=400)
+    assert np.linalg.norm(np.diff(torn.crystal.positions, axis=0)) > 0.9 * 4.0
+    assert torn.outcome is Outcome.DIVERGED
+    assert (alone.outcome, alone.steps) == (Outcome.CONVERGED, 0)
 
 
 def test_cells_stay_where_they_are_fixed_or_not_periodic(morse: CrystalModel) -> None:

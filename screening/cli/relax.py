@@ -51,10 +51,10 @@ def relax(
     """Relax positions and cells of crystals with a model's forces and stress.
 
     Many crystals move at once, and each ends on its own: converged, timed out after so many steps, or diverged, which
-    is when its energy or forces are no numbers or its volume is off by a factor of three. All are written, in their
-    order, with energy, forces and stress, but those that diverged without. Crystals that are not periodic in all
-    directions keep their cells. A model has forces when it takes all neighbours under an envelope and predicts an
-    energy; docs/forces.md says how to train one.
+    is when its energy or forces are no numbers, its volume is off by a factor of three, or an atom has left all its
+    neighbours. All are written, in their order, with energy, forces and stress, but those that diverged without.
+    Crystals that are not periodic in all directions keep their cells. A model has forces when it takes all neighbours
+    under an envelope and predicts an energy; docs/forces.md says how to train one.
 
     - `screening relax candidates.h5 -m runs/potential -o relaxed.extxyz --table relaxed.csv`
     """

@@ -7,8 +7,11 @@ from screening.errors import InputError
 from screening.models.header import header_in, opened, targets_in
 from screening.predictions import Target
 
+REFERENCED = "referenced_energy_per_atom"
+"""What a potential learns from labels of energy: what they are above the references of their source."""
+
 ENERGIES = (
-    "referenced_energy_per_atom",
+    REFERENCED,
     "energy_per_atom",
     "formation_energy_per_atom",
     "formation_energy_per_atom_uncorrected",

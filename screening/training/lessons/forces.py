@@ -12,6 +12,7 @@ import torch
 from screening.errors import InputError
 from screening.models.derivatives import require_smooth
 from screening.models.model import CrystalModel
+from screening.models.potential_files import REFERENCED
 from screening.predictions import Target
 from screening.training.batching import epoch_batches
 from screening.training.config import RunSettings
@@ -32,7 +33,7 @@ from screening.training.splits import Split, split_once
 from screening.training.tuning import Tuning, started
 
 ENERGY = Target("energy", "eV/cell")
-LEARNED = Target("referenced_energy_per_atom", "eV/atom")
+LEARNED = Target(REFERENCED, "eV/atom")
 # The moments of a new model are those of so many batches.
 CALIBRATION = 8
 SMALLEST_SCALE = 1e-3

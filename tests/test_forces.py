@@ -1,6 +1,7 @@
 """Forces and stress: against finite differences of the energy, and what physics demands of them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from screening.crystals.batch import Crystals
 from screening.crystals.crystal import PERIODIC, Crystal, Float64
 from screening.errors import InputError
 from screening.graphs import pack_graphs
+from screening.models.checkpoint import Card, save
 from screening.models.derivatives import Derivatives, energy_forces_stress
 from screening.models.graph_tensors import GraphTensors
 from screening.models.model import CrystalModel
+from screening.models.potential_files import required_energy
 from screening.models.registry import build
 from screening.predictions import Target
 
@@ -159,6 +162,23 @@ def test_a_model_that_jumps_or_has_no_energy_is_refused() -> None:
     gap = build("sieve", small("sieve") | SMOOTH["sieve"], TARGETS[:1])
     with pytest.raises(InputError, match="predicts band_gap, none of which is an energy"):
         derivatives(gap, crystals)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        Target("cohesive_energy_per_atom", "eV/atom"),
+        Target("energy_per_atom", "eV/atom", scale="log10"),
+        Target("formation_energy_per_atom", "1", "classification"),
+    ],
+)
+def test_what_is_no_energy_on_a_linear_scale_has_no_forces(target: Target, tmp_path: Path) -> None:
+    model = build("sieve", small("sieve") | SMOOTH["sieve"], [target])
+    with pytest.raises(InputError, match=f"predicts {target.name}, none of which is an energy"):
+        derivatives(model, made_crystals(1))
+    save(model, tmp_path / "m.safetensors", Card())
+    with pytest.raises(InputError, match=f"predicts {target.name}, none of which is an energy"):
+        required_energy(tmp_path / "m.safetensors")
 
 
 def test_a_graph_without_volumes_is_refused(model: CrystalModel) -> None:

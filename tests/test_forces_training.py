@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from made import PERIODIC_KINDS, made_crystals
+from safetensors.torch import load_file
 from sizes import SMOOTH, small
 from typer.testing import CliRunner, Result
 
@@ -21,16 +23,21 @@ from screening.errors import InputError
 from screening.models.checkpoint import load, read_card
 from screening.models.model import CrystalModel
 from screening.models.registry import build
+from screening.relaxation.potential import Potential
+from screening.runs.clusters import chosen
+from screening.runs.ranks import train as train_on
 from screening.training.forces_config import ForcesConfig, ForcesSettings
+from screening.training.journal import read_journal
 from screening.training.labelled import LabelledGraphs
 from screening.training.lessons.forces import ENERGY, LEARNED
+from screening.training.loop import Progress
 from screening.training.material import Listener
 from screening.training.mechanics import PLACES, STRESS, VOLUME
 from screening.training.objectives.denoising import DenoisingByDerivative, DenoisingByHead, normal
 from screening.training.objectives.errors import ErrorSums
-from screening.training.objectives.forces import EnergyForceStress, Sources
+from screening.training.objectives.forces import Compared, EnergyForceStress, Sources
 from screening.training.objectives.objective import Batch, Part
-from screening.training.recipe import train
+from screening.training.recipe import prepare, splits_of, train
 from screening.training.references import References
 
 pytestmark = [pytest.mark.native, pytest.mark.usefixtures("one_torch_thread")]
@@ -94,7 +101,10 @@ def test_references_tell_sources_apart() -> None:
     left = per_atom - found.per_atom(fractions, source)
     np.testing.assert_allclose(left[~np.isnan(left)], 0.0, atol=1e-9)
     assert found.as_card()["b"]["He"] == pytest.approx(weights[1, 2])
-    assert found.energies[0, 118] == 0.0
+    assert np.isnan(found.energies[0, 118])
+    strange = np.zeros((1, 119))
+    strange[0, [2, 118]] = 0.5
+    assert np.isnan(found.per_atom(strange, np.array([0])))
 
 
 def test_a_source_without_energies_has_no_references() -> None:
@@ -224,6 +234,11 @@ def ran(folder: Path, *overrides: str, out: str = "run"):
     return train(settings, folder / out, Listener(lambda text: None, lambda progress: None))
 
 
+def journal(folder: Path) -> list[dict[str, Any]]:
+    clock = ("seconds", "crystals_per_s")
+    return [{k: v for k, v in entry.items() if k not in clock} for entry in read_journal(folder / "metrics.jsonl")]
+
+
 def called(*words: str) -> Result:
     context = SimpleNamespace(check=lambda: None)
     return CliRunner().invoke(app, list(words), obj=context, catch_exceptions=False)
@@ -267,6 +282,89 @@ def test_a_head_of_noise_leaves_an_encoder_that_properties_start_from(folder: Pa
     assert result.exit_code == 0
 
 
+def test_energies_of_elements_that_training_does_not_know_are_left_out_and_counted(folder: Path) -> None:
+    said: list[str] = []
+    settings = config.load(ForcesConfig, folder / "c.toml", overrides=["training.epochs=1"])
+    found = train(settings, folder / "run", Listener(said.append, lambda progress: None))
+    material = prepare(settings, Listener(lambda text: None, lambda progress: None))
+    graphs, (split,) = material.graphs, splits_of(settings, material)
+    source, labelled_ = np.repeat([0, 1], material.sizes), ~np.isnan(graphs.labels[:, 0])
+
+    def is_known(row: int) -> bool:
+        train_rows = [r for r in split.train.tolist() if source[r] == source[row] and labelled_[r]]
+        return set(graphs.elements(np.array([row]))) <= set(graphs.elements(np.array(train_rows)))
+
+    rows = {"validation": split.validation, "test": split.test}
+    energies = {part: [is_known(r) for r in own.tolist() if labelled_[r]] for part, own in rows.items()}
+    assert {part: found[part]["derivatives"]["energy"]["count"] for part in rows} == {
+        part: sum(own) for part, own in energies.items()
+    }
+    unknown = sum(not known for own in energies.values() for known in own)
+    assert unknown
+    assert any(f"; {unknown} energies to validate and test are left out, such as that of " in text for text in said)
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("learn", ["labels", "denoising", "denoising_by_head"])
+def test_killed_and_continued_is_never_killed(folder: Path, learn: str) -> None:
+    def kill(progress: Progress) -> None:
+        if progress.step == 4:
+            raise Killed
+
+    overrides = (f"forces.learn={learn}", "training.ema_decay=0.9", "training.save_every_s=0")
+    settings = config.load(ForcesConfig, folder / "c.toml", overrides=overrides)
+    with pytest.raises(Killed):
+        train(settings, folder / "killed", Listener(lambda text: None, kill))
+    assert (folder / "killed/state.safetensors").exists()
+    found, right = ran(folder, *overrides, out="killed"), ran(folder, *overrides)
+    assert found == right
+    assert journal(folder / "killed") == journal(folder / "run")
+    ours, theirs = (load_file(folder / out / "model.safetensors") for out in ("killed", "run"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_ranks_learn_what_one_process_learns(folder: Path) -> None:
+    ran(folder, out="first")
+    overrides = ("init.checkpoint=first", "training.threads=1", "data.train=['second.extxyz']")
+    right = ran(folder, *overrides)
+    settings = config.load(ForcesConfig, folder / "c.toml", overrides=overrides)
+    found = train_on(settings, folder / "ranks", Listener(lambda text: None, lambda progress: None), chosen("local:2"))
+    for part in ("validation", "test"):
+        assert found[part]["loss"] == pytest.approx(right[part]["loss"], rel=1e-3)
+    models = [load(folder / out / "model.safetensors")[0] for out in ("first", "run", "ranks")]
+    assert models[0].scaling == models[1].scaling == models[2].scaling
+    assert not (folder / "ranks/graphs").exists()
+
+
+# So slow that no weight moves.
+STILL = ("training.epochs=1", "training.optimiser.rate=1e-12")
+
+
+def test_a_potential_that_starts_from_another_keeps_the_scale_of_its_head(folder: Path) -> None:
+    ran(folder)
+    found = ran(folder, "data.train=['second.extxyz']", "init.checkpoint=run", *STILL, out="more")
+    first, more = (load(folder / out / "model.safetensors")[0] for out in ("run", "more"))
+    assert more.scaling == first.scaling
+    crystals = Crystals.of(labelled(4, seed=9))
+    with Potential(first, threads=1) as one, Potential(more, threads=1) as other:
+        np.testing.assert_allclose(other(crystals).energy, one(crystals).energy, rtol=1e-5)
+    assert found["validation"]["loss"] == pytest.approx(journal(folder / "more")[-1]["validation"]["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("learn", ["labels", "denoising"])
+def test_a_readout_that_begins_anew_is_calibrated_and_the_encoder_is_not(folder: Path, learn: str) -> None:
+    ran(folder)
+    ran(folder, f"forces.learn={learn}", "init={checkpoint='run',readout=false}", *STILL, out="more")
+    first, more = (load(folder / out / "model.safetensors")[0].state_dict() for out in ("run", "more"))
+    moments = [name for name in more if "running_" in name]
+    for name in moments:
+        assert torch.equal(more[name], first[name]) == name.startswith("blocks."), name
+    assert not torch.equal(more["last.running_mean"], torch.zeros(8))
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -274,10 +372,33 @@ def test_a_head_of_noise_leaves_an_encoder_that_properties_start_from(folder: Pa
         ("data.split={by='files'}", "split"),
         ("data.split.folds=3", "without folds"),
         ("training.precision=bf16", "second derivatives"),
+        ("training={precision='fp16'} forces={learn='denoising'}", "second derivatives"),
+        ("training={precision='bf16'} forces={force=0.0}", "second derivatives"),
         ("model.settings.max_neighbors=12", "not smooth"),
         ("data.train=['first.extxyz','./first.extxyz']", "told apart by their names"),
     ],
 )
 def test_what_cannot_be_is_refused(folder: Path, override: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        ran(folder, override)
+        ran(folder, *override.split())
+
+
+@pytest.mark.parametrize("forces", ["{learn='denoising_by_head'}", "{force=0.0,stress=0.0}"])
+def test_what_is_differentiated_once_may_be_in_half_precision(folder: Path, forces: str) -> None:
+    with pytest.raises(InputError, match="is for GPUs"):
+        ran(folder, "training.precision=bf16", f"forces={forces}")
+    settings = config.load(ForcesConfig, folder / "c.toml", overrides=[f"forces={forces}"]).forces
+    model, graphs = small_sieve(dropout=0.0), graphs_of(labelled(6, seed=4), small_sieve())
+    objective: Compared
+    if settings.learn == "labels":
+        objective = EnergyForceStress(graphs, graphs.labels[:, 0] / graphs.atom_counts, alone(6), settings)
+    else:
+        objective = DenoisingByHead(graphs, alone(6), settings, model)
+    losses = []
+    for narrow in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            loss = objective.sums(model.eval(), objective.gather(batch(*range(6))))
+        gradients = torch.autograd.grad(loss.sums.sum(), list(model.parameters()), allow_unused=True)
+        assert all(one is None or torch.isfinite(one).all() for one in gradients)
+        losses.append(loss.sums.detach())
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.03, atol=1e-3)

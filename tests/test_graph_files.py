@@ -47,6 +47,22 @@ def test_parts_come_back_as_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ours.edge_vector, theirs.edge_vector)
 
 
+def test_forces_come_back_and_tell_data_sets_apart(tmp_path: Path) -> None:
+    crystals = [Crystals.of(made_crystals(6, seed=seed, forces=True, prefix=f"{seed}")) for seed in range(2)]
+    parts = [LabelledGraphs.of([part], ranked.TARGETS, NEIGHBORS, forces=True) for part in crystals]
+    right = LabelledGraphs.joined(parts, ranked.TARGETS, NEIGHBORS, forces=True)
+    with GraphWriter(tmp_path, ranked.TARGETS, NEIGHBORS, forces=True) as writer:
+        for part in parts:
+            writer.append(part)
+    found, rows = mapped_graphs(tmp_path), np.array([7, 0, 3])
+    assert right.forces is not None
+    np.testing.assert_array_equal(found.forces, right.forces, strict=True)
+    np.testing.assert_array_equal(found.forces_in(rows), right.forces_in(rows))
+    assert found.fingerprint(rows) == right.fingerprint(rows)
+    others = [replace(right, forces=forces).fingerprint(rows) for forces in (right.forces + 1, None)]
+    assert len({right.fingerprint(rows), *others}) == 3
+
+
 def test_no_crystals_are_none(tmp_path: Path) -> None:
     found = mapped_graphs(written(tmp_path / "graphs", []))
     assert len(found) == 0

@@ -16,8 +16,9 @@ import screening
 from screening.cli import app
 from screening.crystals.batch import Crystals
 from screening.crystals.convert import crystal_to_ase
+from screening.crystals.crystal import Crystal
 from screening.crystals.write import write
-from screening.errors import InputError
+from screening.errors import InputError, ResourceError
 from screening.models.checkpoint import Card, save
 from screening.models.model import CrystalModel
 from screening.models.registry import build
@@ -127,6 +128,27 @@ def test_what_is_not_finite_or_swells_diverges_alone(morse: CrystalModel) -> Non
     assert Outcome.DIVERGED in {one.outcome for one in relaxed(morse, cells(4), swell=1.0000001, steps=5)}
 
 
+def test_a_crystal_that_an_atom_leaves_diverges_and_an_atom_alone_does_not(
+    morse: CrystalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attracts = morse.forward
+    monkeypatch.setattr(morse, "forward", lambda graph: -attracts(graph))
+    pair, single = (
+        Crystal(
+            id=f"{atoms} atoms",
+            numbers=np.full(atoms, 6, np.uint8),
+            positions=np.array([[2.8 * k, 0.0, 0.0] for k in range(atoms)]),
+            lattice=np.zeros((3, 3)),
+            pbc=(False, False, False),
+        )
+        for atoms in (2, 1)
+    )
+    torn, alone = relaxed(morse, Crystals.of([pair, single]), steps=400)
+    assert np.linalg.norm(np.diff(torn.crystal.positions, axis=0)) > 0.9 * 4.0
+    assert torn.outcome is Outcome.DIVERGED
+    assert (alone.outcome, alone.steps) == (Outcome.CONVERGED, 0)
+
+
 def test_cells_stay_where_they_are_fixed_or_not_periodic(morse: CrystalModel) -> None:
     crystals = Crystals.of(made_crystals(4, seed=2, kinds=["cell", "slab", "wire", "molecule"], max_atoms=4))
     for found in (relaxed(morse, crystals, steps=20, cells=False), relaxed(morse, crystals, steps=20)[1:]):
@@ -206,6 +228,50 @@ def test_the_command_writes_crystals_in_their_order_and_a_table(folder: Path) ->
     assert [float(row["energy"]) / len(one) for row, one in zip(rows, after, strict=True)] == pytest.approx(
         [one.labels[TARGET.name] for one in after], rel=1e-12
     )
+
+
+def test_what_is_refused_is_a_row_where_it_came_and_in_the_total(folder: Path) -> None:
+    crystals = made_crystals(3, seed=2, kinds=["cell"], max_atoms=3)
+    close = replace(crystals[1], id="close", positions=np.zeros((2, 3)), numbers=np.array([6, 6], np.uint8))
+    write([crystals[0], close, crystals[1]], folder / "a.extxyz", format="extxyz")
+    write([crystals[1], crystals[2]], folder / "b.extxyz", format="extxyz")
+    words = ("-m", "potential.safetensors", "-o", "out.extxyz", "--table", "out.csv", "--steps", "1")
+    ran = called("a.extxyz", "b.extxyz", *words)
+    assert ran.exit_code == 0
+    assert ran.stdout.startswith("5 crystals in")
+    assert "2 rejected" in ran.stdout
+    with (folder / "out.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    first, second, third = (one.id for one in crystals)
+    assert [row["id"] for row in rows] == [first, "close", second, second, third]
+    reasons = ["", "atoms_too_close", "", "duplicate_id", ""]
+    assert [row["reason"] for row in rows] == reasons
+    assert [row["outcome"] == "rejected" for row in rows] == list(map(bool, reasons))
+    assert all(
+        bool(row["message"]) == bool(row["reason"]) and bool(row["energy"]) != bool(row["reason"]) for row in rows
+    )
+    assert [one.id for one in screening.read("out.extxyz")] == [first, second, third]
+
+
+def test_the_table_grows_as_crystals_end_and_is_asked_for_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("in.extxyz", "-m", "potential.safetensors", "-o", "out.extxyz", "--steps", "0")
+    with pytest.raises(ResourceError, match="cannot be written"):
+        called(*words, "--table", "nowhere/out.csv")
+    assert not (folder / "out.extxyz").exists()
+    sizes: list[int] = []
+
+    def slow_write(crystals, path, *, format):
+        for _ in crystals:
+            (part,) = folder.glob("out.csv.*.part")
+            sizes.append(part.stat().st_size)
+        raise InputError("stopped")
+
+    monkeypatch.setattr("screening.crystals.write.write", slow_write)
+    with pytest.raises(InputError, match="stopped"):
+        called(*words, "--table", "out.csv", "--max-atoms", "1")
+    assert len(sizes) == 5
+    assert sizes == sorted(set(sizes))
+    assert not list(folder.glob("out.csv*"))
 
 
 def test_the_command_refuses_what_it_cannot_write_and_models_without_forces(folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,6 +17,7 @@ import screens
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason
 from screening.crystals.packed import PackedCrystals
+from screening.crystals.validate import Limits
 from screening.errors import FileFormatError, InputError
 from screening.inference import predict
 from screening.models import checkpoint
@@ -25,6 +27,7 @@ from screening.relaxation.potential import Potential
 from screening.relaxation.relax import Outcome, Relaxed, RelaxSettings, relax
 from screening.report.asked import Wish
 from screening.report.write import write_report
+from screening.runs.piece import Relaxing
 from screening.runs.plan import Lease, Rows, Verdict
 from screening.runs.stages import Stages
 from screening.runs.worker import Engine, Job
@@ -199,6 +202,30 @@ def test_a_crystal_that_diverges_is_a_row_with_a_reason_and_no_number(job: Job, 
         assert all(np.isnan(column[row]) for column in rows.values.values())
     for row in MARKS:
         assert rows.relaxed.has_atoms[row], "what fails to be predicted was relaxed all the same"
+
+
+@pytest.mark.parametrize(
+    ("change", "stress", "said"),
+    [
+        (np.nan, np.nan, "an atom left all its neighbours within 9 steps of relaxation"),
+        (0.01, 0.1, "an atom left all its neighbours or its cell turned inside out within 9 steps of relaxation"),
+        (0.5, 0.1, "its volume changed 1.5 fold within 9 steps of relaxation (at most 1.15 fold)"),
+        (0.01, np.nan, "after 9 steps of relaxation its energy or its forces were no finite numbers"),
+    ],
+)
+def test_why_a_crystal_diverged_is_told(change: float, stress: float, said: str) -> None:
+    one = np.ones(1, np.float32)
+    rows = replace(
+        RelaxedRows.nothing(1),
+        ending=np.full(1, Ending.DIVERGED, np.uint8),
+        steps=np.full(1, 9, np.uint32),
+        energy=one,
+        force=one,
+        stress=stress * one,
+        volume_change=change * one,
+    )
+    unused: Any = None
+    assert Relaxing(unused, relaxing.SETTINGS.relaxation("hash"), Limits())._why(rows, 0) == said
 
 
 def test_energies_that_are_no_numbers_are_told(job: Job, tmp_path: Path) -> None:

@@ -23,22 +23,20 @@ SEEDS = (0, 1, 2)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is fine-tuned: targets, files, epochs; `seeds` runs of each start; whether the official folds test it."""
+    """What is fine-tuned on the crystals of its name, `seeds` times from each start; whether official folds test it."""
 
     name: str
     targets: Mapping[str, Mapping[str, Any]]
-    train: str
-    epochs: int
     seeds: int = 3
     folds: bool = False
 
 
 LOG: Mapping[str, Any] = {"scale": "log10", "loss": "l1"}
 L1: Mapping[str, Any] = {"loss": "l1"}
-PHONONS = Task("phonons", {"last_phdos_peak": L1}, "phonons", 60, seeds=1, folds=True)
-MODULI = Task("moduli", {"bulk_modulus": LOG, "shear_modulus": LOG}, "moduli", 60)
-FEW = Task("mp2000", {"formation_energy_per_atom": L1, "band_gap": L1}, "mp2000", 60)
-WHOLE = Task("mp-whole", {"formation_energy_per_atom": L1, "band_gap": L1}, "mp-whole", 15, seeds=1)
+PHONONS = Task("phonons", {"last_phdos_peak": L1}, seeds=1, folds=True)
+MODULI = Task("moduli", {"bulk_modulus": LOG, "shear_modulus": LOG})
+FEW = Task("mp2000", {"formation_energy_per_atom": L1, "band_gap": L1})
+WHOLE = Task("whole", {"formation_energy_per_atom": L1, "band_gap": L1}, seeds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +50,11 @@ class PreTraining:
     def name(self) -> str:
         """Name of the run's folder."""
         return f"pretrain-{self.architecture}-{self.kind}"
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether it learns from labels of energy, force or stress, so that it is a potential."""
+        return "learn" not in KINDS[self.kind]
 
 
 @dataclass(frozen=True, slots=True)

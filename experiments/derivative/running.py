@@ -1,146 +1,153 @@
-"""Doing the runs: the crystals of each task in files, each run in its folder, finished ones left alone."""
+"""Doing the runs: each in its folder, finished ones left alone, interrupted ones continued."""
 
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from derivative.plan import KINDS, SETTINGS, FineTuning, PreTraining, Run
+from derivative.crystals import PUBLISHED, SOURCES, make_crystals
+from derivative.plan import KINDS, MODULI, SETTINGS, FineTuning, PreTraining, Run
+from derivative.settings import StudySettings
 from screening.config import validated
-from screening.crystals.crystal import Crystal
-from screening.crystals.read import read
-from screening.crystals.write import write
-from screening.errors import InputError
+from screening.models import checkpoint
 from screening.training.config import RunSettings, TrainingConfig
 from screening.training.forces_config import ForcesConfig
+from screening.training.judge_potential import evaluate_potential
 from screening.training.loop import STATE_FILE
 from screening.training.material import Listener
-from screening.training.recipe import METRICS_FILE, MODEL_FILE, train
+from screening.training.recipe import FOLDS_FILE, METRICS_FILE, MODEL_FILE, claim, train
+from screening.training.resume import write_whole
 
 State = Literal["finished", "begun", "waiting"]
 CRYSTALS = "crystals"
-SOURCES = ("mattersim", "mlearn", "monbtaw")
-FEW = 2_000
-# Pre-training has as many epochs for every kind; E costs a third of a step with forces and gets no more for it.
-PRETRAIN_EPOCHS = 20
+# Errors of a potential on the published test crystals of mlearn.
+PUBLISHED_FILE = "mlearn-test.json"
 
 
 def state_of(run: Run, out: Path) -> State:
     """How far a run is in its folder."""
     folder = out / run.name
-    done = folder / ("folds.json" if isinstance(run, FineTuning) and run.task.folds else METRICS_FILE)
-    if done.exists():
+    if all((folder / name).exists() for name in _outcomes(run)):
         return "finished"
-    return "begun" if (folder / STATE_FILE).exists() or list(folder.glob("fold-*")) else "waiting"
+    begun = list(folder.glob(f"**/{STATE_FILE}")) or list(folder.glob("fold-*")) or (folder / METRICS_FILE).exists()
+    return "begun" if begun else "waiting"
 
 
-def config_of(run: Run, data: Path, out: Path, epochs: float = 1.0) -> RunSettings:
-    """The configuration of a run; `epochs` multiplies the planned number, for a trial."""
+def _outcomes(run: Run) -> Sequence[str]:
+    if isinstance(run, FineTuning):
+        return [FOLDS_FILE if run.task.folds else METRICS_FILE]
+    return [METRICS_FILE, *([PUBLISHED_FILE] if run.has_labels else [])]
+
+
+def config_of(run: Run, study: StudySettings, out: Path) -> RunSettings:
+    """The configuration of a run: `screening train-forces` or `train` with it gives the same."""
     loop = {
-        "epochs": max(1, round(epochs * (PRETRAIN_EPOCHS if isinstance(run, PreTraining) else run.task.epochs))),
         "batch_size": 32,
         "max_edges": 100_000,
         "clip_norm": 10.0,
         "ema_decay": 0.999,
-        "optimiser": {"name": "adamw", "rate": 2e-3},
+        "threads": study.threads,
+        "device": study.device,
     }
     model = {"architecture": run.architecture, "settings": dict(SETTINGS[run.architecture])}
+    place = out / CRYSTALS
     if isinstance(run, PreTraining):
-        files = [str(data / f"forces/{source}.extxyz.gz") for source in SOURCES]
-        split = {"by": "random", "validation": 0.1, "test": 0.1}
+        files = [str(place / f"{source}.extxyz") for source in SOURCES]
+        own = {"epochs": study.epochs.pretraining, "optimiser": {"name": "adamw", "rate": 2e-3}}
         values: dict[str, Any] = {
-            "data": {"train": files, "split": split},
+            "data": {"train": files, "split": {"by": "random", "validation": 0.1, "test": 0.1}},
             "forces": dict(KINDS[run.kind]),
             "model": model,
-            "training": loop,
+            "training": loop | own,
         }
         return validated(ForcesConfig, values, origin=run.name)
+    own = {
+        "epochs": getattr(study.epochs, run.task.name),
+        "seed": run.seed,
+        "optimiser": {"name": "adamw", "rate": 1e-3},
+    }
     values = {
-        "data": _files(run, out),
+        "data": _files(run, place),
         "model": model,
         "targets": {name: dict(settings) for name, settings in run.task.targets.items()},
-        "training": loop | {"seed": run.seed, "optimiser": {"name": "adamw", "rate": 1e-3}},
+        "training": loop | own,
     }
     if run.needs is not None:
-        values["init"] = {"checkpoint": str(out / run.needs.name / MODEL_FILE)}
+        # A head of noise leaves no readout, so that for a fair comparison no start gives more than its encoder.
+        values["init"] = {"checkpoint": str(out / run.needs.name / MODEL_FILE), "readout": False}
     return validated(TrainingConfig, values, origin=run.name)
 
 
-def _files(run: FineTuning, out: Path) -> dict[str, Any]:
-    place = out / CRYSTALS
-    train_file = str(place / f"{run.task.train}.extxyz")
+def _files(run: FineTuning, place: Path) -> dict[str, Any]:
+    train_file = str(place / f"{run.task.name}.extxyz")
     if run.task.folds:
         return {"train": [train_file], "split": {"by": "folds", "validation": 0.1, "seed": run.seed}}
+    # Few crystals have moduli; the others would cost validation and say nothing.
+    prefix = "moduli-" if run.task == MODULI else ""
     return {
         "train": [train_file],
-        "validation": [str(place / "choose.extxyz")],
-        "test": [str(place / "measure.extxyz")],
+        "validation": [str(place / f"{prefix}choose.extxyz")],
+        "test": [str(place / f"{prefix}measure.extxyz")],
         "split": {"by": "files"},
     }
 
 
-def make_crystals(data: Path, out: Path, say: Callable[[str], None]) -> None:
-    """Write the crystals of each task, once: few of a large file are then read in a moment.
-
-    The crystals of mp36k/val are halved by turns: one half chooses epochs, the other measures.
-    """
-    place = out / CRYSTALS
-    place.mkdir(parents=True, exist_ok=True)
-    train_file, val = data / "mp36k/train.extxyz.gz", data / "mp36k/val.extxyz.gz"
-    wanted: dict[str, Callable[[], Iterator[Crystal]]] = {
-        "phonons": lambda: _crystals(data / "matbench/phonons.extxyz.gz"),
-        "moduli": lambda: (c for c in _crystals(train_file) if "bulk_modulus" in c.labels),
-        "mp2000": lambda: _drawn(train_file, FEW),
-        "mp-whole": lambda: _crystals(train_file),
-        "choose": lambda: (c for n, c in enumerate(_crystals(val)) if n % 2 == 0),
-        "measure": lambda: (c for n, c in enumerate(_crystals(val)) if n % 2),
-    }
-    for name, crystals in wanted.items():
-        file = place / f"{name}.extxyz"
-        if not file.exists():
-            say(f"{file}: {write(crystals(), file, format='extxyz'):,} crystals")
-
-
-def _crystals(file: Path) -> Iterator[Crystal]:
-    if not file.exists():
-        raise InputError(f"{file}: there is no such file; name the folder of the data sets with --data")
-    return (crystal for crystal in read(file) if isinstance(crystal, Crystal))
-
-
-def _drawn(file: Path, count: int) -> Iterator[Crystal]:
-    rows = np.random.default_rng(0).permutation(sum(1 for _ in _crystals(file)))[:count]
-    kept = set(rows.tolist())
-    return (crystal for row, crystal in enumerate(_crystals(file)) if row in kept)
-
-
 def run_all(
-    runs: Sequence[Run],
-    data: Path,
+    plan: Callable[[], Sequence[Run]],
+    study: StudySettings,
     out: Path,
     listener: Listener,
     *,
     budget_s: float,
-    epochs: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> bool:
-    """Do the runs that are not finished, in order; begin none after the budget. Tell whether all are finished."""
+    """Do what is not finished, in order; begin nothing after the budget. Tell whether all is finished.
+
+    The plan is asked before every run, for it grows when the best starts are known. A finished run of other settings
+    is refused, as one that is not finished would be.
+    """
     started = clock()
-    waiting = [run for run in runs if state_of(run, out) != "finished"]
-    listener.say(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished")
-    if waiting:
-        make_crystals(data, out, listener.say)
-    left = 0
-    for run in waiting:
+    for run in plan():
+        if state_of(run, out) == "finished":
+            claim(out / run.name, config_of(run, study, out))
+    while True:
+        runs = plan()
+        left = [run for run in runs if state_of(run, out) != "finished"]
+        if not left:
+            return True
+        ready = [run for run in left if _may_begin(run, out)]
+        if not ready:
+            listener.say(f"{len(left)} runs wait for the pre-training of another share; come back then")
+            return False
         if clock() - started >= budget_s:
-            left += 1
-            continue
-        before = run.needs if isinstance(run, FineTuning) else None
-        if before is not None and state_of(before, out) != "finished":
-            listener.say(f"{run.name} waits for {before.name}, which another share does")
-            left += 1
-            continue
-        listener.say(f"{run.name}, {(clock() - started) / 3600:.2f} h so far")
-        train(config_of(run, data, out, epochs), out / run.name, listener)
-    return left == 0
+            listener.say(f"the budget is spent: {len(left)} runs are left")
+            return False
+        hours = (clock() - started) / 3600
+        listener.say(f"{len(runs) - len(left) + 1}/{len(runs)} {ready[0].name}, {hours:.2f} h so far")
+        make_crystals(study.data, out / CRYSTALS, listener.say)
+        do(ready[0], study, out, listener)
+
+
+def do(run: Run, study: StudySettings, out: Path, listener: Listener) -> None:
+    """Train, or go on; then measure a potential where others have published errors."""
+    folder = out / run.name
+    train(config_of(run, study, out), folder, listener)
+    if isinstance(run, PreTraining) and run.has_labels:
+        model, card = checkpoint.load(folder / MODEL_FILE, device=study.device)
+        found = evaluate_potential(
+            model,
+            card,
+            [out / CRYSTALS / f"{PUBLISHED}.extxyz"],
+            source="mlearn.extxyz",
+            workers=1,
+            device=study.device,
+            say=listener.say,
+            watch=listener.check,
+        )
+        write_whole(folder / PUBLISHED_FILE, json.dumps(found, indent=2).encode() + b"\n")
+
+
+def _may_begin(run: Run, out: Path) -> bool:
+    before = run.needs if isinstance(run, FineTuning) else None
+    return before is None or state_of(before, out) == "finished"

@@ -1,24 +1,32 @@
 """`screening relax`: move crystals to where a model says that no force is left."""
 
 import csv
+import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from screening.cli.app import app
-from screening.errors import InputError
+from screening.errors import InputError, ResourceError
 
 if TYPE_CHECKING:
+    from screening.crystals.batch import Crystals
+    from screening.crystals.crystal import Rejection
+    from screening.crystals.read import ReadBatch
     from screening.relaxation.relax import Relaxed
 
 PLAIN_INTERVAL_S = 10.0
 FORMATS = {".extxyz": "extxyz", ".xyz": "extxyz", ".jsonl": "jsonl"}
-COLUMNS = ("id", "outcome", "steps", "energy", "energy_before", "force", "stress")
+COLUMNS = ("id", "outcome", "steps", "energy", "energy_before", "force", "stress", "reason", "message")
+REJECTED = "rejected"
+Take = Callable[[Sequence[object]], None]
 
 
 @app.command()
@@ -51,10 +59,11 @@ def relax(
     """Relax positions and cells of crystals with a model's forces and stress.
 
     Many crystals move at once, and each ends on its own: converged, timed out after so many steps, or diverged, which
-    is when its energy or forces are no numbers or its volume is off by a factor of three. All are written, in their
-    order, with energy, forces and stress, but those that diverged without. Crystals that are not periodic in all
-    directions keep their cells. A model has forces when it takes all neighbours under an envelope and predicts an
-    energy; docs/forces.md says how to train one.
+    is when its energy or forces are no numbers, its volume is off by a factor of three, or an atom has left all its
+    neighbours. All are written, in their order, with energy, forces and stress, but those that diverged without.
+    What is refused when it is read is counted, and is a row of the table with the reason. Crystals that are not
+    periodic in all directions keep their cells. A model has forces when it takes all neighbours under an envelope and
+    predicts an energy; docs/forces.md says how to train one.
 
     - `screening relax candidates.h5 -m runs/potential -o relaxed.extxyz --table relaxed.csv`
     """
@@ -65,55 +74,114 @@ def relax(
 
     # Before torch, which takes seconds to load.
     found = model_file(model)
+    from screening.crystals.read import read_batches
     from screening.crystals.write import write
     from screening.inference import usable_device
     from screening.relaxation.potential import Potential
     from screening.relaxation.relax import RelaxSettings
     from screening.relaxation.relax import relax as relaxed
-    from screening.training.judge import read_crystals
 
     settings = RelaxSettings(force=force, stress=stress, steps=steps, cells=not fixed_cells, atoms=max_atoms)
     loaded, _ = load_model(found, device=str(usable_device(device)))
     started, outcomes = time.monotonic(), Counter[str]()
     say = _silent if quiet else _say
-    rows: list[tuple[object, ...]] = []
-    with Potential(loaded, device=device, threads=threads) as potential:
-        stream = read_crystals(inputs, workers=workers, name="read", say=say)
-        moving = _told(relaxed(potential, stream, settings), outcomes, rows, say, context.obj.check)
-        count = write((one.crystal for one in moving), output, format=kind)
-    if table is not None:
-        _write_table(table, rows)
+    given = _Given()
+    with Potential(loaded, device=device, threads=threads) as potential, _listing(table) as take:
+        moving = relaxed(potential, given.crystals(read_batches(inputs, workers=workers)), settings)
+        told = _told(moving, given, outcomes, take, say, context.obj.check)
+        write((one.crystal for one in told), output, format=kind)
     if not quiet:
         seconds = time.monotonic() - started
         ends = ", ".join(f"{outcomes[name]:,} {name.replace('_', ' ')}" for name in sorted(outcomes))
-        print(f"{count:,} crystals in {seconds:.1f} s: {ends or 'none'}\n{output}")
+        print(f"{outcomes.total():,} crystals in {seconds:.1f} s: {ends or 'none'}\n{output}")
+
+
+@dataclass(slots=True)
+class _Given:
+    """What is read: crystals, and the rejections between them, each with how many crystals came before it."""
+
+    accepted: int = 0
+    refused: "deque[tuple[int, Rejection]]" = field(default_factory=deque)
+
+    def crystals(self, stream: "Iterable[ReadBatch]") -> "Iterator[Crystals]":
+        for batch in stream:
+            for k, (entry, one) in enumerate(zip(batch.rejected_entries, batch.rejections, strict=True)):
+                self.refused.append((self.accepted + entry - k, one))
+            self.accepted += len(batch.crystals)
+            yield batch.crystals
+
+    def refused_before(self, crystal: int) -> "Iterator[Rejection]":
+        """Take the rejections that came before a crystal of this number, once."""
+        while self.refused and self.refused[0][0] <= crystal:
+            yield self.refused.popleft()[1]
 
 
 def _told(
     found: "Iterable[Relaxed]",
+    given: _Given,
     outcomes: Counter[str],
-    rows: list[tuple[object, ...]],
+    take: Take,
     say: Callable[[str], None],
     check: Callable[[], None],
 ) -> "Iterator[Relaxed]":
-    """Count and list what passes, and now and then say how far it is."""
+    """Count and list what passes, with what was refused in between, and now and then say how far it is."""
+
+    def refuse(before: int) -> None:
+        for one in given.refused_before(before):
+            if not outcomes[REJECTED]:
+                say(f"refused, the first: {one.message}")
+            outcomes[REJECTED] += 1
+            take((one.id, REJECTED, *[""] * 5, one.reason.value, one.message))
+
     told = time.monotonic()
-    for one in found:
+    for number, one in enumerate(found):
         check()
+        refuse(number)
         outcomes[one.outcome.value] += 1
         numbers = one.energy, one.energy_before, one.force, one.stress
-        rows.append((one.crystal.id, one.outcome.value, one.steps, *map(repr, numbers)))
+        take((one.crystal.id, one.outcome.value, one.steps, *map(repr, numbers), "", ""))
         if time.monotonic() - told > PLAIN_INTERVAL_S:
             told = time.monotonic()
-            say(f"{len(rows):,} crystals: " + ", ".join(f"{count:,} {name}" for name, count in outcomes.items()))
+            ends = ", ".join(f"{count:,} {name}" for name, count in outcomes.items())
+            say(f"{outcomes.total():,} crystals: {ends}")
         yield one
+    refuse(given.accepted)
 
 
-def _write_table(path: Path, rows: list[tuple[object, ...]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+@contextmanager
+def _listing(path: Path | None) -> Iterator[Take]:
+    """Give what writes rows of the table as they come; the file has its name when all are written."""
+    if path is None:
+        yield lambda row: None
+        return
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, expected the name of a file to write")
+    part = path.with_name(f"{path.name}.{os.urandom(4).hex()}.part")
+    with _disk_needed(path):
+        file = part.open("w", buffering=1, encoding="utf-8", newline="")
+    try:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
+
+        def take(row: Sequence[object]) -> None:
+            with _disk_needed(path):
+                writer.writerow(row)
+
+        take(COLUMNS)
+        yield take
+        with _disk_needed(path):
+            file.close()
+            part.replace(path)
+    finally:
+        file.close()
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk_needed(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written ({error.strerror or error}); check the disk") from error
 
 
 def _say(text: str) -> None:

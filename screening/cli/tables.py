@@ -14,6 +14,14 @@ def metrics_table(found: Mapping[str, Mapping[str, float | None]], units: Mappin
     return aligned([["target", "unit", *columns], *rows])
 
 
+def potential_table(found: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> str:
+    """Lay out errors of a potential, a row for each of what they are of."""
+    terms = list(next(iter(found.values())))
+    columns = [(term, column) for term in terms for column in ("count", "mae", "rmse")]
+    rows = [[name, *(_cell(own[term], column) for term, column in columns)] for name, own in found.items()]
+    return aligned([["of", *(f"{term} {column}" for term, column in columns)], *rows])
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Lay out rows in columns, each as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -10,7 +10,7 @@ import typer
 
 from screening.cli.app import app
 from screening.cli.progress import Watch, training_progress
-from screening.cli.tables import metrics_table
+from screening.cli.tables import metrics_table, potential_table
 from screening.errors import InputError
 
 if TYPE_CHECKING:
@@ -186,6 +186,10 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw predictions against labels.")
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a potential: the source whose references energies are above."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
@@ -195,20 +199,59 @@ def evaluate(
     yes or no. Targets without labels have a count of 0. A name that `screening models` lists is that shipped model;
     write `./name` for a file or a folder of that name.
 
+    Of a potential that `screening train-forces` made: errors of energies, of components of forces and of stress, in
+    all, by file and by element. Energies are above the references of the source that has the file's name, or of
+    `--source`.
+
     - `screening evaluate runs/cgcnn val.extxyz --json metrics.json --plot parity.png`
+
+    - `screening evaluate runs/potential mlearn-test.extxyz --source mlearn.extxyz`
     """
     from screening.pretrained.shipped import load_model, model_file
 
     # Before torch, which takes seconds to load.
     file = model_file(model)
     from screening.inference import usable_device
+    from screening.models.potential_files import REFERENCED
     from screening.training.judge import evaluate as judged
+    from screening.training.judge_potential import evaluate_potential
 
-    loaded, _ = load_model(file, device=str(usable_device(device)))
+    loaded, card = load_model(file, device=str(usable_device(device)))
+    if REFERENCED in {target.name for target in loaded.targets}:
+        if plot is not None:
+            raise InputError(f"{model}: is a potential, of which --plot draws nothing; leave it out")
+        errors = evaluate_potential(
+            loaded,
+            card,
+            inputs,
+            source=source,
+            workers=workers,
+            device=device,
+            say=_say,
+            watch=context.obj.check,
+        )
+        _write_json(as_json, errors)
+        print("\n".join(_compared(errors)))
+        return
+    if source is not None:
+        raise InputError(f"{model}: is no potential of `screening train-forces`, so it has no --source of energies")
     found = judged(loaded, inputs, workers=workers, device=device, plot=plot, say=_say, watch=context.obj.check)
-    if as_json is not None:
-        as_json.write_text(json.dumps({"targets": found}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    _write_json(as_json, {"targets": found})
     print(metrics_table(found, {target.name: target.unit for target in loaded.targets}))
+
+
+def _compared(errors: dict[str, dict[str, Any]]) -> list[str]:
+    """Errors of a potential: of all files, then of each, then by element, as far as there are several."""
+    from screening.training.judge_potential import TERMS
+
+    several = [found for found in (errors["file"], errors["element"]) if len(found) > 1]
+    units = ", ".join(f"{term} {unit}" for term, unit in TERMS.items())
+    return [*(potential_table(found) for found in (errors["all"], *several)), f"units: {units}"]
+
+
+def _write_json(path: Path | None, found: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _chosen(cluster: str | None, profile: Path | None, ranks: int | None) -> "ClusterChoice | None":

@@ -19,6 +19,7 @@ from screening.errors import InputError
 from screening.models.graph_tensors import GraphTensors
 from screening.models.model import CrystalModel
 from screening.models.potential_files import ENERGIES as ENERGIES
+from screening.models.potential_files import energy_among
 from screening.ops import message
 from screening.ops.message_graph import EdgeGraph
 
@@ -43,15 +44,15 @@ class Slopes(NamedTuple):
 
 def energy_column(model: CrystalModel) -> int:
     """Which of a model's targets is an energy whose derivatives are forces; refuse a model that has no forces."""
-    names = [target.name for target in model.targets]
-    found = [names.index(name) for name in ENERGIES if name in names]
-    if not found:
+    found = energy_among(model.targets)
+    if found is None:
+        names = ", ".join(target.name for target in model.targets) or "nothing"
         raise InputError(
-            f"this model predicts {', '.join(names)}, none of which is an energy whose slopes are forces; "
-            f"use one that predicts {' or '.join(ENERGIES)}"
+            f"this model predicts {names}, none of which is an energy whose slopes are forces; use one that predicts "
+            f"{' or '.join(ENERGIES)}, as a regression on the scale linear"
         )
     require_smooth(model)
-    return found[0]
+    return model.targets.index(found)
 
 
 def require_smooth(model: CrystalModel) -> None:

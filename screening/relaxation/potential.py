@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from screening.crystals.batch import Crystals
 from screening.graphs import graph_batches
@@ -21,9 +21,12 @@ from screening.models.model import CrystalModel
 from screening.ops import core
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 
 # What derivatives keep in memory is several times what a prediction does.
 MAX_EDGES, MAX_ATOMS = 60_000, 2_000
+# Farther than this part of the cutoff an atom is next to nothing to another: the envelope is 0.016 there.
+NEAR = 0.9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,11 +34,13 @@ class Surface:
     """Where crystals are on the potential: `energy` (crystals,) eV a cell, `forces` (atoms, 3) eV/angstrom.
 
     `stress` (crystals, 3, 3) is in eV/angstrom^3, tension positive, NaN unless a crystal is periodic in all directions.
+    `lonely` (crystals,) is how many atoms have no neighbour as near as `NEAR` of the cutoff.
     """
 
     energy: Float64
     forces: Float64
     stress: Float64
+    lonely: Int64
 
 
 def _unlearning(model: CrystalModel) -> CrystalModel:
@@ -94,7 +99,12 @@ class Potential:
     def _one(self, graph: GraphTensors) -> Surface:
         found = energy_forces_stress(self.model, graph)
         energy, forces, stress = (column.double().cpu().numpy() for column in found)
-        return Surface(energy, forces, stress)
+        return Surface(energy, forces, stress, self._lonely(graph).cpu().numpy())
+
+    def _lonely(self, graph: GraphTensors) -> Tensor:
+        near = graph.edge_distance() < NEAR * self.model.neighbors.cutoff
+        seen = torch.nn.functional.pad(near.cumsum(0), (1, 0))[graph.edge_graph.edge_offsets.long()].diff()
+        return torch.bincount(graph.crystal_of_atom[seen == 0], minlength=graph.crystals)
 
 
 def _joined(parts: Sequence[Surface]) -> Surface:
@@ -102,4 +112,5 @@ def _joined(parts: Sequence[Surface]) -> Surface:
         np.concatenate([np.empty(0), *(part.energy for part in parts)]),
         np.concatenate([np.empty((0, 3)), *(part.forces for part in parts)]),
         np.concatenate([np.empty((0, 3, 3)), *(part.stress for part in parts)]),
+        np.concatenate([np.empty(0, np.int64), *(part.lonely for part in parts)]),
     )

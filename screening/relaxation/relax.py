@@ -36,7 +36,8 @@ class RelaxSettings:
 
     Every force is below `force` (eV/angstrom) and, if cells move, every component of stress below `stress`
     (eV/angstrom^3). After `steps` steps a crystal has timed out; one whose volume has changed by more than a factor
-    `swell`, or whose energy or forces are not finite, has diverged. Crystals of `atoms` atoms are relaxed at once.
+    `swell`, an atom of which has left all its neighbours, or whose energy or forces are not finite, has diverged.
+    Crystals of `atoms` atoms are relaxed at once.
     """
 
     force: float = 0.05
@@ -134,13 +135,17 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pool:
-    """What is being relaxed: where each crystal is, its number in the stream, its steps, the energy it began with."""
+    """What is being relaxed: where each crystal is, its number in the stream, its steps; what it began with.
+
+    `before` is its energy then, `lonely` how many of its atoms had no neighbour.
+    """
 
     crystals: Crystals
     motion: Motion
     number: Int64
     steps: Int64
     before: Float64
+    lonely: Int64
 
     @staticmethod
     def joined(pool: "_Pool | None", arrived: "tuple[Crystals, int] | None") -> "_Pool | None":
@@ -154,6 +159,7 @@ class _Pool:
             first + np.arange(len(crystals)),
             np.zeros(len(crystals), np.int64),
             np.full(len(crystals), np.nan),
+            np.zeros(len(crystals), np.int64),
         )
         if pool is None:
             return new
@@ -163,13 +169,15 @@ class _Pool:
             np.concatenate([pool.number, new.number]),
             np.concatenate([pool.steps, new.steps]),
             np.concatenate([pool.before, new.before]),
+            np.concatenate([pool.lonely, new.lonely]),
         )
 
     def advanced(self, potential: Surfaces, settings: RelaxSettings) -> "tuple[_Pool | None, dict[int, Relaxed]]":
         """Look where all are, let those go that have ended, and take a step with the others."""
         surface = potential(self.crystals)
         before = np.where(self.steps == 0, surface.energy, self.before)
-        looks = _Looks.of(self.crystals, surface, self.motion, settings)
+        lonely = np.where(self.steps == 0, surface.lonely, self.lonely)
+        looks = _Looks.of(self.crystals, surface, self.motion, surface.lonely <= lonely, settings)
         ended = looks.wrong | looks.converged | (self.steps >= settings.steps)
         names = [
             Outcome.DIVERGED if bad else Outcome.CONVERGED if good else Outcome.TIMED_OUT
@@ -185,9 +193,9 @@ class _Pool:
             return None, found
         left, motion = self.crystals.take(np.flatnonzero(keep)), self.motion.kept(self.crystals, keep)
         atoms = np.repeat(keep, self.crystals.atom_counts)
-        here = Surface(surface.energy[keep], surface.forces[atoms], surface.stress[keep])
+        here = Surface(surface.energy[keep], surface.forces[atoms], surface.stress[keep], surface.lonely[keep])
         there = moved(left, motion, here, moving_cells=looks.moving_cells[keep])
-        return _Pool(there, motion, self.number[keep], self.steps[keep] + 1, before[keep]), found
+        return _Pool(there, motion, self.number[keep], self.steps[keep] + 1, before[keep], lonely[keep]), found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -201,14 +209,16 @@ class _Looks:
     stress: Float64
 
     @classmethod
-    def of(cls, crystals: Crystals, surface: Surface, motion: Motion, settings: RelaxSettings) -> "_Looks":
+    def of(
+        cls, crystals: Crystals, surface: Surface, motion: Motion, together: Bool, settings: RelaxSettings
+    ) -> "_Looks":
         moving: Bool = np.logical_and(crystals.pbc.all(axis=1), settings.cells)
         squares = (surface.forces**2).sum(axis=1)
         force = np.sqrt(np.maximum.reduceat(squares, crystals.atom_offsets[:-1]))
         stress = np.abs(surface.stress).max(axis=(1, 2))
         finite = np.isfinite(surface.energy) & np.isfinite(force) & (np.isfinite(stress) | ~moving)
         ratio = motion.volume_ratio
-        usual = (ratio > 1 / settings.swell) & (ratio < settings.swell)
+        usual = (ratio > 1 / settings.swell) & (ratio < settings.swell) & together
         calm = (force < settings.force) & ((stress < settings.stress) | ~moving)
         return cls(moving, ~(finite & usual), calm & finite & usual, force, stress)
 

@@ -83,9 +83,13 @@ class Relaxing:
 
     def _why(self, rows: RelaxedRows, place: int) -> str:
         steps, change = int(rows.steps[place]), float(rows.volume_change[place])
-        swell, known = self.relaxation.swell, [rows.energy[place], rows.force[place], rows.stress[place], change]
-        if not np.isfinite(known).all():
+        swell, known = self.relaxation.swell, [rows.energy[place], rows.force[place]]
+        # What is not periodic in all directions has neither a volume nor stress.
+        periodic = not np.isnan(change)
+        if not np.isfinite([*known, rows.stress[place]] if periodic else known).all():
             return f"after {steps} steps of relaxation its energy or its forces were no finite numbers"
-        if 1 / swell < 1 + change < swell:
-            return f"its cell turned inside out within {steps} steps of relaxation"
-        return f"its volume changed {1 + change:.3g} fold within {steps} steps of relaxation (at most {swell:g} fold)"
+        if periodic and not 1 / swell < 1 + change < swell:
+            ratio = f"{1 + change:.3g} fold"
+            return f"its volume changed {ratio} within {steps} steps of relaxation (at most {swell:g} fold)"
+        inverted = " or its cell turned inside out" if periodic else ""
+        return f"an atom left all its neighbours{inverted} within {steps} steps of relaxation"

@@ -38,6 +38,11 @@ class ForcesSettings(Settings):
             raise ValueError("energy, force and stress have weight 0; give one of them a weight")
         return self
 
+    @property
+    def differentiates_twice(self) -> bool:
+        """Whether the loss is of derivatives: neither energies alone are, nor what a head says."""
+        return self.learn == "denoising" or (self.learn == "labels" and bool(self.force or self.stress))
+
 
 def _smooth_sieve() -> ModelChoice:
     return ModelChoice(architecture="sieve", settings={"cutoff": 5.0, "max_neighbors": "all"})
@@ -57,6 +62,6 @@ class ForcesConfig(RunSettings):
     def _divided_by_source(self) -> Self:
         if self.data.split.by not in ("random", "formula") or self.data.split.in_folds:
             raise ValueError("each source is split alike; set data.split.by to random or formula, without folds")
-        if self.training.precision != "float32":
+        if self.training.precision != "float32" and self.forces.differentiates_twice:
             raise ValueError("second derivatives lose too much in half precision; set training.precision to float32")
         return self

@@ -194,14 +194,16 @@ class LabelledGraphs:
         return graph, torch.from_numpy(self.labels[rows]).to(device)
 
     def fingerprint(self, rows: Int64) -> str:
-        """A hash of these crystals' names, atoms, edges and labels, to tell data sets apart."""
+        """A hash of these crystals' names, atoms, edges, labels and forces, to tell data sets apart."""
         digest = hashlib.sha256("\0".join(self.ids[r] for r in rows.tolist()).encode("utf-8", "surrogatepass"))
-        columns: tuple[Callable[[Int64], npt.NDArray[Any]], ...] = (
+        columns: list[Callable[[Int64], npt.NDArray[Any]]] = [
             lambda part: self.numbers[self.atoms_of(part)],
             lambda part: self._row_lengths(self.atoms_of(part)),
             lambda part: self.edge_vector[_ranges(self.edge_offsets[self.atom_offsets[part]], self.edge_counts[part])],
             lambda part: self.labels[part],
-        )
+        ]
+        if self.forces is not None:
+            columns.append(self.forces_in)
         for column in columns:
             for start in range(0, len(rows), AT_ONCE):
                 digest.update(np.ascontiguousarray(column(rows[start : start + AT_ONCE])).tobytes())

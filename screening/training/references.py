@@ -18,7 +18,7 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class References:
-    """`energies` (sources, elements + 1): eV of an atom of each number; 0 of an element that a source does not have."""
+    """`energies` (sources, elements + 1): eV of an atom of each number; NaN of an element that no energy tells of."""
 
     sources: tuple[str, ...]
     energies: Float64
@@ -30,21 +30,23 @@ class References:
         `fractions` (crystals, elements + 1): the part of the atoms that each number has; `source` (crystals,). Where
         compositions do not tell elements apart, the smallest energies that fit are taken.
         """
-        found = np.zeros((len(sources), fractions.shape[1]))
+        found = np.full((len(sources), fractions.shape[1]), np.nan)
         for s in range(len(sources)):
             rows = (source == s) & ~np.isnan(per_atom)
-            if rows.any():
-                found[s] = np.linalg.lstsq(fractions[rows].astype(np.float64), per_atom[rows], rcond=1e-9)[0]
+            there = (fractions[rows] > 0).any(axis=0)
+            if there.any():
+                chosen = fractions[np.ix_(rows, there)].astype(np.float64)
+                found[s, there] = np.linalg.lstsq(chosen, per_atom[rows], rcond=1e-9)[0]
         return cls(tuple(sources), found)
 
     def per_atom(self, fractions: Float64, source: Int64) -> Float64:
-        """The reference energy of crystals, in eV/atom (crystals,)."""
-        found: Float64 = (fractions * self.energies[source]).sum(axis=1)
+        """The reference energy of crystals, in eV/atom (crystals,); NaN where an element has none."""
+        found: Float64 = np.where(fractions > 0, fractions * self.energies[source], 0.0).sum(axis=1)
         return found
 
     def as_card(self) -> Mapping[str, Mapping[str, float]]:
         """By source and symbol, as a model file has them."""
         return {
-            source: {SYMBOLS[z]: float(row[z]) for z in np.flatnonzero(row).tolist()}
+            source: {SYMBOLS[z]: float(row[z]) for z in np.flatnonzero(~np.isnan(row)).tolist()}
             for source, row in zip(self.sources, self.energies, strict=True)
         }

@@ -12,6 +12,7 @@ import torch
 from screening.errors import InputError
 from screening.models.derivatives import require_smooth
 from screening.models.model import CrystalModel
+from screening.models.potential_files import REFERENCED
 from screening.predictions import Target
 from screening.training.batching import epoch_batches
 from screening.training.config import RunSettings
@@ -26,15 +27,17 @@ from screening.training.objectives.denoising import DenoisingByDerivative, Denoi
 from screening.training.objectives.forces import Compared, EnergyForceStress, Sources
 from screening.training.objectives.frozen import calibrate
 from screening.training.objectives.objective import Int64
+from screening.training.ranks import Ranks
 from screening.training.references import References
 from screening.training.splits import Split, split_once
 from screening.training.tuning import Tuning, started
 
 ENERGY = Target("energy", "eV/cell")
-LEARNED = Target("referenced_energy_per_atom", "eV/atom")
+LEARNED = Target(REFERENCED, "eV/atom")
 # The moments of a new model are those of so many batches.
 CALIBRATION = 8
 SMALLEST_SCALE = 1e-3
+ENCODER_RESTS = Tuning(frozen=None)
 
 
 class ForcesLesson(Lesson[ForcesConfig]):
@@ -77,15 +80,12 @@ class ForcesLesson(Lesson[ForcesConfig]):
         return [Split(*(np.concatenate(part) for part in parts))]
 
     def start(self, work: Work) -> Start:
-        model, objective = self._objective(work, self.new_model())
-        first = work.ranks.is_first
-        if first:
+        model = self.new_model()
+        objective = self._objective(work, model)
+        if work.ranks.is_first:
             work.listener.say(self._described(work))
-        if self.config.init is not None:
-            if first:
-                started(model, self.config.init)
-        elif first and objective.differentiates_inputs:
-            self._calibrate(model, work)
+            self._begin(model, work, calibrates=objective.differentiates_inputs)
+        _agree_on_scaling(model, work.ranks)
         return Start(model, objective, Tuning.of(self.config.init))
 
     def references(self, work: Work) -> Mapping[str, Mapping[str, float]]:
@@ -97,7 +97,8 @@ class ForcesLesson(Lesson[ForcesConfig]):
         if self.config.forces.learn == "denoising_by_head":
             return self._journalled(work)
         model = self.loaded(work)
-        _, objective = self._objective(work, model)
+        _agree_on_scaling(model, work.ranks)
+        objective = self._objective(work, model)
         found = {}
         for name, rows in (("validation", work.split.validation), ("test", work.split.test)):
             if len(rows):
@@ -105,34 +106,49 @@ class ForcesLesson(Lesson[ForcesConfig]):
                 found[name] = {key: assessed[key] for key in ("loss", objective.section)}
         return found
 
-    def _objective(self, work: Work, model: CrystalModel) -> tuple[CrystalModel, Compared]:
+    def _objective(self, work: Work, model: CrystalModel) -> Compared:
         require_smooth(model)
         graphs, settings = work.graphs, self.config.forces
         match settings.learn:
             case "labels":
-                references = self._references(work)
-                energies = graphs.labels[:, 0] / graphs.atom_counts
-                above = energies - references.per_atom(self._fractions(work), self._sources.of)
-                model.set_scaling([0.0], [self._scale(work, above)])
-                return model, EnergyForceStress(graphs, above, self._sources, settings)
+                return EnergyForceStress(graphs, self._above_references(work), self._sources, settings)
             case "denoising":
-                return model, DenoisingByDerivative(graphs, self._sources, settings)
+                return DenoisingByDerivative(graphs, self._sources, settings)
             case "denoising_by_head":
-                return model, DenoisingByHead(graphs, self._sources, settings, model)
+                return DenoisingByHead(graphs, self._sources, settings, model)
 
-    def _scale(self, work: Work, above: npt.NDArray[np.float64]) -> float:
+    def _begin(self, model: CrystalModel, work: Work, *, calibrates: bool) -> None:
+        """Give a new model its scale and moments, or what the checkpoint has that it starts from."""
+        init = self.config.init
+        if self.config.forces.learn == "labels":
+            model.set_scaling([0.0], [self._scale(work)])
+        kept = {} if init is None else started(model, init)
+        if kept:
+            # A head gives values on the scale on which it learned.
+            model.set_scaling(*zip(*(kept[target.name] for target in model.targets), strict=True))
+        elif calibrates:
+            model.train()
+            if init is not None:
+                ENCODER_RESTS.rest(model)
+            self._calibrate(model, work)
+
+    def _above_references(self, work: Work) -> npt.NDArray[np.float64]:
+        """The energy of each crystal above the references of its source, in eV/atom."""
+        energies = work.graphs.labels[:, 0] / work.graphs.atom_counts
+        found: npt.NDArray[np.float64] = energies - self._references(work).per_atom(
+            self._fractions(work), self._sources.of
+        )
+        return found
+
+    def _scale(self, work: Work) -> float:
         """What learned values are multiplied by: the size of forces, which references cannot make small by fitting."""
         rows = work.split.train
-        for numbers in (work.graphs.forces_in(rows).astype(np.float64), above[rows]):
+        for numbers in (work.graphs.forces_in(rows).astype(np.float64), self._above_references(work)[rows]):
             known = numbers[~np.isnan(numbers)]
             found = float(np.sqrt((known**2).mean())) if len(known) else 0.0
             if found > SMALLEST_SCALE:
-                break
-        else:
-            found = 1.0
-        if work.ranks.size > 1:
-            found = json.loads(work.ranks.told(json.dumps(found).encode()))
-        return found
+                return found
+        return 1.0
 
     def _references(self, work: Work) -> References:
         graphs, rows = work.graphs, work.split.train
@@ -162,7 +178,21 @@ class ForcesLesson(Lesson[ForcesConfig]):
         energies = int((~np.isnan(graphs.labels[rows, 0])).sum())
         stresses = int((~np.isnan(graphs.labels[rows, 2])).sum())
         forces = int((~np.isnan(graphs.forces_in(rows)[:, 0])).sum())
-        return f"{sizes(work.split)}; training labels: {energies:,} energies, {forces:,} forces, {stresses:,} stresses"
+        labels = f"{energies:,} energies, {forces:,} forces, {stresses:,} stresses"
+        return f"{sizes(work.split)}; training labels: {labels}{self._left_out(work)}"
+
+    def _left_out(self, work: Work) -> str:
+        """Say how many energies nothing is compared with."""
+        if self.config.forces.learn != "labels":
+            return ""
+        unknown = np.isnan(self._above_references(work)) & ~np.isnan(work.graphs.labels[:, 0])
+        if not unknown.any():
+            return ""
+        count, first = int(unknown.sum()), work.graphs.ids[int(np.flatnonzero(unknown)[0])]
+        return (
+            f"; {count:,} energies to validate and test are left out, such as that of {first}: no training energy of "
+            "their source tells of one of their elements"
+        )
 
     def _journalled(self, work: Work) -> dict[str, Any]:
         text = b""
@@ -171,3 +201,9 @@ class ForcesLesson(Lesson[ForcesConfig]):
             text = json.dumps(kept[-1].get("validation") if kept else None).encode()
         found = json.loads(work.ranks.told(text))
         return {"validation": {"loss": found["loss"], "denoising": found["denoising"]}} if found else {}
+
+
+def _agree_on_scaling(model: CrystalModel, ranks: Ranks) -> None:
+    """Let all ranks have the scaling of the first one's model, which is no part of its weights."""
+    if ranks.size > 1 and model.targets:
+        model.set_scaling(*json.loads(ranks.told(json.dumps(list(zip(*model.scaling, strict=True))).encode())))

@@ -25,10 +25,13 @@ def calm(model: CrystalModel) -> None:
 
 @torch.no_grad()
 def calibrate(model: CrystalModel, graphs: LabelledGraphs, batches: Sequence[Int64], *, device: str) -> None:
-    """Measure the moments of a new model on some batches, once: the mean over these is what they stay at."""
-    moments = [module for module in model.modules() if isinstance(module, Moments)]
+    """Measure the moments of a new model on some batches, once: the mean over these is what they stay at.
+
+    Moments that rest, which are not in training, stay at what they are.
+    """
+    moments = [module for module in model.modules() if isinstance(module, Moments) and module.training]
     kept = [module.momentum for module in moments]
-    model.to(device).train()
+    model.to(device)
     for number, rows in enumerate(batches if moments else ()):
         for module in moments:
             module.momentum = 1 / (number + 1)

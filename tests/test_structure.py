@@ -17,12 +17,15 @@ from screening.errors import InputError, ScreeningError
 from screening.graphs import Neighbors
 from screening.models.element_features import published_features
 from screening.models.graph_tensors import GraphTensors
+from screening.training.assess import Assessment
 from screening.training.config import LoopSettings
 from screening.training.labelled import LabelledGraphs
+from screening.training.metrics import UPWARDS
 from screening.training.objectives.aspects import SYSTEM_ENDS, class_weights, systems_of
 from screening.training.objectives.draws import uniform
 from screening.training.objectives.objective import Batch, Part
 from screening.training.objectives.pairs import CLASSES, edges_between, sampled_pairs
+from screening.training.objectives.properties import SELECTABLE
 from screening.training.objectives.structure import Structure
 from screening.training.pretraining_config import ObjectivesSettings
 from screening.training.ranks import ALONE
@@ -274,6 +277,15 @@ def test_measuring_is_repeatable_and_knows_its_metrics() -> None:
         assert set(metrics) <= set(found.metrics[name])
     assert found.loss == pytest.approx(np.mean(list(found.losses.values())))
     assert set(found.as_json()) == {"loss", "losses", "objectives"}
+
+
+def test_the_best_epoch_has_the_most_of_what_is_right() -> None:
+    errors = {"mae", "rmse"}
+    chosen = {metric for own in TASK.objective.selectable.values() for metric in own}
+    chosen |= {metric for own in SELECTABLE.values() for metric in own}
+    assert chosen - errors == UPWARDS
+    found = Assessment(1.0, {}, {"connectivity": {"recall": 0.7}}, "objectives")
+    assert found.score("connectivity.recall") == -0.7
 
 
 def test_crystals_that_cannot_be_encoded_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

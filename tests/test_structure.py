@@ -26,7 +26,7 @@ from screening.training.objectives.draws import uniform
 from screening.training.objectives.objective import Batch, Part
 from screening.training.objectives.pairs import CLASSES, edges_between, sampled_pairs
 from screening.training.objectives.properties import SELECTABLE
-from screening.training.objectives.structure import Structure
+from screening.training.objectives.structure import MEASURING, Structure
 from screening.training.pretraining_config import ObjectivesSettings
 from screening.training.ranks import ALONE
 
@@ -288,6 +288,25 @@ def test_the_best_epoch_has_the_most_of_what_is_right() -> None:
     assert found.score("connectivity.recall") == -0.7
 
 
+def test_contrast_is_measured_on_batches_of_all_systems() -> None:
+    objective, model = one("contrast"), structured.encoder()
+    # As in a file that was sorted: batches of four in this order are of a system each.
+    systems = systems_of(structured.GROUPS[np.arange(40) % 10])
+    rows = np.concatenate([np.flatnonzero(systems == system)[:4] for system in (0, 1, 2, 3, 4, 5, 6)])
+    found = objective.assess(model, rows, SETTINGS, ALONE)
+    assert found.losses["contrast"] > 0.0
+    assert found.metrics["contrast"]["accuracy"] < 1.0
+
+
+def test_a_nearest_crystal_is_counted_where_another_system_is_there() -> None:
+    objective, model = one("contrast"), structured.encoder()
+    for rows, counted in (([0, 1, 9], 0), ([0, 1, 9, 2], 3), ([0, 2, 3], 0)):
+        part = objective.gather(batch(rows))
+        with torch.no_grad():
+            (measured,) = objective._measured(model, part)
+        assert measured.tally.tolist()[1] == counted
+
+
 def test_crystals_that_cannot_be_encoded_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     model, task = structured.encoder(), structured.structure_task(MODEL)
     encode = model.encode
@@ -298,7 +317,8 @@ def test_crystals_that_cannot_be_encoded_are_named(monkeypatch: pytest.MonkeyPat
         return encode(graph).masked_fill(wrong, torch.nan)
 
     monkeypatch.setattr(model, "encode", broken)
-    with pytest.raises(ScreeningError, match=r"not finite in made-000033; check these"):
+    last = np.random.default_rng(MEASURING).permutation(task.split.validation)[3]
+    with pytest.raises(ScreeningError, match=rf"not finite in made-0000{last}; check these"):
         task.objective.assess(model, task.split.validation, SETTINGS, ALONE)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ranked
 import torch
 from made import PERIODIC_KINDS, made_crystals
 
@@ -22,6 +23,7 @@ from screening.predictions import Target
 from screening.training import teachers as teaching
 from screening.training.config import LoopSettings, LossName
 from screening.training.distillation_config import DistillationConfig
+from screening.training.gradient import whole_loss
 from screening.training.labelled import LabelledGraphs
 from screening.training.losses import TargetLoss
 from screening.training.material import Listener
@@ -29,6 +31,7 @@ from screening.training.normalise import Normaliser
 from screening.training.objectives.distillation import Distillation, TaughtAtoms, TaughtLabels
 from screening.training.objectives.objective import Batch
 from screening.training.objectives.properties import Properties
+from screening.training.ranks import ALONE, Ranks
 from screening.training.recipe import train
 from screening.training.teachers import Teachers, described_atoms, predictions
 
@@ -90,7 +93,7 @@ def test_the_loss_is_its_equation(width: int) -> None:
     model, own = made(ENERGY, GAP).eval(), properties()
     objective = Distillation(GRAPHS, own, model, atoms=TaughtAtoms(taught_atoms, 0.3), labels=TaughtLabels(taught, 0.5))
     assert (objective.modules is None) == (width == 8)
-    rows = np.array([4, 11, 2, 17])
+    rows = np.array([4, 15, 0, 3])
     part = objective.gather(Batch(rows, np.arange(4), 0, 0, "cpu"))
     with torch.no_grad():
         sums = objective.sums(model, part)
@@ -100,12 +103,14 @@ def test_the_loss_is_its_equation(width: int) -> None:
     labels = torch.from_numpy(own.normaliser.normalise(GRAPHS.labels[rows]))
     others = torch.from_numpy(own.normaliser.normalise(taught[rows]))
     total, units = 0.0, torch.nn.functional.normalize(atoms, dim=1)
+    missing = labels.isnan()
+    assert missing.sum(dim=0).tolist() == [2, 2]
+    # One mean for each target, in which a prediction counts half of a label.
+    right, counted = torch.where(missing, others, labels), torch.where(missing, 0.5, 1.0)
     for t, weight in enumerate((0.7 / 4, 0.7 * 3 / 4)):
-        for right, share in ((labels[:, t], 1.0), (torch.where(labels[:, t].isnan(), others[:, t], torch.nan), 0.5)):
-            there = ~right.isnan()
-            off = outputs[there, t] - right[there]
-            each = off.square() if t == 0 else off.abs()
-            total += share * weight * float(each.sum()) / max(int(there.sum()), 1)
+        off = outputs[:, t] - right[:, t]
+        each = off.square() if t == 0 else off.abs()
+        total += weight * float((counted[:, t] * each).sum() / counted[:, t].sum())
     apart = [
         np.mean([((units[k].numpy() - taught_atoms[i]) ** 2).sum() for k, i in zip(here, there, strict=True)])
         for here, there in (
@@ -118,8 +123,30 @@ def test_the_loss_is_its_equation(width: int) -> None:
     ]
     total += 0.3 * float(np.mean(apart))
     weights = list(objective.weights.values())
-    assert sum(weights) == pytest.approx(0.7 + 0.7 * 0.5 + 0.3)
-    assert float(sums.mean(weights)) * sum(weights) == pytest.approx(total, rel=1e-5)
+    assert sum(weights) == pytest.approx(1.0)
+    assert float(sums.mean(weights)) == pytest.approx(total, rel=1e-5)
+    # So it is of the sums of many batches, as the journal has them.
+    assert objective.mean(sums.sums.tolist(), sums.counts.tolist()) == pytest.approx(total, rel=1e-5)
+    assert {f"{ENERGY.name} taught", f"{GAP.name} taught"} <= set(objective.means(*map(torch.Tensor.tolist, sums)))
+
+
+def test_ranks_give_the_loss_of_predictions_that_one_process_gives(tmp_path: Path) -> None:
+    (together, alone), *_ = ranked.of_ranks(2, tmp_path, taught_by_ranks)
+    assert together == pytest.approx(alone, rel=1e-6)
+    assert together[0] > 0.0
+
+
+def taught_by_ranks(ranks: Ranks, folder: Path) -> list[list[float]]:
+    """Loss, sums and counts with predictions of a weight below 1, by all ranks and by this one alone."""
+    del folder
+    model, own = made(ENERGY, GAP).eval(), properties()
+    objective = Distillation(GRAPHS, own, model, atoms=None, labels=TaughtLabels(np.ones_like(GRAPHS.labels), 0.05))
+    found, rows = [], np.arange(12)
+    for who in (ranks, ALONE):
+        part = objective.gather(Batch(rows, who.places(GRAPHS, rows), 0, 0, "cpu"))
+        loss = whole_loss(objective.sums(model, part), list(objective.weights.values()), who)
+        found.append([loss.value, *loss.sums, *loss.counts])
+    return found
 
 
 def test_a_teacher_is_frozen_and_in_evaluation(tmp_path: Path) -> None:

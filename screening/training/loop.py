@@ -188,7 +188,7 @@ class Fitting:
     def _shared(self, part: Part) -> AbstractContextManager[None]:
         return self._ranks.sharing(part.batch.places, len(part.batch.rows), self._settings.device)
 
-    def _count(self, sums: Sequence[float], counts: Sequence[int]) -> None:
+    def _count(self, sums: Sequence[float], counts: Sequence[float]) -> None:
         at = self._at
         at.sums = [a + b for a, b in zip(at.sums, sums, strict=True)]
         at.counts = [a + b for a, b in zip(at.counts, counts, strict=True)]

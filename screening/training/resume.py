@@ -39,7 +39,7 @@ class Position:
     batch: int = 0
     step: int = 0
     sums: list[float] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
+    counts: list[float] = field(default_factory=list)
     best: float | None = None
     best_epoch: int = 0
     stale: int = 0

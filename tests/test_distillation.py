@@ -25,6 +25,7 @@ from screening.training.config import LoopSettings, LossName
 from screening.training.distillation_config import DistillationConfig
 from screening.training.gradient import whole_loss
 from screening.training.labelled import LabelledGraphs
+from screening.training.lessons.registry import lesson_of
 from screening.training.losses import TargetLoss
 from screening.training.material import Listener
 from screening.training.normalise import Normaliser
@@ -206,19 +207,25 @@ def test_predictions_are_means_of_those_who_can(tmp_path: Path) -> None:
         predictions(teachers, (Target("band_gap", "meV"),), GRAPHS, tmp_path, SETTINGS, labelled)
 
 
-def test_a_run_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def files_of_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> DistillationConfig:
+    """Crystals with labels and without, teachers of atoms and of predictions, and settings that name them."""
+    monkeypatch.chdir(folder)
     for name in ("training.recipe.draw_curves", "training.judge.draw_parity"):
         monkeypatch.setattr(f"screening.{name}", lambda *arguments: None)
     crystals = made_crystals(30, seed=1, kinds=PERIODIC_KINDS, max_atoms=4)
     more = made_crystals(16, seed=2, kinds=PERIODIC_KINDS, max_atoms=4, labels=(), prefix="more")
-    write(Crystals.of(crystals), tmp_path / "labelled.extxyz", format="extxyz")
-    write(Crystals.of(more), tmp_path / "more.extxyz", format="extxyz")
-    (tmp_path / "c.toml").write_text(CONFIG, encoding="utf-8")
-    taught = [f"distillation.teacher={saved(tmp_path / 'encoder')}", "distillation.alpha=0.2"]
-    taught += [f"predictions.teachers=['{saved(tmp_path / 'model', ENERGY, GAP)}']"]
+    write(Crystals.of(crystals), folder / "labelled.extxyz", format="extxyz")
+    write(Crystals.of(more), folder / "more.extxyz", format="extxyz")
+    (folder / "c.toml").write_text(CONFIG, encoding="utf-8")
+    saved(folder / "encoder")
+    saved(folder / "model", ENERGY, GAP)
+    taught = ["distillation.teacher=encoder", "distillation.alpha=0.2", "predictions.teachers=['model']"]
     taught += ["predictions.crystals=['more.extxyz']"]
-    settings = config.load(DistillationConfig, tmp_path / "c.toml", overrides=taught)
+    return config.load(DistillationConfig, folder / "c.toml", overrides=[*taught, *overrides])
+
+
+def test_a_run_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = files_of_a_run(tmp_path, monkeypatch)
     said: list[str] = []
     found = train(settings, tmp_path / "run", Listener(said.append, lambda progress: None))
     assert "unlabelled: 16 crystals" in said
@@ -232,6 +239,27 @@ def test_a_run_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert {t.name for t in model.targets} == {ENERGY.name, GAP.name}
     again = train(settings, tmp_path / "run", Listener(said.append, lambda progress: None))
     assert again == found
+
+
+def test_crystals_without_labels_stay_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = files_of_a_run(tmp_path, monkeypatch)
+    composed: list[int] = []
+    fractions = LabelledGraphs.fractions
+
+    def noted(self: LabelledGraphs, rows: Any) -> Any:
+        assert isinstance(self.edge_vector.base, np.memmap)
+        composed.append(len(rows))
+        return fractions(self, rows)
+
+    monkeypatch.setattr(LabelledGraphs, "fractions", noted)
+    listener = Listener(lambda text: None, lambda progress: None)
+    train(settings, tmp_path / "run", listener)
+    # The composition of 24 training crystals, or fewer, for some of the 30 have no label; not of the 16 others.
+    assert len(composed) == 1
+    assert 0 < composed[0] <= 24
+    assert not (tmp_path / "run/graphs").exists()
+    alone = settings.model_copy(update={"predictions": None})
+    assert not lesson_of(alone).maps_graphs
 
 
 def test_somebody_must_teach(tmp_path: Path) -> None:

@@ -35,6 +35,11 @@ class DistillationLesson(LabelLesson[DistillationConfig]):
     config: DistillationConfig
 
     @property
+    def maps_graphs(self) -> bool:
+        """There may be millions of crystals without labels."""
+        return bool(self.parts[UNLABELLED])
+
+    @property
     def parts(self) -> Mapping[str, tuple[Path, ...]]:
         """Crystals without labels too, after those with."""
         given = self.config.predictions

@@ -61,8 +61,6 @@ class Lesson(ABC, Generic[C]):
 
     command: ClassVar[str]
     settings_type: ClassVar[type[RunSettings]]
-    # Whether graphs lie in files of the run's folder even when one process learns from them.
-    maps_graphs: ClassVar[bool] = False
     # Whether the forces on atoms are kept beside the graphs.
     keeps_forces: ClassVar[bool] = False
 
@@ -86,6 +84,11 @@ class Lesson(ABC, Generic[C]):
     @abstractmethod
     def judged(self, work: Work) -> dict[str, Any]:
         """Measure what came out, as it lies on disk."""
+
+    @property
+    def maps_graphs(self) -> bool:
+        """Whether graphs lie in files of the run's folder even when one process learns from them."""
+        return False
 
     @property
     def parts(self) -> Mapping[str, tuple[Path, ...]]:

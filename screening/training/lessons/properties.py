@@ -63,7 +63,9 @@ def supervised(config: TrainingConfig, model: CrystalModel, work: Work) -> tuple
     if ranks.is_first:
         work.listener.say(described(graphs, split))
         learned = normaliser.normalise(graphs.labels[split.train])
-        model.start_from(torch.from_numpy(graphs.fractions(split.train)), torch.from_numpy(learned))
+        # Composition without a label says nothing, and there may be a million such crystals.
+        some = ~np.isnan(learned).all(axis=1)
+        model.start_from(torch.from_numpy(graphs.fractions(split.train[some])), torch.from_numpy(learned[some]))
     if config.init is not None:
         normaliser = _taken_over(normaliser, started(model, config.init) if ranks.is_first else {}, ranks)
     model.set_scaling(normaliser.mean.tolist(), normaliser.std.tolist())

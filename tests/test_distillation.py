@@ -14,7 +14,7 @@ from made import PERIODIC_KINDS, made_crystals
 from screening import config
 from screening.crystals.batch import Crystals
 from screening.crystals.write import write
-from screening.errors import FileFormatError, InputError
+from screening.errors import FileFormatError, InputError, ResourceError
 from screening.models import checkpoint
 from screening.models.checkpoint import Card
 from screening.models.model import CrystalModel
@@ -25,6 +25,7 @@ from screening.training.config import LoopSettings, LossName
 from screening.training.distillation_config import DistillationConfig
 from screening.training.gradient import whole_loss
 from screening.training.labelled import LabelledGraphs
+from screening.training.lessons.distillation import TEACHER_GRAPHS
 from screening.training.lessons.registry import lesson_of
 from screening.training.losses import TargetLoss
 from screening.training.material import Listener
@@ -33,8 +34,9 @@ from screening.training.objectives.distillation import Distillation, TaughtAtoms
 from screening.training.objectives.objective import Batch
 from screening.training.objectives.properties import Properties
 from screening.training.ranks import ALONE, Ranks
-from screening.training.recipe import train
-from screening.training.teachers import Teachers, described_atoms, predictions
+from screening.training.recipe import prepare_files, prepare_objective, prepared, train
+from screening.training.tables import mapped
+from screening.training.teachers import Lecture, Teachers, described_atoms, predictions
 
 ENERGY, GAP = Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV")
 SETTINGS = LoopSettings(batch_size=7)
@@ -159,30 +161,103 @@ def test_a_teacher_is_frozen_and_in_evaluation(tmp_path: Path) -> None:
         Teachers.loaded([str(tmp_path / "t")], device="cpu", encoders=False)
 
 
+def lecture(cache: Path, graphs: LabelledGraphs = GRAPHS, made: Any = never, say: Any = lambda text: None) -> Lecture:
+    return Lecture(graphs, cache, SETTINGS, made, Listener(say, lambda progress: None))
+
+
 def test_atoms_are_described_once_in_any_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teachers = Teachers.loaded([saved(tmp_path / "t")], device="cpu", encoders=True)
-    path = described_atoms(teachers, GRAPHS, tmp_path / "cache", SETTINGS, never)
-    found = teaching.mapped(path, len(GRAPHS.numbers))
+    cache = tmp_path / "cache"
+    path = described_atoms(teachers, lecture(cache))
+    found = mapped(path, len(GRAPHS.numbers))
     with torch.no_grad():
         whole, _ = GRAPHS.take(np.arange(len(GRAPHS)))
         right = torch.nn.functional.normalize(teachers.models[0].encode(whole), dim=1)
     np.testing.assert_allclose(found, right, atol=1e-6)
+    assert list(cache.iterdir()) == [path]
 
     def fail(*arguments: object, **named: object) -> None:
         raise AssertionError("it was there already")
 
-    monkeypatch.setattr(teaching, "_fill", fail)
+    monkeypatch.setattr(teaching._Asked, "block", fail)
     # Labels are of no interest to it; other crystals and other teachers are.
     other_labels = replace(GRAPHS, labels=GRAPHS.labels + 1.0)
-    assert described_atoms(teachers, other_labels, tmp_path / "cache", SETTINGS, never) == path
+    assert described_atoms(teachers, lecture(cache, other_labels)) == path
     another = Teachers.loaded([saved(tmp_path / "u", seed=1)], device="cpu", encoders=True)
     for who, graphs in ((another, GRAPHS), (teachers, GRAPHS.first(9))):
         with pytest.raises(AssertionError, match="it was there already"):
-            described_atoms(who, graphs, tmp_path / "cache", SETTINGS, never)
-    # What was begun and not finished is nothing.
-    assert {p.suffix for p in (tmp_path / "cache").iterdir()} <= {".npy", ".part"}
+            described_atoms(who, lecture(cache, graphs))
     with pytest.raises(FileFormatError, match="rows, expected 3; delete it"):
-        teaching.mapped(path, 3)
+        mapped(path, 3)
+    with pytest.raises(FileFormatError, match=r"cannot be read \(No such file.*workers need it under one path"):
+        mapped(cache / "elsewhere.npy", 3)
+
+
+def test_a_teacher_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teachers = Teachers.loaded([saved(tmp_path / "t", GAP)], device="cpu", encoders=False)
+    whole = mapped(described_atoms(teachers, lecture(tmp_path / "whole")), len(GRAPHS.numbers))
+    monkeypatch.setattr(teaching, "BLOCK", 6)
+    monkeypatch.setattr(teaching, "SAY_S", 0.0)
+    block, asked, said = teaching._Asked.block, [], []
+
+    def stopping(self: Any, number: int) -> Any:
+        asked.append(number)
+        if number == 2 and asked.count(2) == 1:
+            raise KeyboardInterrupt
+        return block(self, number)
+
+    monkeypatch.setattr(teaching._Asked, "block", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        described_atoms(teachers, lecture(tmp_path / "cache", say=said.append))
+    path = described_atoms(teachers, lecture(tmp_path / "cache", say=said.append))
+    assert asked == [0, 1, 2, 2, 3]
+    assert said[:2] == ["teacher cgcnn: 6 of 20 crystals", "teacher cgcnn: 12 of 20 crystals"]
+    assert said[-1] == "teacher cgcnn: 20 of 20 crystals"
+    np.testing.assert_array_equal(mapped(path, len(GRAPHS.numbers)), whole)
+    assert list((tmp_path / "cache").iterdir()) == [path]
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_runs_may_ask_a_teacher_for_the_same_at_once(
+    place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teachers = Teachers.loaded([saved(tmp_path / "t", GAP)], device="cpu", encoders=False)
+    whole = mapped(described_atoms(teachers, lecture(tmp_path / "whole")), len(GRAPHS.numbers))
+    monkeypatch.setattr(teaching, "BLOCK", 6)
+    block, others = teaching._Asked.block, []
+
+    def overtaken(self: Any, number: int) -> Any:
+        # While this run is at a block, another begins, takes over what is there, and ends.
+        if number == place and not others:
+            others.append(None)
+            others.append(described_atoms(teachers, lecture(tmp_path / "cache")))
+        return block(self, number)
+
+    monkeypatch.setattr(teaching._Asked, "block", overtaken)
+    path = described_atoms(teachers, lecture(tmp_path / "cache"))
+    assert others[1] == path
+    np.testing.assert_array_equal(mapped(path, len(GRAPHS.numbers)), whole)
+    assert list((tmp_path / "cache").iterdir()) == [path]
+
+
+def test_graphs_for_a_teacher_are_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = files_of_a_run(tmp_path, monkeypatch, "cache=shared")
+    listener = Listener(lambda text: None, lambda progress: None)
+    block, others = teaching._Asked.block, []
+
+    def overtaken(self: Any, number: int) -> Any:
+        if not others:
+            others.append(self._graphs)
+            train(settings, tmp_path / "other", listener)
+            # What this one is at work on is still there.
+            assert (tmp_path / "run" / TEACHER_GRAPHS).is_dir()
+            assert not (tmp_path / "other" / TEACHER_GRAPHS).exists()
+        return block(self, number)
+
+    monkeypatch.setattr(teaching._Asked, "block", overtaken)
+    train(settings, tmp_path / "run", listener)
+    assert not (tmp_path / "run" / TEACHER_GRAPHS).exists()
+    assert {p.suffix for p in (tmp_path / "shared").iterdir()} == {".npy"}
 
 
 def test_predictions_are_means_of_those_who_can(tmp_path: Path) -> None:
@@ -191,8 +266,9 @@ def test_predictions_are_means_of_those_who_can(tmp_path: Path) -> None:
     names.append(saved(tmp_path / "c", GAP, seed=2, cutoff=4.0))
     teachers = Teachers.loaded(names, device="cpu", encoders=False)
     wide = Target("volume", "angstrom^3/cell")
-    path = predictions(teachers, (GAP, wide, ENERGY), GRAPHS, tmp_path, SETTINGS, labelled)
-    found = teaching.mapped(path, len(GRAPHS))
+    shown = lecture(tmp_path / "cache", made=labelled)
+    path = predictions(teachers, (GAP, wide, ENERGY), shown)
+    found = mapped(path, len(GRAPHS))
     values = []
     for model in teachers.models:
         graph, _ = labelled(model.neighbors).take(np.arange(len(GRAPHS)))
@@ -202,9 +278,9 @@ def test_predictions_are_means_of_those_who_can(tmp_path: Path) -> None:
     assert np.isnan(found[:, 1]).all()
     np.testing.assert_allclose(found[:, 2], values[1][ENERGY.name], rtol=1e-6, atol=1e-9)
     with pytest.raises(InputError, match="no teacher predicts volume; name teachers"):
-        predictions(teachers, (wide,), GRAPHS, tmp_path, SETTINGS, labelled)
+        predictions(teachers, (wide,), shown)
     with pytest.raises(InputError, match="a teacher's band_gap is a regression in eV, this run's a regression in meV"):
-        predictions(teachers, (Target("band_gap", "meV"),), GRAPHS, tmp_path, SETTINGS, labelled)
+        predictions(teachers, (Target("band_gap", "meV"),), shown)
 
 
 def files_of_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> DistillationConfig:
@@ -260,6 +336,24 @@ def test_crystals_without_labels_stay_on_the_disk(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "run/graphs").exists()
     alone = settings.model_copy(update={"predictions": None})
     assert not lesson_of(alone).maps_graphs
+
+
+def test_a_device_that_is_not_there_is_named_before_teachers_speak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    settings = files_of_a_run(tmp_path, monkeypatch, "training.device=cuda")
+    said: list[str] = []
+    listener = Listener(said.append, lambda progress: None)
+    with pytest.raises(ResourceError, match="torch sees no CUDA device"):
+        train(settings, tmp_path / "run", listener)
+    assert not (tmp_path / "run").exists()
+    # The driver of ranks, which may be elsewhere than the GPUs, says what it does instead.
+    folder = tmp_path / "driven"
+    material = prepared(settings, folder, prepare_files(settings, folder, listener))
+    prepare_objective(settings, material, folder, listener)
+    assert [line for line in said if "no GPU here" in line]
 
 
 def test_somebody_must_teach(tmp_path: Path) -> None:

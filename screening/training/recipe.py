@@ -35,7 +35,7 @@ from screening.training.labelled import LabelledGraphs
 from screening.training.lessons.lesson import MODEL_FILE as MODEL_FILE
 from screening.training.lessons.lesson import Lesson, Work
 from screening.training.lessons.registry import lesson_of
-from screening.training.loop import JOURNAL_FILE, STATE_FILE, Fitting, Keep, Task
+from screening.training.loop import JOURNAL_FILE, STATE_FILE, Fitting, Keep, Task, require_device
 from screening.training.material import Listener as Listener
 from screening.training.material import Material as Material
 from screening.training.ranks import ALONE, Ranks
@@ -61,6 +61,7 @@ def train(
 
     >>> train(load(TrainingConfig, "train.toml"), Path("run"), Listener(print, lambda progress: None))
     """
+    require_device(config.training)
     if ranks.writes():
         claim(folder, config)
     with _using_threads(config.training.threads):

@@ -20,7 +20,8 @@ from screening.training.lessons.properties import LabelLesson, supervised
 from screening.training.material import Listener, Material
 from screening.training.objectives.distillation import Distillation, TaughtAtoms, TaughtLabels
 from screening.training.splits import Split
-from screening.training.teachers import Teachers, described_atoms, mapped, predictions
+from screening.training.tables import mapped
+from screening.training.teachers import Lecture, Teachers, described_atoms, predictions
 from screening.training.tuning import Tuning
 
 UNLABELLED, LABELLED_PARTS = "unlabelled", 3
@@ -75,25 +76,27 @@ class DistillationLesson(LabelLesson[DistillationConfig]):
 
     def _said(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> dict[str, str]:
         """The files of what teachers say."""
-        settings, cache = self.config.training, self.config.cache or folder / CACHE
-        if not torch.cuda.is_available():
-            # The machine of a cluster's driver may have no GPU.
-            settings = settings.model_copy(update={"device": "cpu"})
+        device = self.config.training.device
+        if device.partition(":")[0] == "cuda" and not torch.cuda.is_available():
+            listener.say("there is no GPU here, on the machine of the cluster's driver: teachers are asked on the CPU")
+            device = "cpu"
+        settings = self.config.training.model_copy(update={"device": device})
         found = {}
 
         def made(neighbors: Neighbors) -> LabelledGraphs:
-            return self._listed(neighbors, cache / TEACHER_GRAPHS, listener)
+            return self._listed(neighbors, folder / TEACHER_GRAPHS, listener)
 
+        lecture = Lecture(graphs, self.config.cache or folder / CACHE, settings, made, listener)
         try:
             if self.config.distillation is not None:
-                teacher = Teachers.loaded([self.config.distillation.teacher], device=settings.device, encoders=True)
-                found["atoms"] = str(described_atoms(teacher, graphs, cache, settings, made).resolve())
+                teacher = Teachers.loaded([self.config.distillation.teacher], device=device, encoders=True)
+                found["atoms"] = str(described_atoms(teacher, lecture).resolve())
             if self.config.predictions is not None:
-                several = Teachers.loaded(self.config.predictions.teachers, device=settings.device, encoders=False)
-                path = predictions(several, self.labels, graphs, cache, settings, made)
-                found["predictions"] = str(path.resolve())
+                several = Teachers.loaded(self.config.predictions.teachers, device=device, encoders=False)
+                found["predictions"] = str(predictions(several, self.labels, lecture).resolve())
         finally:
-            shutil.rmtree(cache / TEACHER_GRAPHS, ignore_errors=True)
+            # In the folder of this run, which is nobody else's, as `cache` may be.
+            shutil.rmtree(folder / TEACHER_GRAPHS, ignore_errors=True)
         return found
 
     def _listed(self, neighbors: Neighbors, place: Path, listener: Listener) -> LabelledGraphs:

@@ -20,6 +20,8 @@ from screening.models.checkpoint import Card
 from screening.models.model import CrystalModel
 from screening.models.registry import build
 from screening.predictions import Target
+from screening.runs import rank_process
+from screening.runs.rank_job import RankJob
 from screening.training import teachers as teaching
 from screening.training.config import LoopSettings, LossName
 from screening.training.distillation_config import DistillationConfig
@@ -27,6 +29,7 @@ from screening.training.gradient import whole_loss
 from screening.training.labelled import LabelledGraphs
 from screening.training.lessons.distillation import TEACHER_GRAPHS
 from screening.training.lessons.registry import lesson_of
+from screening.training.loop import Progress
 from screening.training.losses import TargetLoss
 from screening.training.material import Listener
 from screening.training.normalise import Normaliser
@@ -34,9 +37,10 @@ from screening.training.objectives.distillation import Distillation, TaughtAtoms
 from screening.training.objectives.objective import Batch
 from screening.training.objectives.properties import Properties
 from screening.training.ranks import ALONE, Ranks
-from screening.training.recipe import prepare_files, prepare_objective, prepared, train
+from screening.training.recipe import claim, prepare_files, prepare_objective, prepared, train
 from screening.training.tables import mapped
 from screening.training.teachers import Lecture, Teachers, described_atoms, predictions
+from screening.training.together import Fence
 
 ENERGY, GAP = Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV")
 SETTINGS = LoopSettings(batch_size=7)
@@ -338,6 +342,37 @@ def test_crystals_without_labels_stay_on_the_disk(tmp_path: Path, monkeypatch: p
     assert not lesson_of(alone).maps_graphs
 
 
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+def test_a_state_is_of_its_teachers_and_of_what_it_started_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: dict[str, tuple[tuple[Target, ...], dict[str, Any]]] = {
+        "encoder": ((), {}),
+        "model": ((ENERGY, GAP), {}),
+        "first": ((ENERGY, GAP), {"width": 6, "cutoff": 4.0}),
+    }
+    settings = files_of_a_run(tmp_path, monkeypatch, "training.save_every_s=0.0", "init.checkpoint=first")
+    first = Path(saved(tmp_path / "first", ENERGY, GAP, width=6, cutoff=4.0), "model.safetensors").read_bytes()
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 2:
+            raise Killed
+
+    quiet = Listener(lambda text: None, lambda progress: None)
+    with pytest.raises(Killed):
+        train(settings, tmp_path / "run", Listener(quiet.say, kill))
+    for what, (targets, sizes) in models.items():
+        saved(tmp_path / what, *targets, seed=7, **sizes)
+        with pytest.raises(InputError, match="of a run with other settings or data, or from other models"):
+            train(settings, tmp_path / "run", quiet)
+        saved(tmp_path / what, *targets, **sizes)
+        (tmp_path / "first/model.safetensors").write_bytes(first)
+    train(settings, tmp_path / "run", quiet)
+
+
 def test_a_device_that_is_not_there_is_named_before_teachers_speak(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,8 +387,48 @@ def test_a_device_that_is_not_there_is_named_before_teachers_speak(
     # The driver of ranks, which may be elsewhere than the GPUs, says what it does instead.
     folder = tmp_path / "driven"
     material = prepared(settings, folder, prepare_files(settings, folder, listener))
-    prepare_objective(settings, material, folder, listener)
+    files = prepare_objective(settings, material, folder, listener)
     assert [line for line in said if "no GPU here" in line]
+    # Names that hold in whatever folder a rank is.
+    assert all(Path(name).is_absolute() and Path(name).exists() for name in files.values())
+
+
+def test_ranks_in_another_folder_find_what_the_driver_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = files_of_a_run(tmp_path, monkeypatch, "cache=shared", "init.checkpoint=first")
+    saved(tmp_path / "first", ENERGY, GAP, seed=5, width=6, cutoff=4.0)
+    folder, graphs = tmp_path / "run", tmp_path / "run/graphs"
+    quiet = Listener(lambda text: None, lambda progress: None)
+    # As runs/ranks.py does, in the folder that relative names are of.
+    claim(folder, settings)
+    sizes = prepare_files(settings, graphs, quiet)
+    files = prepare_objective(settings, prepared(settings, graphs, sizes), folder, quiet)
+    job = RankJob(
+        command="distil",
+        config=settings.model_dump(mode="json"),
+        folder=str(folder),
+        graphs=str(graphs),
+        sizes=sizes,
+        files=files,
+        fence=str(Fence.raised(tmp_path / "fence", "t" * 32).path),
+        token="t" * 32,
+        rank=0,
+        size=1,
+        host="",
+        port=0,
+        silent_s=1.0,
+    )
+    # As it is read by the process of a rank, which is elsewhere: there may lie another teacher under that name.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("encoder", "model"):
+        saved(elsewhere / name, *((ENERGY, GAP) if name == "model" else ()), seed=8)
+    monkeypatch.chdir(elsewhere)
+    told = RankJob(**json.loads(job.line()))
+    found = rank_process.train(told, None, lambda kind, content: None)
+    assert not (elsewhere / "shared").exists()
+    monkeypatch.chdir(tmp_path)
+    alone = train(settings, tmp_path / "alone", quiet)
+    assert found == alone
 
 
 def test_somebody_must_teach(tmp_path: Path) -> None:

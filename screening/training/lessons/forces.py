@@ -17,10 +17,11 @@ from screening.training.batching import epoch_batches
 from screening.training.config import RunSettings
 from screening.training.forces_config import ForcesConfig
 from screening.training.journal import read_journal
+from screening.training.labelled import LabelledGraphs
 from screening.training.lessons.lesson import Lesson, Start, Work
 from screening.training.lessons.properties import sizes
 from screening.training.loop import JOURNAL_FILE
-from screening.training.material import Material
+from screening.training.material import Listener, Material
 from screening.training.mechanics import STRESS, VOLUME
 from screening.training.objectives.denoising import DenoisingByDerivative, DenoisingByHead
 from screening.training.objectives.forces import Compared, EnergyForceStress, Sources
@@ -28,7 +29,7 @@ from screening.training.objectives.frozen import calibrate
 from screening.training.objectives.objective import Int64
 from screening.training.references import References
 from screening.training.splits import Split, split_once
-from screening.training.tuning import Tuning, started
+from screening.training.tuning import INIT, Tuning, located, origins_of, started
 
 ENERGY = Target("energy", "eV/cell")
 LEARNED = Target("referenced_energy_per_atom", "eV/atom")
@@ -76,6 +77,15 @@ class ForcesLesson(Lesson[ForcesConfig]):
         self._sources = Sources(tuple(self.parts), np.repeat(np.arange(len(material.sizes)), material.sizes))
         return [Split(*(np.concatenate(part) for part in parts))]
 
+    def prepare(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> dict[str, str]:
+        """Find the checkpoint to start from, if there is one."""
+        del graphs, folder, listener
+        return located(self.config.init)
+
+    def origins(self, work: Work) -> tuple[str, ...]:
+        """A hash of that checkpoint."""
+        return origins_of(work.files)
+
     def start(self, work: Work) -> Start:
         model, objective = self._objective(work, self.new_model())
         first = work.ranks.is_first
@@ -83,7 +93,7 @@ class ForcesLesson(Lesson[ForcesConfig]):
             work.listener.say(self._described(work))
         if self.config.init is not None:
             if first:
-                started(model, self.config.init)
+                started(model, self.config.init, work.files[INIT])
         elif first and objective.differentiates_inputs:
             self._calibrate(model, work)
         return Start(model, objective, Tuning.of(self.config.init))

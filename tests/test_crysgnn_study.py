@@ -16,7 +16,9 @@ from made import PERIODIC_KINDS, made_crystals
 from screening import config
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
+from screening.crystals.read import read
 from screening.crystals.write import write
+from screening.training.pretraining_config import PretrainingConfig
 
 STUDY = config.load(StudySettings, crysgnn_study.STUDY)
 SIZES = "{ width = 4, convolutions = 1, hidden = 4, cutoff = 3.5 }"
@@ -152,8 +154,15 @@ def test_a_tiny_study_from_end_to_end(tiny: Path, capsys: pytest.CaptureFixture[
     # A gap only where the ablation's first line has nothing to compare vanilla runs with.
     gaps = [line for line in report.splitlines() if "| - |" in line]
     assert [line.split(" | ")[0] for line in gaps] == ["| nobody (vanilla)"]
-    # A folder's settings are those of the study, and name no validation crystals to pre-train on.
-    encoder = plan[0]
-    text = (out / encoder.name / "config.toml").read_text(encoding="utf-8")
-    assert "val" not in text.replace("validation = ", "")
-    assert "known.h5" in text
+    # What is measured on is in no file that an encoder learned from.
+    held = {crystal.id for crystal in read([tiny / "val.extxyz", tiny / "phonons.extxyz"])}
+    assert len(held) == 8 + 15
+    learned = set()
+    for encoder in encoders(study):
+        used = config.load(PretrainingConfig, out / encoder.name / "config.toml").data
+        assert not [*used.validation, *used.test]
+        ids = {crystal.id for crystal in read(used.train)}
+        assert {"mp-100", "more-300"} <= ids
+        assert not ids & held
+        learned |= ids
+    assert len(learned) == 30 + 30 + 4

@@ -166,3 +166,9 @@ def test_a_tiny_study_from_end_to_end(tiny: Path, capsys: pytest.CaptureFixture[
         assert not ids & held
         learned |= ids
     assert len(learned) == 30 + 30 + 4
+
+
+def test_the_report_says_what_was_not_tuned(tmp_path: Path) -> None:
+    report = report_of(STUDY, tmp_path)
+    assert "what tuning tried for cgcnn and sieve; folds of phonons chose nothing" in report
+    assert "Nothing was tuned for crysxpp, gatgnn and alignn: all their runs learn at the rate in study.toml" in report

@@ -25,7 +25,8 @@ ASPECTS = ("nodes", "connectivity", "space_group", "contrast")
 LARGE = ("cgcnn", "sieve")
 # Ten times slower than CGCNN.
 SLOWEST = "alignn"
-# Whose rates and weights are tuned; the other architectures take those of the first.
+# Whose rates and weights are tuned. The others learn at the rate of their settings, and take the first one's alpha and
+# rate of the encoder.
 TUNED = LARGE
 
 

@@ -3,16 +3,17 @@
     .venv/bin/python experiments/crysgnn_study.py runs/crysgnn                     begin, or go on
     .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --budget-hours 2    begin no run after two hours
     .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --share 1/2         every second run, for one of two
-    .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --list              what is finished, begun or blocked
+    .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --list              what is finished, begun, failed
     .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --report            tables of what is there
     .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --draw-subset FILE  how crysgnn/subset.txt was made
 
-Every run is a folder: a finished one is left alone, an interrupted one continues where it was; its config.toml alone
-gives the same run with `screening pretrain`, `train` or `distil`. `crysgnn/study.toml` says what runs share,
-`crysgnn/plan.py` which there are: encoders first, then tuning (six tries of the rate for vanilla runs; the others
-take what was best, and have three tries of what they add), then each architecture x {vanilla, fine-tuned, distilled},
-the ablation of the teacher, and the larger parts. A run that needs an encoder or a choice that is not there yet is
-blocked, and others come first.
+Every run is a folder: a finished one is left alone, an interrupted one continues where it was; one that diverged has
+the reason in failed.txt, counts as worse than whatever else was tried, and begins again when its folder is deleted. The
+config.toml in a folder alone gives the same run with `screening pretrain`, `train` or `distil`. `crysgnn/study.toml`
+says what runs share, `crysgnn/plan.py` which there are: encoders first, then tuning of CGCNN and sieve (six tries of
+the rate for vanilla runs; the others take what was best, and have three tries of what they add), then each architecture
+x {vanilla, fine-tuned, distilled}, the ablation of the teacher, and the larger parts. A run that needs an encoder or a
+choice that is not there yet is blocked, and others come first.
 
 Pre-training reads the training file, the unlabelled files and enumerated crystals; never the validation file. The
 validation file chooses epochs, rates and weights; the folds of phonons choose nothing.

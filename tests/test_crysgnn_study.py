@@ -1,11 +1,14 @@
 """The study of CrysGNN: its plan, its subset, its report, and a tiny study from end to end."""
 
+import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import crysgnn_study
 import numpy as np
 import pytest
+from crysgnn import running
 from crysgnn.crystals import SUBSET_SIZE, draw_subset, read_subset, write_subset
 from crysgnn.plan import ASPECTS, FORMATION, GAP, LARGE, MODES, Encoder, encoders, every, runs, tuning
 from crysgnn.report import gain, report_of
@@ -16,7 +19,12 @@ from made import PERIODIC_KINDS, made_crystals
 from screening import config
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
+from screening.crystals.read import read
 from screening.crystals.write import write
+from screening.errors import ResourceError, ScreeningError
+from screening.training.config import RunSettings
+from screening.training.material import Listener
+from screening.training.pretraining_config import PretrainingConfig
 
 STUDY = config.load(StudySettings, crysgnn_study.STUDY)
 SIZES = "{ width = 4, convolutions = 1, hidden = 4, cutoff = 3.5 }"
@@ -152,8 +160,61 @@ def test_a_tiny_study_from_end_to_end(tiny: Path, capsys: pytest.CaptureFixture[
     # A gap only where the ablation's first line has nothing to compare vanilla runs with.
     gaps = [line for line in report.splitlines() if "| - |" in line]
     assert [line.split(" | ")[0] for line in gaps] == ["| nobody (vanilla)"]
-    # A folder's settings are those of the study, and name no validation crystals to pre-train on.
-    encoder = plan[0]
-    text = (out / encoder.name / "config.toml").read_text(encoding="utf-8")
-    assert "val" not in text.replace("validation = ", "")
-    assert "known.h5" in text
+    # What is measured on is in no file that an encoder learned from.
+    held = {crystal.id for crystal in read([tiny / "val.extxyz", tiny / "phonons.extxyz"])}
+    assert len(held) == 8 + 15
+    learned = set()
+    for encoder in encoders(study):
+        used = config.load(PretrainingConfig, out / encoder.name / "config.toml").data
+        assert not [*used.validation, *used.test]
+        ids = {crystal.id for crystal in read(used.train)}
+        assert {"mp-100", "more-300"} <= ids
+        assert not ids & held
+        learned |= ids
+    assert len(learned) == 30 + 30 + 4
+
+
+def test_a_run_that_diverges_is_noted_and_the_others_go_on(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ["--config", "tiny.toml", "--subset", "subset.txt", "--quiet", "--set", "tuning.rates=[1.0, 2.0]"]
+    study = config.load(StudySettings, tiny / "tiny.toml", overrides=["tuning.rates=[1.0, 2.0]"])
+    out = tiny / "study"
+    begun: list[str] = []
+
+    def pretended(settings: RunSettings, folder: Path, listener: Listener) -> None:
+        begun.append(folder.name)
+        folder.mkdir()
+        if folder.name.endswith("-tries-2"):
+            raise ScreeningError("the weights have diverged")
+        if isinstance(settings, PretrainingConfig):
+            (folder / "metrics.json").write_text("{}", encoding="utf-8")
+            return
+        targets = settings.model_dump()["targets"]
+        folds = {"targets": {target: {"mae": {"mean": 1.0}} for target in targets}}
+        found = {"validation": {"targets": {target: {"mae": 1.0} for target in targets}}}
+        (folder / "folds.json").write_text(json.dumps(folds), encoding="utf-8")
+        (folder / "metrics.json").write_text(json.dumps(found), encoding="utf-8")
+
+    monkeypatch.setattr(running, "train", pretended)
+    assert crysgnn_study.main(["study", *settings]) == 0
+    (failed,) = [one for one in every(study) if state_of(one, study, out) == "failed"]
+    assert failed.name == "subset-cgcnn-vanilla-formation-seed0-tries-2"
+    assert (out / failed.name / "failed.txt").read_text(encoding="utf-8") == "the weights have diverged\n"
+    assert running.best_tried("cgcnn", "vanilla", study, out) == 1.0
+    assert sorted(begun) == sorted(one.name for one in every(study))
+    assert ", 1 failed. " in report_of(study, out)
+    assert f"Failed: {failed.name}." in report_of(study, out)
+    # What is no fault of the run ends the study, and is noted nowhere.
+    shutil.rmtree(out / failed.name)
+    monkeypatch.setattr(running, "train", full_disk)
+    assert crysgnn_study.main(["study", *settings]) == ResourceError.exit_code
+    assert not (out / failed.name).exists()
+
+
+def full_disk(*arguments: object) -> None:
+    raise ResourceError("the disk is full")
+
+
+def test_the_report_says_what_was_not_tuned(tmp_path: Path) -> None:
+    report = report_of(STUDY, tmp_path)
+    assert "what tuning tried for cgcnn and sieve; folds of phonons chose nothing" in report
+    assert "Nothing was tuned for crysxpp, gatgnn and alignn: all their runs learn at the rate in study.toml" in report

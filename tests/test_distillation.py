@@ -7,30 +7,40 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ranked
 import torch
 from made import PERIODIC_KINDS, made_crystals
 
 from screening import config
 from screening.crystals.batch import Crystals
 from screening.crystals.write import write
-from screening.errors import FileFormatError, InputError
+from screening.errors import FileFormatError, InputError, ResourceError
 from screening.models import checkpoint
 from screening.models.checkpoint import Card
 from screening.models.model import CrystalModel
 from screening.models.registry import build
 from screening.predictions import Target
+from screening.runs import rank_process
+from screening.runs.rank_job import RankJob
 from screening.training import teachers as teaching
 from screening.training.config import LoopSettings, LossName
 from screening.training.distillation_config import DistillationConfig
+from screening.training.gradient import whole_loss
 from screening.training.labelled import LabelledGraphs
+from screening.training.lessons.distillation import TEACHER_GRAPHS
+from screening.training.lessons.registry import lesson_of
+from screening.training.loop import Progress
 from screening.training.losses import TargetLoss
 from screening.training.material import Listener
 from screening.training.normalise import Normaliser
 from screening.training.objectives.distillation import Distillation, TaughtAtoms, TaughtLabels
 from screening.training.objectives.objective import Batch
 from screening.training.objectives.properties import Properties
-from screening.training.recipe import train
-from screening.training.teachers import Teachers, described_atoms, predictions
+from screening.training.ranks import ALONE, Ranks
+from screening.training.recipe import claim, prepare_files, prepare_objective, prepared, train
+from screening.training.tables import mapped
+from screening.training.teachers import Lecture, Teachers, described_atoms, predictions
+from screening.training.together import Fence
 
 ENERGY, GAP = Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV")
 SETTINGS = LoopSettings(batch_size=7)
@@ -90,7 +100,7 @@ def test_the_loss_is_its_equation(width: int) -> None:
     model, own = made(ENERGY, GAP).eval(), properties()
     objective = Distillation(GRAPHS, own, model, atoms=TaughtAtoms(taught_atoms, 0.3), labels=TaughtLabels(taught, 0.5))
     assert (objective.modules is None) == (width == 8)
-    rows = np.array([4, 11, 2, 17])
+    rows = np.array([4, 15, 0, 3])
     part = objective.gather(Batch(rows, np.arange(4), 0, 0, "cpu"))
     with torch.no_grad():
         sums = objective.sums(model, part)
@@ -100,12 +110,14 @@ def test_the_loss_is_its_equation(width: int) -> None:
     labels = torch.from_numpy(own.normaliser.normalise(GRAPHS.labels[rows]))
     others = torch.from_numpy(own.normaliser.normalise(taught[rows]))
     total, units = 0.0, torch.nn.functional.normalize(atoms, dim=1)
+    missing = labels.isnan()
+    assert missing.sum(dim=0).tolist() == [2, 2]
+    # One mean for each target, in which a prediction counts half of a label.
+    right, counted = torch.where(missing, others, labels), torch.where(missing, 0.5, 1.0)
     for t, weight in enumerate((0.7 / 4, 0.7 * 3 / 4)):
-        for right, share in ((labels[:, t], 1.0), (torch.where(labels[:, t].isnan(), others[:, t], torch.nan), 0.5)):
-            there = ~right.isnan()
-            off = outputs[there, t] - right[there]
-            each = off.square() if t == 0 else off.abs()
-            total += share * weight * float(each.sum()) / max(int(there.sum()), 1)
+        off = outputs[:, t] - right[:, t]
+        each = off.square() if t == 0 else off.abs()
+        total += weight * float((counted[:, t] * each).sum() / counted[:, t].sum())
     apart = [
         np.mean([((units[k].numpy() - taught_atoms[i]) ** 2).sum() for k, i in zip(here, there, strict=True)])
         for here, there in (
@@ -118,8 +130,30 @@ def test_the_loss_is_its_equation(width: int) -> None:
     ]
     total += 0.3 * float(np.mean(apart))
     weights = list(objective.weights.values())
-    assert sum(weights) == pytest.approx(0.7 + 0.7 * 0.5 + 0.3)
-    assert float(sums.mean(weights)) * sum(weights) == pytest.approx(total, rel=1e-5)
+    assert sum(weights) == pytest.approx(1.0)
+    assert float(sums.mean(weights)) == pytest.approx(total, rel=1e-5)
+    # So it is of the sums of many batches, as the journal has them.
+    assert objective.mean(sums.sums.tolist(), sums.counts.tolist()) == pytest.approx(total, rel=1e-5)
+    assert {f"{ENERGY.name} taught", f"{GAP.name} taught"} <= set(objective.means(*map(torch.Tensor.tolist, sums)))
+
+
+def test_ranks_give_the_loss_of_predictions_that_one_process_gives(tmp_path: Path) -> None:
+    (together, alone), *_ = ranked.of_ranks(2, tmp_path, taught_by_ranks)
+    assert together == pytest.approx(alone, rel=1e-6)
+    assert together[0] > 0.0
+
+
+def taught_by_ranks(ranks: Ranks, folder: Path) -> list[list[float]]:
+    """Loss, sums and counts with predictions of a weight below 1, by all ranks and by this one alone."""
+    del folder
+    model, own = made(ENERGY, GAP).eval(), properties()
+    objective = Distillation(GRAPHS, own, model, atoms=None, labels=TaughtLabels(np.ones_like(GRAPHS.labels), 0.05))
+    found, rows = [], np.arange(12)
+    for who in (ranks, ALONE):
+        part = objective.gather(Batch(rows, who.places(GRAPHS, rows), 0, 0, "cpu"))
+        loss = whole_loss(objective.sums(model, part), list(objective.weights.values()), who)
+        found.append([loss.value, *loss.sums, *loss.counts])
+    return found
 
 
 def test_a_teacher_is_frozen_and_in_evaluation(tmp_path: Path) -> None:
@@ -131,30 +165,103 @@ def test_a_teacher_is_frozen_and_in_evaluation(tmp_path: Path) -> None:
         Teachers.loaded([str(tmp_path / "t")], device="cpu", encoders=False)
 
 
+def lecture(cache: Path, graphs: LabelledGraphs = GRAPHS, made: Any = never, say: Any = lambda text: None) -> Lecture:
+    return Lecture(graphs, cache, SETTINGS, made, Listener(say, lambda progress: None))
+
+
 def test_atoms_are_described_once_in_any_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teachers = Teachers.loaded([saved(tmp_path / "t")], device="cpu", encoders=True)
-    path = described_atoms(teachers, GRAPHS, tmp_path / "cache", SETTINGS, never)
-    found = teaching.mapped(path, len(GRAPHS.numbers))
+    cache = tmp_path / "cache"
+    path = described_atoms(teachers, lecture(cache))
+    found = mapped(path, len(GRAPHS.numbers))
     with torch.no_grad():
         whole, _ = GRAPHS.take(np.arange(len(GRAPHS)))
         right = torch.nn.functional.normalize(teachers.models[0].encode(whole), dim=1)
     np.testing.assert_allclose(found, right, atol=1e-6)
+    assert list(cache.iterdir()) == [path]
 
     def fail(*arguments: object, **named: object) -> None:
         raise AssertionError("it was there already")
 
-    monkeypatch.setattr(teaching, "_fill", fail)
+    monkeypatch.setattr(teaching._Asked, "block", fail)
     # Labels are of no interest to it; other crystals and other teachers are.
     other_labels = replace(GRAPHS, labels=GRAPHS.labels + 1.0)
-    assert described_atoms(teachers, other_labels, tmp_path / "cache", SETTINGS, never) == path
+    assert described_atoms(teachers, lecture(cache, other_labels)) == path
     another = Teachers.loaded([saved(tmp_path / "u", seed=1)], device="cpu", encoders=True)
     for who, graphs in ((another, GRAPHS), (teachers, GRAPHS.first(9))):
         with pytest.raises(AssertionError, match="it was there already"):
-            described_atoms(who, graphs, tmp_path / "cache", SETTINGS, never)
-    # What was begun and not finished is nothing.
-    assert {p.suffix for p in (tmp_path / "cache").iterdir()} <= {".npy", ".part"}
+            described_atoms(who, lecture(cache, graphs))
     with pytest.raises(FileFormatError, match="rows, expected 3; delete it"):
-        teaching.mapped(path, 3)
+        mapped(path, 3)
+    with pytest.raises(FileFormatError, match=r"cannot be read \(No such file.*workers need it under one path"):
+        mapped(cache / "elsewhere.npy", 3)
+
+
+def test_a_teacher_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teachers = Teachers.loaded([saved(tmp_path / "t", GAP)], device="cpu", encoders=False)
+    whole = mapped(described_atoms(teachers, lecture(tmp_path / "whole")), len(GRAPHS.numbers))
+    monkeypatch.setattr(teaching, "BLOCK", 6)
+    monkeypatch.setattr(teaching, "SAY_S", 0.0)
+    block, asked, said = teaching._Asked.block, [], []
+
+    def stopping(self: Any, number: int) -> Any:
+        asked.append(number)
+        if number == 2 and asked.count(2) == 1:
+            raise KeyboardInterrupt
+        return block(self, number)
+
+    monkeypatch.setattr(teaching._Asked, "block", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        described_atoms(teachers, lecture(tmp_path / "cache", say=said.append))
+    path = described_atoms(teachers, lecture(tmp_path / "cache", say=said.append))
+    assert asked == [0, 1, 2, 2, 3]
+    assert said[:2] == ["teacher cgcnn: 6 of 20 crystals", "teacher cgcnn: 12 of 20 crystals"]
+    assert said[-1] == "teacher cgcnn: 20 of 20 crystals"
+    np.testing.assert_array_equal(mapped(path, len(GRAPHS.numbers)), whole)
+    assert list((tmp_path / "cache").iterdir()) == [path]
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_runs_may_ask_a_teacher_for_the_same_at_once(
+    place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teachers = Teachers.loaded([saved(tmp_path / "t", GAP)], device="cpu", encoders=False)
+    whole = mapped(described_atoms(teachers, lecture(tmp_path / "whole")), len(GRAPHS.numbers))
+    monkeypatch.setattr(teaching, "BLOCK", 6)
+    block, others = teaching._Asked.block, []
+
+    def overtaken(self: Any, number: int) -> Any:
+        # While this run is at a block, another begins, takes over what is there, and ends.
+        if number == place and not others:
+            others.append(None)
+            others.append(described_atoms(teachers, lecture(tmp_path / "cache")))
+        return block(self, number)
+
+    monkeypatch.setattr(teaching._Asked, "block", overtaken)
+    path = described_atoms(teachers, lecture(tmp_path / "cache"))
+    assert others[1] == path
+    np.testing.assert_array_equal(mapped(path, len(GRAPHS.numbers)), whole)
+    assert list((tmp_path / "cache").iterdir()) == [path]
+
+
+def test_graphs_for_a_teacher_are_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = files_of_a_run(tmp_path, monkeypatch, "cache=shared")
+    listener = Listener(lambda text: None, lambda progress: None)
+    block, others = teaching._Asked.block, []
+
+    def overtaken(self: Any, number: int) -> Any:
+        if not others:
+            others.append(self._graphs)
+            train(settings, tmp_path / "other", listener)
+            # What this one is at work on is still there.
+            assert (tmp_path / "run" / TEACHER_GRAPHS).is_dir()
+            assert not (tmp_path / "other" / TEACHER_GRAPHS).exists()
+        return block(self, number)
+
+    monkeypatch.setattr(teaching._Asked, "block", overtaken)
+    train(settings, tmp_path / "run", listener)
+    assert not (tmp_path / "run" / TEACHER_GRAPHS).exists()
+    assert {p.suffix for p in (tmp_path / "shared").iterdir()} == {".npy"}
 
 
 def test_predictions_are_means_of_those_who_can(tmp_path: Path) -> None:
@@ -163,8 +270,9 @@ def test_predictions_are_means_of_those_who_can(tmp_path: Path) -> None:
     names.append(saved(tmp_path / "c", GAP, seed=2, cutoff=4.0))
     teachers = Teachers.loaded(names, device="cpu", encoders=False)
     wide = Target("volume", "angstrom^3/cell")
-    path = predictions(teachers, (GAP, wide, ENERGY), GRAPHS, tmp_path, SETTINGS, labelled)
-    found = teaching.mapped(path, len(GRAPHS))
+    shown = lecture(tmp_path / "cache", made=labelled)
+    path = predictions(teachers, (GAP, wide, ENERGY), shown)
+    found = mapped(path, len(GRAPHS))
     values = []
     for model in teachers.models:
         graph, _ = labelled(model.neighbors).take(np.arange(len(GRAPHS)))
@@ -174,24 +282,30 @@ def test_predictions_are_means_of_those_who_can(tmp_path: Path) -> None:
     assert np.isnan(found[:, 1]).all()
     np.testing.assert_allclose(found[:, 2], values[1][ENERGY.name], rtol=1e-6, atol=1e-9)
     with pytest.raises(InputError, match="no teacher predicts volume; name teachers"):
-        predictions(teachers, (wide,), GRAPHS, tmp_path, SETTINGS, labelled)
+        predictions(teachers, (wide,), shown)
     with pytest.raises(InputError, match="a teacher's band_gap is a regression in eV, this run's a regression in meV"):
-        predictions(teachers, (Target("band_gap", "meV"),), GRAPHS, tmp_path, SETTINGS, labelled)
+        predictions(teachers, (Target("band_gap", "meV"),), shown)
 
 
-def test_a_run_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def files_of_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> DistillationConfig:
+    """Crystals with labels and without, teachers of atoms and of predictions, and settings that name them."""
+    monkeypatch.chdir(folder)
     for name in ("training.recipe.draw_curves", "training.judge.draw_parity"):
         monkeypatch.setattr(f"screening.{name}", lambda *arguments: None)
     crystals = made_crystals(30, seed=1, kinds=PERIODIC_KINDS, max_atoms=4)
     more = made_crystals(16, seed=2, kinds=PERIODIC_KINDS, max_atoms=4, labels=(), prefix="more")
-    write(Crystals.of(crystals), tmp_path / "labelled.extxyz", format="extxyz")
-    write(Crystals.of(more), tmp_path / "more.extxyz", format="extxyz")
-    (tmp_path / "c.toml").write_text(CONFIG, encoding="utf-8")
-    taught = [f"distillation.teacher={saved(tmp_path / 'encoder')}", "distillation.alpha=0.2"]
-    taught += [f"predictions.teachers=['{saved(tmp_path / 'model', ENERGY, GAP)}']"]
+    write(Crystals.of(crystals), folder / "labelled.extxyz", format="extxyz")
+    write(Crystals.of(more), folder / "more.extxyz", format="extxyz")
+    (folder / "c.toml").write_text(CONFIG, encoding="utf-8")
+    saved(folder / "encoder")
+    saved(folder / "model", ENERGY, GAP)
+    taught = ["distillation.teacher=encoder", "distillation.alpha=0.2", "predictions.teachers=['model']"]
     taught += ["predictions.crystals=['more.extxyz']"]
-    settings = config.load(DistillationConfig, tmp_path / "c.toml", overrides=taught)
+    return config.load(DistillationConfig, folder / "c.toml", overrides=[*taught, *overrides])
+
+
+def test_a_run_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = files_of_a_run(tmp_path, monkeypatch)
     said: list[str] = []
     found = train(settings, tmp_path / "run", Listener(said.append, lambda progress: None))
     assert "unlabelled: 16 crystals" in said
@@ -205,6 +319,116 @@ def test_a_run_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert {t.name for t in model.targets} == {ENERGY.name, GAP.name}
     again = train(settings, tmp_path / "run", Listener(said.append, lambda progress: None))
     assert again == found
+
+
+def test_crystals_without_labels_stay_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = files_of_a_run(tmp_path, monkeypatch)
+    composed: list[int] = []
+    fractions = LabelledGraphs.fractions
+
+    def noted(self: LabelledGraphs, rows: Any) -> Any:
+        assert isinstance(self.edge_vector.base, np.memmap)
+        composed.append(len(rows))
+        return fractions(self, rows)
+
+    monkeypatch.setattr(LabelledGraphs, "fractions", noted)
+    listener = Listener(lambda text: None, lambda progress: None)
+    train(settings, tmp_path / "run", listener)
+    # The composition of 24 training crystals, or fewer, for some of the 30 have no label; not of the 16 others.
+    assert len(composed) == 1
+    assert 0 < composed[0] <= 24
+    assert not (tmp_path / "run/graphs").exists()
+    alone = settings.model_copy(update={"predictions": None})
+    assert not lesson_of(alone).maps_graphs
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+def test_a_state_is_of_its_teachers_and_of_what_it_started_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: dict[str, tuple[tuple[Target, ...], dict[str, Any]]] = {
+        "encoder": ((), {}),
+        "model": ((ENERGY, GAP), {}),
+        "first": ((ENERGY, GAP), {"width": 6, "cutoff": 4.0}),
+    }
+    settings = files_of_a_run(tmp_path, monkeypatch, "training.save_every_s=0.0", "init.checkpoint=first")
+    first = Path(saved(tmp_path / "first", ENERGY, GAP, width=6, cutoff=4.0), "model.safetensors").read_bytes()
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 2:
+            raise Killed
+
+    quiet = Listener(lambda text: None, lambda progress: None)
+    with pytest.raises(Killed):
+        train(settings, tmp_path / "run", Listener(quiet.say, kill))
+    for what, (targets, sizes) in models.items():
+        saved(tmp_path / what, *targets, seed=7, **sizes)
+        with pytest.raises(InputError, match="of a run with other settings or data, or from other models"):
+            train(settings, tmp_path / "run", quiet)
+        saved(tmp_path / what, *targets, **sizes)
+        (tmp_path / "first/model.safetensors").write_bytes(first)
+    train(settings, tmp_path / "run", quiet)
+
+
+def test_a_device_that_is_not_there_is_named_before_teachers_speak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    settings = files_of_a_run(tmp_path, monkeypatch, "training.device=cuda")
+    said: list[str] = []
+    listener = Listener(said.append, lambda progress: None)
+    with pytest.raises(ResourceError, match="torch sees no CUDA device"):
+        train(settings, tmp_path / "run", listener)
+    assert not (tmp_path / "run").exists()
+    # The driver of ranks, which may be elsewhere than the GPUs, says what it does instead.
+    folder = tmp_path / "driven"
+    material = prepared(settings, folder, prepare_files(settings, folder, listener))
+    files = prepare_objective(settings, material, folder, listener)
+    assert [line for line in said if "no GPU here" in line]
+    # Names that hold in whatever folder a rank is.
+    assert all(Path(name).is_absolute() and Path(name).exists() for name in files.values())
+
+
+def test_ranks_in_another_folder_find_what_the_driver_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = files_of_a_run(tmp_path, monkeypatch, "cache=shared", "init.checkpoint=first")
+    saved(tmp_path / "first", ENERGY, GAP, seed=5, width=6, cutoff=4.0)
+    folder, graphs = tmp_path / "run", tmp_path / "run/graphs"
+    quiet = Listener(lambda text: None, lambda progress: None)
+    # As runs/ranks.py does, in the folder that relative names are of.
+    claim(folder, settings)
+    sizes = prepare_files(settings, graphs, quiet)
+    files = prepare_objective(settings, prepared(settings, graphs, sizes), folder, quiet)
+    job = RankJob(
+        command="distil",
+        config=settings.model_dump(mode="json"),
+        folder=str(folder),
+        graphs=str(graphs),
+        sizes=sizes,
+        files=files,
+        fence=str(Fence.raised(tmp_path / "fence", "t" * 32).path),
+        token="t" * 32,
+        rank=0,
+        size=1,
+        host="",
+        port=0,
+        silent_s=1.0,
+    )
+    # As it is read by the process of a rank, which is elsewhere: there may lie another teacher under that name.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("encoder", "model"):
+        saved(elsewhere / name, *((ENERGY, GAP) if name == "model" else ()), seed=8)
+    monkeypatch.chdir(elsewhere)
+    told = RankJob(**json.loads(job.line()))
+    found = rank_process.train(told, None, lambda kind, content: None)
+    assert not (elsewhere / "shared").exists()
+    monkeypatch.chdir(tmp_path)
+    alone = train(settings, tmp_path / "alone", quiet)
+    assert found == alone
 
 
 def test_somebody_must_teach(tmp_path: Path) -> None:

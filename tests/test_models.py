@@ -13,9 +13,10 @@ from screening.crystals.crystal import Crystal, Float64
 from screening.errors import InputError
 from screening.graphs import pack_graphs
 from screening.models.graph_tensors import GraphTensors
-from screening.models.layers import Heads, Moments, mean_of_atoms
+from screening.models.layers import Heads, Moments, mean_of_atoms, unit_rows
 from screening.models.model import CrystalModel
 from screening.models.registry import ARCHITECTURES, build
+from screening.ops import steady
 from screening.ops.message_graph import EdgeGraph
 from screening.predictions import Target
 
@@ -252,3 +253,16 @@ def test_read_only_arrays_can_be_taken(model: CrystalModel) -> None:
 def test_a_target_that_cannot_be_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(InputError, match="target x"):
         Target("x", "eV", **wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_rows_are_of_length_one_whatever_autocast_narrows(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As on a GPU, where products are torch's, and autocast narrows them.
+    monkeypatch.setattr(steady, "linear", torch.nn.functional.linear)
+    # Squares of 300 are beyond float16.
+    rows = (300.0 * torch.randn(50, 33, generator=torch.Generator().manual_seed(0))).to(dtype)
+    for narrow in (torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", narrow):
+            found = unit_rows(rows)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, torch.nn.functional.normalize(rows.float(), dim=1), rtol=1e-5, atol=1e-6)

@@ -17,13 +17,16 @@ from screening.errors import InputError, ScreeningError
 from screening.graphs import Neighbors
 from screening.models.element_features import published_features
 from screening.models.graph_tensors import GraphTensors
+from screening.training.assess import Assessment
 from screening.training.config import LoopSettings
 from screening.training.labelled import LabelledGraphs
+from screening.training.metrics import UPWARDS
 from screening.training.objectives.aspects import SYSTEM_ENDS, class_weights, systems_of
 from screening.training.objectives.draws import uniform
 from screening.training.objectives.objective import Batch, Part
 from screening.training.objectives.pairs import CLASSES, edges_between, sampled_pairs
-from screening.training.objectives.structure import Structure
+from screening.training.objectives.properties import SELECTABLE
+from screening.training.objectives.structure import MEASURING, Structure
 from screening.training.pretraining_config import ObjectivesSettings
 from screening.training.ranks import ALONE
 
@@ -276,6 +279,34 @@ def test_measuring_is_repeatable_and_knows_its_metrics() -> None:
     assert set(found.as_json()) == {"loss", "losses", "objectives"}
 
 
+def test_the_best_epoch_has_the_most_of_what_is_right() -> None:
+    errors = {"mae", "rmse"}
+    chosen = {metric for own in TASK.objective.selectable.values() for metric in own}
+    chosen |= {metric for own in SELECTABLE.values() for metric in own}
+    assert chosen - errors == UPWARDS
+    found = Assessment(1.0, {}, {"connectivity": {"recall": 0.7}}, "objectives")
+    assert found.score("connectivity.recall") == -0.7
+
+
+def test_contrast_is_measured_on_batches_of_all_systems() -> None:
+    objective, model = one("contrast"), structured.encoder()
+    # As in a file that was sorted: batches of four in this order are of a system each.
+    systems = systems_of(structured.GROUPS[np.arange(40) % 10])
+    rows = np.concatenate([np.flatnonzero(systems == system)[:4] for system in (0, 1, 2, 3, 4, 5, 6)])
+    found = objective.assess(model, rows, SETTINGS, ALONE)
+    assert found.losses["contrast"] > 0.0
+    assert found.metrics["contrast"]["accuracy"] < 1.0
+
+
+def test_a_nearest_crystal_is_counted_where_another_system_is_there() -> None:
+    objective, model = one("contrast"), structured.encoder()
+    for rows, counted in (([0, 1, 9], 0), ([0, 1, 9, 2], 3), ([0, 2, 3], 0)):
+        part = objective.gather(batch(rows))
+        with torch.no_grad():
+            (measured,) = objective._measured(model, part)
+        assert measured.tally.tolist()[1] == counted
+
+
 def test_crystals_that_cannot_be_encoded_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     model, task = structured.encoder(), structured.structure_task(MODEL)
     encode = model.encode
@@ -286,7 +317,8 @@ def test_crystals_that_cannot_be_encoded_are_named(monkeypatch: pytest.MonkeyPat
         return encode(graph).masked_fill(wrong, torch.nan)
 
     monkeypatch.setattr(model, "encode", broken)
-    with pytest.raises(ScreeningError, match=r"not finite in made-000033; check these"):
+    last = np.random.default_rng(MEASURING).permutation(task.split.validation)[3]
+    with pytest.raises(ScreeningError, match=rf"not finite in made-0000{last}; check these"):
         task.objective.assess(model, task.split.validation, SETTINGS, ALONE)
 
 

@@ -4,22 +4,25 @@ import itertools
 from collections import Counter
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from made import made_crystals
 
+from screening.crystals import formulas
 from screening.crystals.batch import Crystals
-from screening.crystals.crystal import Crystal
-from screening.crystals.formulas import reduced_formulas
+from screening.crystals.crystal import Crystal, UInt8
+from screening.crystals.formulas import element_counts, reduced_formulas
 from screening.errors import InputError
 from screening.graphs import Neighbors, pack_graphs
 from screening.models.graph_tensors import GraphTensors
 from screening.predictions import Target
+from screening.training import labelled
 from screening.training.batching import epoch_batches, ordered_batches, prefetched
 from screening.training.config import SplitSettings
-from screening.training.labelled import LabelledGraphs
+from screening.training.labelled import Int64, LabelledGraphs
 from screening.training.splits import Split, split_in_folds, split_once
 
 TARGETS = (
@@ -89,6 +92,40 @@ def test_elements_are_those_that_occur() -> None:
 def test_reduced_formulas() -> None:
     made = Crystals.of([crystal("a", [11, 17, 17, 11]), crystal("b", [8, 13, 8, 13, 8]), crystal("c", [1])])
     assert reduced_formulas(made.numbers, made.atom_offsets) == ["ClNa", "Al2O3", "H"]
+
+
+def test_formulas_of_many_crystals_are_made_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, fractions = list(GRAPHS.formulas), GRAPHS.fractions(ROWS[::-1])
+    assert whole == reduced_formulas(CRYSTALS.numbers, CRYSTALS.atom_offsets)
+    counted = []
+
+    def noted(numbers: UInt8, offsets: npt.NDArray[np.integer]) -> Int64:
+        counted.append(len(offsets) - 1)
+        return element_counts(numbers, offsets)
+
+    for module in (formulas, labelled):
+        monkeypatch.setattr(module, "AT_ONCE", 7)
+        monkeypatch.setattr(module, "element_counts", noted)
+    again = LabelledGraphs.of([CRYSTALS], TARGETS, NEIGHBORS)
+    assert list(again.formulas) == whole
+    assert list(again.formulas[11:23]) == whole[11:23]
+    assert len(again.formulas[50:]) == 10
+    assert again.formulas[-1] == whole[-1]
+    assert np.array_equal(again.fractions(ROWS[::-1]), fractions)
+    assert max(counted) == 7
+
+
+def test_splits_that_need_no_formulas_make_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise AssertionError("nobody asked for formulas")
+
+    graphs = LabelledGraphs.of([CRYSTALS], TARGETS, NEIGHBORS)
+    monkeypatch.setattr(formulas, "element_counts", fail)
+    settings = SplitSettings(validation=0.2, test=0.1)
+    assert every(split_once(settings, graphs.formulas)) == ROWS.tolist()
+    assert len(split_in_folds(SplitSettings(folds=3), graphs.formulas, graphs.folds)) == 3
+    with pytest.raises(AssertionError, match="nobody asked"):
+        split_once(SplitSettings(by="formula"), graphs.formulas)
 
 
 @given(st.integers(1, 70), st.integers(1, 80), st.integers(1, 700), st.integers(0, 5))

@@ -5,8 +5,22 @@ from pathlib import Path
 
 from multitask.outcomes import Estimate
 
-from crysgnn.plan import LARGE, MODES, SHORT, TARGETS, TUNED, Encoder, Mode, Part, Run, encoder_of, encoders, runs
-from crysgnn.running import best_tried, metrics_of
+from crysgnn.plan import (
+    LARGE,
+    MODES,
+    SHORT,
+    TARGETS,
+    TUNED,
+    Encoder,
+    Mode,
+    Part,
+    Run,
+    encoder_of,
+    encoders,
+    every,
+    runs,
+)
+from crysgnn.running import best_tried, metrics_of, state_of
 from crysgnn.settings import StudySettings
 
 UNITS = {"formation": "eV/atom", "gap": "eV", "bulk": "GPa", "shear": "GPa", "phonons": "cm⁻¹"}
@@ -25,15 +39,30 @@ def report_of(study: StudySettings, out: Path) -> str:
     """Write the report."""
     found = {run: metrics_of(run, out) for run in runs(study)}
     done = sum(bool(metrics) for metrics in found.values())
+    failed = [one.name for one in every(study) if state_of(one, study, out) == "failed"]
     head = (
-        f"{done} of {len(found)} runs are finished. Numbers are mean absolute errors, means over seeds ± their "
-        "standard error; gains are over the vanilla run of the same seed. Validation crystals chose epochs, rates and "
-        "weights of all kinds of runs; folds of phonons chose nothing."
+        f"{done} of {len(found)} runs are finished{f', {len(failed)} failed' if failed else ''}. Numbers are mean "
+        "absolute errors, means over seeds ± their standard error; gains are over the vanilla run of the same seed. "
+        "Validation crystals, by which runs are compared here too, chose the epochs of all kinds of runs, and what "
+        f"tuning tried for {_listed(TUNED)}; folds of phonons chose nothing."
     )
-    sections = ["# Vanilla, fine-tuned, distilled", head, "## What tuning chose", _tuned(study, out)]
+    sections = ["# Vanilla, fine-tuned, distilled", head]
+    sections += [f"Failed: {', '.join(failed)}."] if failed else []
+    sections += ["## What tuning chose", _tuned(study, out)]
     for part, title in PARTS.items():
         sections += [f"## {title[0].upper()}{title[1:]}", _part(part, study, found)]
+        untuned = [name for name in study.architectures if name not in TUNED] if part == "subset" else []
+        if untuned:
+            sections.append(
+                f"Nothing was tuned for {_listed(untuned)}: all their runs learn at the rate in study.toml, and take "
+                f"the encoder's rate and alpha of {TUNED[0]}. Their vanilla runs had one try, where those of "
+                f"{_listed(TUNED)} had {len(study.tuning.rates)}, and a gain over them says less."
+            )
     return "\n\n".join([*sections, "## Ablation: distilled CGCNN on the subset", _ablation(study, found)]) + "\n"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _tuned(study: StudySettings, out: Path) -> str:

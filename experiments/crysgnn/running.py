@@ -12,6 +12,7 @@ from crysgnn.crystals import make_files, pool_files
 from crysgnn.plan import ASPECTS, FORMATION, TUNED, Encoder, Mode, Run, tuning
 from crysgnn.settings import ArchitectureSettings, StudySettings
 from screening.config import validated
+from screening.errors import ScreeningError
 from screening.training.config import RunSettings, TrainingConfig
 from screening.training.distillation_config import DistillationConfig
 from screening.training.loop import STATE_FILE
@@ -20,13 +21,17 @@ from screening.training.pretraining_config import PretrainingConfig
 from screening.training.recipe import FOLDS_FILE, METRICS_FILE, train
 
 CRYSTALS = "crystals"
-State = Literal["finished", "begun", "waiting", "blocked"]
+# Why a run diverged, in its folder; without the file it is begun again.
+FAILED_FILE = "failed.txt"
+State = Literal["finished", "failed", "begun", "waiting", "blocked"]
 
 
 def state_of(one: Encoder | Run, study: StudySettings, out: Path) -> State:
     """How far one is; blocked while what it starts from, or what is tuned for it, is not finished."""
     if _finished(out / one.name):
         return "finished"
+    if (out / one.name / FAILED_FILE).exists():
+        return "failed"
     if isinstance(one, Run) and not _may_begin(one, study, out):
         return "blocked"
     return "begun" if list((out / one.name).glob(f"**/{STATE_FILE}")) else "waiting"
@@ -42,22 +47,36 @@ def run_all(
     budget_s: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> bool:
-    """Do what is not finished, in order, whatever is not blocked first; tell whether all is done."""
+    """Do what is not finished, in order, whatever is not blocked first; tell whether all is done.
+
+    A run that diverges is noted as failed, and the others go on.
+    """
     started = clock()
     make_files(study, out / CRYSTALS, listener.say, subset=subset)
     while True:
         states = {one: state_of(one, study, out) for one in plan}
         ready = [one for one, state in states.items() if state in ("begun", "waiting")]
-        done = sum(state == "finished" for state in states.values())
+        done = sum(state in ("finished", "failed") for state in states.values())
         if not ready:
             if done < len(plan):
-                listener.say(f"{len(plan) - done} runs wait for encoders or tuning of another share; come back then")
+                listener.say(f"{len(plan) - done} runs wait for encoders or tuning, of another share or failed")
             return done == len(plan)
         if clock() - started >= budget_s:
             listener.say(f"the budget is spent: {len(plan) - done} runs are left")
             return False
         listener.say(f"{done + 1}/{len(plan)} {ready[0].name}, {(clock() - started) / 3600:.2f} h so far")
-        train(config_of(ready[0], study, out), out / ready[0].name, listener)
+        _attempt(ready[0], study, out, listener)
+
+
+def _attempt(one: Encoder | Run, study: StudySettings, out: Path, listener: Listener) -> None:
+    try:
+        train(config_of(one, study, out), out / one.name, listener)
+    except ScreeningError as error:
+        # What has a kind of its own is no fault of the run: a setting, a file, the machine, an end that was asked for.
+        if type(error) is not ScreeningError:
+            raise
+        listener.say(f"{one.name} failed: {error}")
+        (out / one.name / FAILED_FILE).write_text(f"{error}\n", encoding="utf-8")
 
 
 def config_of(one: Encoder | Run, study: StudySettings, out: Path) -> RunSettings:
@@ -97,12 +116,19 @@ def metrics_of(one: Run, out: Path) -> dict[str, float]:
 
 
 def best_tried(architecture: str, mode: Mode, study: StudySettings, out: Path) -> float | None:
-    """Which of the values that were tried validates best; None before all are finished."""
+    """Which of the values that were tried validates best; None before all have ended, or if all have failed."""
     tried = [run for run in tuning(study) if (run.architecture, run.mode) == (architecture, mode)]
-    errors = [metrics_of(run, out).get(FORMATION, math.nan) for run in tried]
-    if any(map(math.isnan, errors)):
+    errors = [_error_of(run, out) for run in tried]
+    if any(map(math.isnan, errors)) or min(errors) == math.inf:
         return None
     return tried[errors.index(min(errors))].tried
+
+
+def _error_of(run: Run, out: Path) -> float:
+    """What is tuned by: infinite for a run that failed, NaN for one that has not ended."""
+    if (out / run.name / FAILED_FILE).exists() and not _finished(out / run.name):
+        return math.inf
+    return metrics_of(run, out).get(FORMATION, math.nan)
 
 
 def _may_begin(run: Run, study: StudySettings, out: Path) -> bool:

@@ -6,9 +6,11 @@ in brackets.
 """
 
 import math
+from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,9 @@ from screening.crystals.elements import SYMBOLS
 
 UInt8 = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
+
+# Crystals whose atoms are counted by element at once: a row of 119 numbers each.
+AT_ONCE = 16_384
 
 _ = math.inf
 # Pauling's electronegativity by atomic number, as in pymatgen; infinite where there is none.
@@ -70,7 +75,42 @@ def element_amounts(numbers: UInt8, atom_offsets: npt.NDArray[np.integer]) -> Am
 
 def reduced_formulas(numbers: UInt8, atom_offsets: npt.NDArray[np.integer]) -> list[str]:
     """Name each crystal's composition, elements in the order of their symbols: Al2O3, ClNa."""
-    counts = element_counts(numbers, atom_offsets)
+    found: list[str] = []
+    for start in range(0, len(atom_offsets) - 1, AT_ONCE):
+        offsets = atom_offsets[start : start + AT_ONCE + 1]
+        found += _reduced(element_counts(numbers[offsets[0] : offsets[-1]], offsets))
+    return found
+
+
+class ReducedFormulas(Sequence[str]):
+    """The reduced formulas of crystals, worked out when one is first asked for: who counts them needs none."""
+
+    def __init__(self, numbers: UInt8, atom_offsets: npt.NDArray[np.integer]) -> None:
+        self._numbers, self._offsets = numbers, atom_offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "ReducedFormulas": ...
+
+    def __getitem__(self, place: int | slice) -> "str | ReducedFormulas":
+        if not isinstance(place, slice):
+            return self._all[place]
+        start, stop, step = place.indices(len(self))
+        if step != 1:
+            raise ValueError("formulas of crystals that lie end to end only")
+        return ReducedFormulas(self._numbers, self._offsets[start : max(start, stop) + 1])
+
+    @cached_property
+    def _all(self) -> list[str]:
+        return reduced_formulas(self._numbers, self._offsets)
+
+
+def _reduced(counts: Int64) -> list[str]:
     divisor = np.maximum(np.gcd.reduce(counts, axis=1), 1)
     reduced = counts // divisor[:, None]
     crystal, element = np.nonzero(reduced)

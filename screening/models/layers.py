@@ -169,10 +169,13 @@ def mean_of_atoms(atoms: Tensor, graph: EdgeGraph) -> Tensor:
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """Divide each row by its length, which is taken as at least 1e-12."""
-    # A product, so that the sum of a row has the same bits in every batch.
-    squares = steady.linear(rows * rows, rows.new_ones(1, rows.shape[1]))
-    return rows / torch.sqrt(squares.clamp(min=1e-24))
+    """Divide each row by its length, which is taken as at least 1e-12; in float32 at least."""
+    # Autocast would do the product in half precision: there squares overflow, and lengths are right to 3 digits.
+    with torch.autocast(rows.device.type, enabled=False):
+        wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        # A product, so that the sum of a row has the same bits in every batch.
+        squares = steady.linear(wide * wide, wide.new_ones(1, wide.shape[1]))
+        return wide / torch.sqrt(squares.clamp(min=1e-24))
 
 
 class Linear(nn.Linear):

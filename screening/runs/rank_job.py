@@ -5,7 +5,7 @@ No torch here: Dask's workers read this, and only the processes that they start 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -30,6 +30,7 @@ class End(StrEnum):
 class RankJob:
     """One rank of one attempt: `config` as JSON, `sizes` of the parts in the folder `graphs`, where ranks meet.
 
+    `files` are what the driver found or made of what `config` names: relative names are of the driver's folder.
     `command` is the kind of run; `gpu` is what CUDA_VISIBLE_DEVICES should be; empty leaves it.
     """
 
@@ -45,6 +46,7 @@ class RankJob:
     host: str
     port: int
     silent_s: float
+    files: Mapping[str, str] = field(default_factory=dict)
     threads: int | None = None
     gpu: str = ""
 

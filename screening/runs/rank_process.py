@@ -84,7 +84,7 @@ def train(job: RankJob, listening: int | None, tell: Tell) -> dict[str, Any]:
     fence = Fence(Path(job.fence), job.token)
     listener = Listener(lambda text: tell("say", text), _seldom(tell))
     with gathered(meeting, fence, device=config.training.device) as ranks:
-        return trained(config, Path(job.folder), listener, material=material, ranks=ranks)
+        return trained(config, Path(job.folder), listener, material=material, files=job.files, ranks=ranks)
 
 
 def _seldom(tell: Tell) -> "Callable[[Progress], None]":

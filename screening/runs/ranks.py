@@ -138,6 +138,7 @@ class _Driver:
     limits: Limits
     claim: Claim
     sizes: tuple[int, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
     _topic: str = field(default_factory=lambda: f"screening-{uuid.uuid4().hex}")
     _events: "queue.SimpleQueue[dict[str, Any]]" = field(default_factory=queue.SimpleQueue)
     _deaths: Counter[str] = field(default_factory=Counter)
@@ -150,7 +151,8 @@ class _Driver:
             workers = self._first_workers(client)
             graphs = self.folder / GRAPHS
             self.sizes = prepare_files(self.config, graphs, self.listener)
-            prepare_objective(self.config, prepared(self.config, graphs, self.sizes), self.folder, self.listener)
+            material = prepared(self.config, graphs, self.sizes)
+            self.files = prepare_objective(self.config, material, self.folder, self.listener)
             while True:
                 try:
                     return self._attempted(client, workers)
@@ -252,6 +254,7 @@ class _Driver:
                 folder=str(self.folder),
                 graphs=str(self.folder / GRAPHS),
                 sizes=self.sizes,
+                files=self.files,
                 fence=str(fence.path),
                 token=attempt.token,
                 rank=rank,

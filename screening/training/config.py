@@ -162,8 +162,8 @@ class LoopSettings(Settings):
     """The loop. A batch has about `batch_size` crystals, fewer when they exceed `max_atoms` or `max_edges`.
 
     `select` is the validation metric by which the best epoch is chosen and patience is counted: `loss`, or
-    `target.metric`, such as `band_gap.mae`; auc, r2, spearman and accuracy count upwards. Without validation crystals
-    the last epoch is kept.
+    `target.metric`, such as `band_gap.mae`; auc, r2, spearman, accuracies and recall count upwards. Without validation
+    crystals the last epoch is kept.
     """
 
     epochs: PositiveInt = 30

@@ -30,7 +30,7 @@ class PredictionSettings(Settings):
     """Teachers whose mean prediction of a target stands for its label where that is missing.
 
     So it is on `crystals`, files of any number of crystals, on which the student learns beside the training crystals;
-    and on the training crystals. `weight` is that of such a label against a real one.
+    and on the training crystals. `weight` is that of such a label against a real one in the mean over both.
     """
 
     teachers: Annotated[tuple[str, ...], Field(min_length=1)]

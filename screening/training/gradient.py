@@ -23,7 +23,7 @@ class BatchLoss:
     own: Tensor
     value: float
     sums: list[float]
-    counts: list[int]
+    counts: list[float]
     asked: bool
 
     @property
@@ -43,10 +43,10 @@ def whole_loss(own: LossSums, weights: Sequence[float], ranks: Ranks, *, asks: b
     whole = LossSums(packed[:terms], packed[terms : 2 * terms])
     numbers = packed.tolist()
     return BatchLoss(
-        own=own.mean(weights, whole.counts.to(own.sums.dtype)),
+        own=own.mean(weights, whole.counts),
         value=float(whole.mean(weights)),
         sums=numbers[:terms],
-        counts=[round(count) for count in numbers[terms : 2 * terms]],
+        counts=numbers[terms : 2 * terms],
         asked=bool(numbers[-1]),
     )
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from screening.crystals.batch import Crystals, Int32
 from screening.crystals.crystal import Float64, UInt8
-from screening.crystals.formulas import element_counts, reduced_formulas
+from screening.crystals.elements import SYMBOLS
+from screening.crystals.formulas import ReducedFormulas, element_counts
 from screening.errors import InputError
 from screening.graphs import Graphs, Neighbors, graph_batches
 from screening.models.graph_tensors import GraphTensors
@@ -110,9 +111,9 @@ class LabelledGraphs:
         return len(self.ids)
 
     @cached_property
-    def formulas(self) -> list[str]:
-        """The reduced formula of each crystal."""
-        return reduced_formulas(self.numbers, self.atom_offsets)
+    def formulas(self) -> ReducedFormulas:
+        """The reduced formula of each crystal, worked out when the first is asked for."""
+        return ReducedFormulas(self.numbers, self.atom_offsets)
 
     @cached_property
     def atom_counts(self) -> Int64:
@@ -169,9 +170,11 @@ class LabelledGraphs:
 
     def fractions(self, rows: Int64) -> Float32:
         """The part of each crystal's atoms that each atomic number has, (crystals, 119)."""
-        numbers = self.numbers[_ranges(self.atom_offsets[rows], self.atom_counts[rows])]
-        counts = element_counts(numbers, _offsets([self.atom_counts[rows]]))
-        found: Float32 = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+        found: Float32 = np.empty((len(rows), len(SYMBOLS)), np.float32)
+        for start in range(0, len(rows), AT_ONCE):
+            part = rows[start : start + AT_ONCE]
+            counts = element_counts(self.numbers[self.atoms_of(part)], _offsets([self.atom_counts[part]]))
+            found[start : start + AT_ONCE] = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         return found
 
     def take(

@@ -82,7 +82,7 @@ class Fitting:
         watch: Watch,
         ranks: Ranks = ALONE,
     ) -> None:
-        _require_device(settings)
+        require_device(settings)
         _require_metric(settings.select, task.objective)
         self._model = model.to(settings.device)
         self._learned = task.objective.learner(self._model).to(settings.device)
@@ -188,7 +188,7 @@ class Fitting:
     def _shared(self, part: Part) -> AbstractContextManager[None]:
         return self._ranks.sharing(part.batch.places, len(part.batch.rows), self._settings.device)
 
-    def _count(self, sums: Sequence[float], counts: Sequence[int]) -> None:
+    def _count(self, sums: Sequence[float], counts: Sequence[float]) -> None:
         at = self._at
         at.sums = [a + b for a, b in zip(at.sums, sums, strict=True)]
         at.counts = [a + b for a, b in zip(at.counts, counts, strict=True)]
@@ -316,7 +316,8 @@ def _shown(found: Assessment, select: str) -> float:
     return abs(found.score(select))
 
 
-def _require_device(settings: LoopSettings) -> None:
+def require_device(settings: LoopSettings) -> None:
+    """Raise if this machine has no such device."""
     kind = settings.device.partition(":")[0]
     if kind not in ("cpu", "cuda"):
         raise InputError(f"training.device is {settings.device!r}; expected cpu, cuda or cuda:N")

@@ -26,7 +26,7 @@ class TargetLoss:
 
 
 class LossSums(NamedTuple):
-    """Per term of a loss, (terms,), the sum over what it is a mean of, and how many that are.
+    """Per term of a loss, (terms,), the sum over what it is a mean of, and how many that are, by their weights.
 
     Sums and counts of the parts of a batch add up to those of the batch, as means do not.
     """
@@ -37,8 +37,8 @@ class LossSums(NamedTuple):
     def mean(self, weights: Sequence[float], counts: Tensor | None = None) -> Tensor:
         """The scalar to minimise; with the counts of a whole batch, what this part of it adds to the scalar."""
         factors = self.sums.new_tensor(weights)
-        of = self.counts if counts is None else counts
-        found: Tensor = (factors * self.sums / of.clamp(min=1)).sum() / factors.sum()
+        of = (self.counts if counts is None else counts).to(self.sums.dtype)
+        found: Tensor = (factors * self.sums / torch.where(of > 0, of, 1.0)).sum() / factors.sum()
         return found
 
 

@@ -12,7 +12,7 @@ Float64 = npt.NDArray[np.float64]
 Metrics = dict[str, float]
 
 # More of these is better; of every other metric less.
-UPWARDS = frozenset({"r2", "spearman", "auc", "accuracy"})
+UPWARDS = frozenset({"r2", "spearman", "auc", "accuracy", "accuracy_5", "recall"})
 
 
 def target_metrics(predicted: Float64, labels: Float64, target: Target) -> Metrics:

@@ -12,7 +12,7 @@ again in its folder continues it. Several ranks run the same recipe in step; the
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from screening.training.labelled import LabelledGraphs
 from screening.training.lessons.lesson import MODEL_FILE as MODEL_FILE
 from screening.training.lessons.lesson import Lesson, Work
 from screening.training.lessons.registry import lesson_of
-from screening.training.loop import JOURNAL_FILE, STATE_FILE, Fitting, Keep, Task
+from screening.training.loop import JOURNAL_FILE, STATE_FILE, Fitting, Keep, Task, require_device
 from screening.training.material import Listener as Listener
 from screening.training.material import Material as Material
 from screening.training.ranks import ALONE, Ranks
@@ -51,30 +51,24 @@ def train(
     listener: Listener,
     *,
     material: Material | None = None,
+    files: Mapping[str, str] | None = None,
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Run a configuration in a folder, or go on with it there; give its final metrics.
 
     Runs on the same files share what `prepare` makes of them, with the targets of all of them; alone, a run prepares
-    its own. Of several ranks, each of which is called with the same, the first one alone tells its listener anything,
-    and gets the metrics.
+    its own, and `files` as `prepare_objective` gives them. Of several ranks, each of which is called with the same, the
+    first one alone tells its listener anything, and gets the metrics.
 
     >>> train(load(TrainingConfig, "train.toml"), Path("run"), Listener(print, lambda progress: None))
     """
+    require_device(config.training)
     if ranks.writes():
         claim(folder, config)
-    with _using_threads(config.training.threads):
-        return _train(config, folder, listener, material, ranks)
-
-
-def _train(
-    config: RunSettings, folder: Path, listener: Listener, material: Material | None, ranks: Ranks
-) -> dict[str, Any]:
     lesson = lesson_of(config)
-    with _material(lesson, folder, listener, material) as own:
-        if ranks.size == 1:
-            prepare_objective(config, own, folder, listener)
-        return _divided(lesson, own, folder, listener, ranks)
+    with _using_threads(config.training.threads), _material(lesson, folder, listener, material) as own:
+        found = prepare_objective(config, own, folder, listener) if files is None else files
+        return _divided(lesson, own, folder, listener, ranks, found)
 
 
 @contextmanager
@@ -91,11 +85,13 @@ def _material(lesson: Lesson[Any], folder: Path, listener: Listener, given: Mate
             shutil.rmtree(folder / GRAPHS, ignore_errors=True)
 
 
-def _divided(lesson: Lesson[Any], own: Material, folder: Path, listener: Listener, ranks: Ranks) -> dict[str, Any]:
+def _divided(
+    lesson: Lesson[Any], own: Material, folder: Path, listener: Listener, ranks: Ranks, files: Mapping[str, str]
+) -> dict[str, Any]:
     config = lesson.config
     graphs, splits = own.graphs, lesson.splits(own)
     if not config.data.split.in_folds:
-        return _run(lesson, Work(graphs, splits[0], folder, folder, listener, ranks))
+        return _run(lesson, Work(graphs, splits[0], folder, listener, ranks, files))
     chosen = config.data.split.fold
     if chosen is not None and chosen >= len(splits):
         raise InputError(f"data.split.fold is {chosen}, but there are folds 0 to {len(splits) - 1}")
@@ -105,7 +101,7 @@ def _divided(lesson: Lesson[Any], own: Material, folder: Path, listener: Listene
         if ranks.writes():
             listener.say(f"fold {fold} of {len(splits)}")
             place.mkdir(exist_ok=True)
-        found.append(_run(lesson, Work(graphs, splits[fold], folder, place, listener, ranks)))
+        found.append(_run(lesson, Work(graphs, splits[fold], place, listener, ranks, files)))
     if not ranks.writes():
         return {}
     summary = summary_of([each["test"]["targets"] for each in found])
@@ -167,9 +163,9 @@ def fitted(config: RunSettings, material: Material) -> Material:
     return material.fitted(lesson.files, lesson.neighbors, lesson.labels)
 
 
-def prepare_objective(config: RunSettings, material: Material, folder: Path, listener: Listener) -> None:
-    """Work out what else a run needs of its crystals, once, in its folder, before any rank is at work."""
-    lesson_of(config).prepare(material.graphs, folder, listener)
+def prepare_objective(config: RunSettings, material: Material, folder: Path, listener: Listener) -> dict[str, str]:
+    """Work out what else a run needs, once, before any rank is at work; the files it lies in."""
+    return lesson_of(config).prepare(material.graphs, folder, listener)
 
 
 def splits_of(config: RunSettings, material: Material) -> list[Split]:
@@ -214,7 +210,8 @@ def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
     keep: Keep = _kept_by_others
     if ranks.is_first:
         card = _card(lesson, work)
-        stamp = _stamp(config, card.fingerprint, work.graphs.fingerprint(work.split.validation))
+        validation = work.graphs.fingerprint(work.split.validation)
+        stamp = _stamp(config, card.fingerprint, validation, *lesson.origins(work))
         keep = _keeping(folder / MODEL_FILE, card)
     fitting = Fitting(
         start.model, task, config.training, folder, stamp=stamp, keep=keep, watch=listener.watch, ranks=ranks

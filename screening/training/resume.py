@@ -39,7 +39,7 @@ class Position:
     batch: int = 0
     step: int = 0
     sums: list[float] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
+    counts: list[float] = field(default_factory=list)
     best: float | None = None
     best_epoch: int = 0
     stale: int = 0
@@ -169,7 +169,10 @@ def _require_ours(path: Path, facts: Mapping[str, Any], stamp: str) -> None:
             "finish the run with the code it began with"
         )
     if facts.get("stamp") != stamp:
-        raise InputError(f"{path}: is of a run with other settings or data; choose another folder, or delete this one")
+        raise InputError(
+            f"{path}: is of a run with other settings or data, or from other models; choose another folder, or delete "
+            "this one"
+        )
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

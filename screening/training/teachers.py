@@ -1,12 +1,14 @@
 """What teachers say of crystals, worked out once and kept on disk: their descriptions of atoms, their predictions.
 
 A file is named by a hash of the teachers' weights and of the crystals, so that runs of other seeds, targets and
-settings on the same crystals share it, and none takes another's. It is there when it is whole.
+settings on the same crystals share it, and none takes another's. tables.py says how it is made.
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from screening.errors import FileFormatError, InputError, ResourceError
+from screening.errors import InputError
 from screening.graphs import Neighbors
 from screening.models import checkpoint
 from screening.models.graph_tensors import GraphTensors
@@ -25,18 +27,22 @@ from screening.pretrained.shipped import model_file
 from screening.training.batching import ordered_batches, prefetched
 from screening.training.config import LoopSettings
 from screening.training.labelled import LabelledGraphs
+from screening.training.material import Listener
+from screening.training.tables import Int64, made_table, mapped
 
-Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 GraphsFor = Callable[[Neighbors], LabelledGraphs]
+# Crystals of a block of a table: a quarter of a minute of CGCNN on a core, 40 MB of descriptions.
+BLOCK = 8192
+SAY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Teachers:
-    """Models, in evaluation mode, that nothing trains; `hash` is of their weights."""
+    """Models, in evaluation mode, that nothing trains; a hash of the weights of each, and one of all."""
 
     models: tuple[CrystalModel, ...]
-    hash: str
+    hashes: tuple[str, ...]
 
     @classmethod
     def loaded(cls, names: Iterable[str], *, device: str, encoders: bool) -> "Teachers":
@@ -46,110 +52,141 @@ class Teachers:
             model.requires_grad_(False)
         states = [{n: t.detach().cpu() for n, t in model.state_dict().items()} for model in models]
         hashes = [f"{m.architecture} {checkpoint.hash_of(s)}" for m, s in zip(models, states, strict=True)]
-        return cls(tuple(models), hashlib.sha256("\n".join(hashes).encode()).hexdigest())
+        return cls(tuple(models), tuple(hashes))
+
+    @property
+    def hash(self) -> str:
+        """Of all, in their order."""
+        return hashlib.sha256("\n".join(self.hashes).encode()).hexdigest()
 
 
-def described_atoms(
-    teacher: Teachers, graphs: LabelledGraphs, cache: Path, settings: LoopSettings, made: GraphsFor
-) -> Path:
-    """The file of the teacher's atoms, (atoms, width) float32 of length 1, in the order of the graphs' atoms.
+@dataclass(frozen=True)
+class Lecture:
+    """Crystals that teachers are asked of, where what they say is kept, how they are shown, and who is told.
 
-    `made` lists the same crystals with other neighbours, if the teacher has them.
+    `made` lists the same crystals with other neighbours, if a teacher has them.
     """
+
+    graphs: LabelledGraphs
+    cache: Path
+    settings: LoopSettings
+    made: GraphsFor
+    listener: Listener
+
+    @cached_property
+    def crystals(self) -> str:
+        """A hash of the crystals, whatever their labels: these are of no interest to a teacher."""
+        return self.graphs.for_targets(()).fingerprint(np.arange(len(self.graphs)))
+
+    def place(self, kind: str, teacher: str) -> Path:
+        """Where a file belongs."""
+        name = hashlib.sha256(f"{kind} {teacher} {self.crystals}".encode()).hexdigest()[:32]
+        return self.cache / f"{kind}-{name}.npy"
+
+    def shown_to(self, model: CrystalModel) -> LabelledGraphs:
+        """The crystals with the edges of a model."""
+        if self.graphs.neighbors == model.neighbors:
+            return self.graphs
+        own = self.made(model.neighbors)
+        if not np.array_equal(own.atom_offsets, self.graphs.atom_offsets):
+            raise InputError("the crystals changed while they were read for the teacher; begin again")
+        return own
+
+
+def described_atoms(teacher: Teachers, lecture: Lecture) -> Path:
+    """The file of the teacher's atoms, (atoms, width) float32 of length 1, in the order of the graphs' atoms."""
     (model,) = teacher.models
-    path = _place(cache, "atoms", teacher.hash, graphs)
 
-    def fill(table: npt.NDArray[np.generic]) -> None:
-        def encode(batch: GraphTensors) -> Tensor:
-            return unit_rows(model.encode(batch).float())
+    def encode(batch: GraphTensors) -> Tensor:
+        return unit_rows(model.encode(batch).float())
 
-        _fill(table, model, encode, _for(model, graphs, made), settings, by_atom=True)
-
-    return _written(path, (len(graphs.numbers), model.width), np.float32, fill)
+    ends = lecture.graphs.atom_offsets[_cuts(len(lecture.graphs))]
+    asked = _Asked(lecture, model, encode)
+    return made_table(lecture.place("atoms", teacher.hash), ends, model.width, np.float32, asked.block)
 
 
-def predictions(
-    teachers: Teachers,
-    targets: Sequence[Target],
-    graphs: LabelledGraphs,
-    cache: Path,
-    settings: LoopSettings,
-    made: GraphsFor,
-) -> Path:
+def predictions(teachers: Teachers, targets: Sequence[Target], lecture: Lecture) -> Path:
     """The file of the teachers' mean predictions, (crystals, targets) float64; NaN for a target that none predicts."""
     told = ",".join(target.name for target in targets)
-    path = _place(cache, "predictions", f"{teachers.hash} {told}", graphs)
     able = [[m for m in teachers.models if target.name in {t.name for t in m.targets}] for target in targets]
     if not any(able):
         raise InputError(f"no teacher predicts {told}; name teachers of these targets")
     for target, models in zip(targets, able, strict=True):
         _require_same(target, models)
 
-    def fill(table: npt.NDArray[np.generic]) -> None:
-        table[:] = np.nan
-        for model in teachers.models:
+    def mean(block: int) -> Float64:
+        # There is one block: what takes long is in a file for each teacher.
+        del block
+        sums, counts = np.zeros((len(lecture.graphs), len(targets))), np.array([len(models) for models in able])
+        for model, hash in zip(teachers.models, teachers.hashes, strict=True):
             columns = [t for t, models in enumerate(able) if any(model is m for m in models)]
-            if not columns:
-                continue
-            own = np.zeros((len(table), len(columns)))
+            if columns:
+                own = _predicted(model, hash, [targets[t].name for t in columns], lecture)
+                sums[:, columns] += np.asarray(mapped(own, len(sums)), np.float64)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
-            def predict(batch: GraphTensors, model: CrystalModel = model, columns: list[int] = columns) -> Tensor:
-                values = model.predict(batch)
-                return torch.stack([values[targets[t].name] for t in columns], dim=1)
-
-            _fill(own, model, predict, _for(model, graphs, made), settings, by_atom=False)
-            shares = np.array([len(able[t]) for t in columns])
-            table[:, columns] = np.nan_to_num(table[:, columns]) + own / shares
-
-    return _written(path, (len(graphs), len(targets)), np.float64, fill)
+    ends = np.array([0, len(lecture.graphs)])
+    return made_table(lecture.place("predictions", f"{teachers.hash} {told}"), ends, len(targets), np.float64, mean)
 
 
-def mapped(path: Path, rows: int) -> npt.NDArray[np.generic]:
-    """Map a file of so many rows, without reading it."""
-    try:
-        table = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path}: cannot be read as what a teacher says ({error}); delete it") from error
-    if len(table) != rows:
-        raise FileFormatError(f"{path}: has {len(table)} rows, expected {rows}; delete it")
-    return np.asarray(table)
+def _predicted(model: CrystalModel, hash: str, names: Sequence[str], lecture: Lecture) -> Path:
+    """The file of one teacher's predictions, (crystals, names)."""
+
+    def predict(batch: GraphTensors) -> Tensor:
+        values = model.predict(batch)
+        return torch.stack([values[name] for name in names], dim=1)
+
+    path = lecture.place("predicted", f"{hash} {','.join(names)}")
+    asked = _Asked(lecture, model, predict)
+    return made_table(path, _cuts(len(lecture.graphs)), len(names), np.float64, asked.block)
 
 
-def _for(model: CrystalModel, graphs: LabelledGraphs, made: GraphsFor) -> LabelledGraphs:
-    if graphs.neighbors == model.neighbors:
-        return graphs
-    own = made(model.neighbors)
-    if not np.array_equal(own.atom_offsets, graphs.atom_offsets):
-        raise InputError("the crystals changed while they were read for the teacher; begin again")
-    return own
+class _Asked:
+    """What a model says of crystals, a block of them at a time, told now and then."""
+
+    def __init__(self, lecture: Lecture, model: CrystalModel, apply: Callable[[GraphTensors], Tensor]) -> None:
+        self._lecture, self._model, self._apply = lecture, model, apply
+        self._told = time.monotonic()
+
+    @cached_property
+    def _graphs(self) -> LabelledGraphs:
+        # Not before something is to be asked: to list neighbours takes long.
+        return self._lecture.shown_to(self._model)
+
+    @torch.no_grad()
+    def block(self, number: int) -> npt.NDArray[np.generic]:
+        graphs, settings, listener = self._graphs, self._lecture.settings, self._lecture.listener
+        cuts = _cuts(len(graphs))
+        batches = ordered_batches(
+            graphs,
+            np.arange(cuts[number], cuts[number + 1]),
+            batch_size=settings.batch_size,
+            max_atoms=settings.max_atoms,
+            max_edges=settings.max_edges,
+        )
+        found = []
+        for rows, (graph, _) in prefetched(batches, lambda rows: graphs.take(rows, device=settings.device)):
+            listener.check()
+            said = self._apply(graph)
+            if not torch.isfinite(said).all():
+                raise InputError(
+                    f"a teacher's {self._model.architecture} gives no finite numbers for crystals "
+                    f"{graphs.ids[int(rows[0])]} to {graphs.ids[int(rows[-1])]}; leave them out, or choose another "
+                    "teacher"
+                )
+            found.append(said.cpu().numpy())
+        self._tell(int(cuts[number + 1]), len(graphs))
+        return np.concatenate(found)
+
+    def _tell(self, done: int, all_of_them: int) -> None:
+        if done == all_of_them or time.monotonic() - self._told >= SAY_S:
+            self._told = time.monotonic()
+            self._lecture.listener.say(f"teacher {self._model.architecture}: {done:,} of {all_of_them:,} crystals")
 
 
-@torch.no_grad()
-def _fill(
-    table: npt.NDArray[np.generic],
-    model: CrystalModel,
-    apply: Callable[[GraphTensors], Tensor],
-    graphs: LabelledGraphs,
-    settings: LoopSettings,
-    *,
-    by_atom: bool,
-) -> None:
-    batches = ordered_batches(
-        graphs,
-        np.arange(len(graphs)),
-        batch_size=settings.batch_size,
-        max_atoms=settings.max_atoms,
-        max_edges=settings.max_edges,
-    )
-    for rows, (graph, _) in prefetched(batches, lambda rows: graphs.take(rows, device=settings.device)):
-        found = apply(graph)
-        if not torch.isfinite(found).all():
-            raise InputError(
-                f"a teacher's {model.architecture} gives no finite numbers for crystals {graphs.ids[int(rows[0])]} to "
-                f"{graphs.ids[int(rows[-1])]}; leave them out, or choose another teacher"
-            )
-        first = int(graphs.atom_offsets[rows[0]]) if by_atom else int(rows[0])
-        table[first : first + len(found)] = found.cpu().numpy()
+def _cuts(crystals: int) -> Int64:
+    """Where blocks of crystals end."""
+    return np.append(np.arange(0, crystals, BLOCK), crystals).astype(np.int64)
 
 
 def _require_same(target: Target, models: Sequence[CrystalModel]) -> None:
@@ -160,27 +197,3 @@ def _require_same(target: Target, models: Sequence[CrystalModel]) -> None:
                 f"a teacher's {target.name} is a {own.kind} in {own.unit or 'no unit'}, this run's a {target.kind} in "
                 f"{target.unit or 'no unit'}; choose other teachers"
             )
-
-
-def _place(cache: Path, kind: str, teacher: str, graphs: LabelledGraphs) -> Path:
-    # Whatever the labels: these are of no interest to a teacher.
-    crystals = graphs.for_targets(()).fingerprint(np.arange(len(graphs)))
-    return cache / f"{kind}-{hashlib.sha256(f'{kind} {teacher} {crystals}'.encode()).hexdigest()[:32]}.npy"
-
-
-def _written(
-    path: Path, shape: tuple[int, int], dtype: npt.DTypeLike, fill: Callable[[npt.NDArray[np.generic]], None]
-) -> Path:
-    if path.exists():
-        return path
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table = np.lib.format.open_memmap(part, "w+", dtype, shape)
-        fill(table)
-        table.flush()
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ResourceError(f"{path}: cannot be written ({error.strerror or error}); check the disk") from error
-    return path

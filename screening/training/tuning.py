@@ -1,7 +1,9 @@
 """Going on from a checkpoint: what of it a model takes over, what of the model stays as it is, what learns how fast."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,8 @@ from screening.models.registry import build
 from screening.predictions import Target
 from screening.pretrained.shipped import model_file
 from screening.training.config import InitSettings
+
+INIT = "init"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +75,25 @@ class Tuning:
 WHOLE = Tuning()
 
 
-def started(model: CrystalModel, settings: InitSettings) -> Mapping[str, Scaling]:
+def located(settings: InitSettings | None) -> dict[str, str]:
+    """Find the file of a checkpoint: its full name, as `INIT`; nothing without one."""
+    return {} if settings is None else {INIT: str(model_file(settings.checkpoint).resolve())}
+
+
+def origins_of(files: Mapping[str, str]) -> tuple[str, ...]:
+    """A hash of the checkpoint that was located, if one was."""
+    if INIT not in files:
+        return ()
+    with Path(files[INIT]).open("rb") as file:
+        return (hashlib.file_digest(file, "sha256").hexdigest(),)
+
+
+def started(model: CrystalModel, settings: InitSettings, file: str | None = None) -> Mapping[str, Scaling]:
     """Give a new model what it takes over of a checkpoint; the scaling of each target whose head it takes.
 
-    A head that is taken over gives values on the scale on which it learned.
+    A head that is taken over gives values on the scale on which it learned. `file` is where it was located.
     """
-    source, _ = checkpoint.load(model_file(settings.checkpoint), encoder=True)
+    source, _ = checkpoint.load(file or model_file(settings.checkpoint), encoder=True)
     _require_alike(model, source, settings.checkpoint)
     kept = _kept(model, source, settings)
     shared = settings.readout and bool(source.targets)

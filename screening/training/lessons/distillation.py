@@ -1,6 +1,5 @@
 """`screening distil`: targets from labels and from what teachers say."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,11 +19,13 @@ from screening.training.lessons.properties import LabelLesson, supervised
 from screening.training.material import Listener, Material
 from screening.training.objectives.distillation import Distillation, TaughtAtoms, TaughtLabels
 from screening.training.splits import Split
-from screening.training.teachers import Teachers, described_atoms, mapped, predictions
+from screening.training.tables import mapped
+from screening.training.teachers import Lecture, Teachers, described_atoms, predictions
 from screening.training.tuning import Tuning
 
 UNLABELLED, LABELLED_PARTS = "unlabelled", 3
 CACHE, TEACHER_GRAPHS = "teacher", "graphs-of-teacher"
+SAID = ATOMS, PREDICTIONS = "atoms", "predictions"
 
 
 class DistillationLesson(LabelLesson[DistillationConfig]):
@@ -33,6 +34,11 @@ class DistillationLesson(LabelLesson[DistillationConfig]):
     command: ClassVar[str] = "distil"
     settings_type: ClassVar[type[RunSettings]] = DistillationConfig
     config: DistillationConfig
+
+    @property
+    def maps_graphs(self) -> bool:
+        """There may be millions of crystals without labels."""
+        return bool(self.parts[UNLABELLED])
 
     @property
     def parts(self) -> Mapping[str, tuple[Path, ...]]:
@@ -50,46 +56,46 @@ class DistillationLesson(LabelLesson[DistillationConfig]):
             for split in super().splits(labelled)
         ]
 
-    def prepare(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> None:
+    def prepare(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> dict[str, str]:
         """Have the teachers say what they know, if they have not."""
-        self._said(graphs, folder, listener)
+        device = self.config.training.device
+        if device.partition(":")[0] == "cuda" and not torch.cuda.is_available():
+            listener.say("there is no GPU here, on the machine of the cluster's driver: teachers are asked on the CPU")
+            device = "cpu"
+        settings = self.config.training.model_copy(update={"device": device})
+        found = super().prepare(graphs, folder, listener)
+
+        def made(neighbors: Neighbors) -> LabelledGraphs:
+            return self._listed(neighbors, folder / TEACHER_GRAPHS, listener)
+
+        lecture = Lecture(graphs, self.config.cache or folder / CACHE, settings, made, listener)
+        try:
+            if self.config.distillation is not None:
+                teacher = Teachers.loaded([self.config.distillation.teacher], device=device, encoders=True)
+                found[ATOMS] = str(described_atoms(teacher, lecture).resolve())
+            if self.config.predictions is not None:
+                several = Teachers.loaded(self.config.predictions.teachers, device=device, encoders=False)
+                found[PREDICTIONS] = str(predictions(several, self.labels, lecture).resolve())
+        finally:
+            # In the folder of this run, which is nobody else's, as `cache` may be.
+            shutil.rmtree(folder / TEACHER_GRAPHS, ignore_errors=True)
+        return found
+
+    def origins(self, work: Work) -> tuple[str, ...]:
+        """What teachers say, too, by names of files that are hashes of teachers and crystals."""
+        return (*super().origins(work), *(Path(work.files[what]).name for what in SAID if what in work.files))
 
     def start(self, work: Work) -> Start:
         model, properties = supervised(self.config, self.new_model(), work)
-        told = json.dumps(self._said(work.graphs, work.root, work.listener)) if work.ranks.is_first else ""
-        said = json.loads(work.ranks.told(told.encode()))
         atoms = labels = None
         if self.config.distillation is not None:
-            table = mapped(Path(said["atoms"]), len(work.graphs.numbers))
+            table = mapped(Path(work.files[ATOMS]), len(work.graphs.numbers))
             atoms = TaughtAtoms(table, self.config.distillation.alpha)
         if self.config.predictions is not None:
-            found = np.array(mapped(Path(said["predictions"]), len(work.graphs)), np.float64)
+            found = np.array(mapped(Path(work.files[PREDICTIONS]), len(work.graphs)), np.float64)
             labels = TaughtLabels(found, self.config.predictions.weight)
         objective = Distillation(work.graphs, properties, model, atoms=atoms, labels=labels)
         return Start(model, objective, Tuning.of(self.config.init))
-
-    def _said(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> dict[str, str]:
-        """The files of what teachers say."""
-        settings, cache = self.config.training, self.config.cache or folder / CACHE
-        if not torch.cuda.is_available():
-            # The machine of a cluster's driver may have no GPU.
-            settings = settings.model_copy(update={"device": "cpu"})
-        found = {}
-
-        def made(neighbors: Neighbors) -> LabelledGraphs:
-            return self._listed(neighbors, cache / TEACHER_GRAPHS, listener)
-
-        try:
-            if self.config.distillation is not None:
-                teacher = Teachers.loaded([self.config.distillation.teacher], device=settings.device, encoders=True)
-                found["atoms"] = str(described_atoms(teacher, graphs, cache, settings, made).resolve())
-            if self.config.predictions is not None:
-                several = Teachers.loaded(self.config.predictions.teachers, device=settings.device, encoders=False)
-                path = predictions(several, self.labels, graphs, cache, settings, made)
-                found["predictions"] = str(path.resolve())
-        finally:
-            shutil.rmtree(cache / TEACHER_GRAPHS, ignore_errors=True)
-        return found
 
     def _listed(self, neighbors: Neighbors, place: Path, listener: Listener) -> LabelledGraphs:
         """The same crystals with other neighbours."""

@@ -18,10 +18,11 @@ from screening.training.batching import epoch_batches
 from screening.training.config import RunSettings
 from screening.training.forces_config import ForcesConfig
 from screening.training.journal import read_journal
+from screening.training.labelled import LabelledGraphs
 from screening.training.lessons.lesson import Lesson, Start, Work
 from screening.training.lessons.properties import sizes
 from screening.training.loop import JOURNAL_FILE
-from screening.training.material import Material
+from screening.training.material import Listener, Material
 from screening.training.mechanics import STRESS, VOLUME
 from screening.training.objectives.denoising import DenoisingByDerivative, DenoisingByHead
 from screening.training.objectives.forces import Compared, EnergyForceStress, Sources
@@ -30,7 +31,7 @@ from screening.training.objectives.objective import Int64
 from screening.training.ranks import Ranks
 from screening.training.references import References
 from screening.training.splits import Split, split_once
-from screening.training.tuning import Tuning, started
+from screening.training.tuning import INIT, Tuning, located, origins_of, started
 
 ENERGY = Target("energy", "eV/cell")
 LEARNED = Target(REFERENCED, "eV/atom")
@@ -79,6 +80,15 @@ class ForcesLesson(Lesson[ForcesConfig]):
         self._sources = Sources(tuple(self.parts), np.repeat(np.arange(len(material.sizes)), material.sizes))
         return [Split(*(np.concatenate(part) for part in parts))]
 
+    def prepare(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> dict[str, str]:
+        """Find the checkpoint to start from, if there is one."""
+        del graphs, folder, listener
+        return located(self.config.init)
+
+    def origins(self, work: Work) -> tuple[str, ...]:
+        """A hash of that checkpoint."""
+        return origins_of(work.files)
+
     def start(self, work: Work) -> Start:
         model = self.new_model()
         objective = self._objective(work, model)
@@ -122,7 +132,7 @@ class ForcesLesson(Lesson[ForcesConfig]):
         init = self.config.init
         if self.config.forces.learn == "labels":
             model.set_scaling([0.0], [self._scale(work)])
-        kept = {} if init is None else started(model, init)
+        kept = {} if init is None else started(model, init, work.files[INIT])
         if kept:
             # A head gives values on the scale on which it learned.
             model.set_scaling(*zip(*(kept[target.name] for target in model.targets), strict=True))

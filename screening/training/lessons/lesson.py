@@ -36,15 +36,15 @@ MODEL_FILE = "model.safetensors"
 class Work:
     """Where a run is at work, on what, who is told of it, and with whom.
 
-    `root` is the folder that was asked for, `folder` that of the fold, if there are folds, within it.
+    `folder` is that of the fold, if there are folds. `files` are what `prepare` found, as all ranks find them.
     """
 
     graphs: LabelledGraphs
     split: Split
-    root: Path
     folder: Path
     listener: Listener
     ranks: Ranks
+    files: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,8 +61,6 @@ class Lesson(ABC, Generic[C]):
 
     command: ClassVar[str]
     settings_type: ClassVar[type[RunSettings]]
-    # Whether graphs lie in files of the run's folder even when one process learns from them.
-    maps_graphs: ClassVar[bool] = False
     # Whether the forces on atoms are kept beside the graphs.
     keeps_forces: ClassVar[bool] = False
 
@@ -88,13 +86,28 @@ class Lesson(ABC, Generic[C]):
         """Measure what came out, as it lies on disk."""
 
     @property
+    def maps_graphs(self) -> bool:
+        """Whether graphs lie in files of the run's folder even when one process learns from them."""
+        return False
+
+    @property
     def parts(self) -> Mapping[str, tuple[Path, ...]]:
         """The files to read, by what they are for."""
         given = self.config.data
         return {"train": given.train, "validation": given.validation, "test": given.test}
 
-    def prepare(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> None:
-        """Work out what else of the crystals the objective needs, before any rank is at work; most need nothing."""
+    def prepare(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> dict[str, str]:
+        """Work out what else the run needs, before any rank is at work; the files it lies in, by full name.
+
+        Ranks may be in other folders than whoever wrote the configuration.
+        """
+        del graphs, folder, listener
+        return {}
+
+    def origins(self, work: Work) -> tuple[str, ...]:
+        """What tells models that a run starts from, or learns from, from others in files of the same names."""
+        del work
+        return ()
 
     def references(self, work: Work) -> Mapping[str, Mapping[str, float]]:
         """Energies of elements that labels were taken above, by source; most kinds have none."""

@@ -21,8 +21,12 @@ class PretrainingLesson(Lesson[PretrainingConfig]):
 
     command: ClassVar[str] = "pretrain"
     settings_type: ClassVar[type[RunSettings]] = PretrainingConfig
-    maps_graphs: ClassVar[bool] = True
     config: PretrainingConfig
+
+    @property
+    def maps_graphs(self) -> bool:
+        """There may be millions of crystals."""
+        return True
 
     @property
     def labels(self) -> tuple[Target, ...]:

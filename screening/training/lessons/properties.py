@@ -1,6 +1,7 @@
 """`screening train`: targets from labels."""
 
 import json
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,11 +14,12 @@ from screening.training.judge import judge
 from screening.training.labelled import LabelledGraphs
 from screening.training.lessons.lesson import C, Lesson, Start, Work
 from screening.training.losses import TargetLoss
+from screening.training.material import Listener
 from screening.training.normalise import Normaliser
 from screening.training.objectives.properties import Properties
 from screening.training.ranks import Ranks
 from screening.training.splits import Split
-from screening.training.tuning import Tuning, started
+from screening.training.tuning import INIT, Tuning, located, origins_of, started
 
 
 class LabelLesson(Lesson[C]):
@@ -33,6 +35,15 @@ class LabelLesson(Lesson[C]):
     @property
     def targets(self) -> tuple[Target, ...]:
         return self.labels
+
+    def prepare(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> dict[str, str]:
+        """Find the checkpoint to start from, if there is one."""
+        del graphs, folder, listener
+        return located(self.config.init)
+
+    def origins(self, work: Work) -> tuple[str, ...]:
+        """A hash of that checkpoint."""
+        return origins_of(work.files)
 
     def judged(self, work: Work) -> dict[str, Any]:
         model, found = self.loaded(work), {}
@@ -63,9 +74,12 @@ def supervised(config: TrainingConfig, model: CrystalModel, work: Work) -> tuple
     if ranks.is_first:
         work.listener.say(described(graphs, split))
         learned = normaliser.normalise(graphs.labels[split.train])
-        model.start_from(torch.from_numpy(graphs.fractions(split.train)), torch.from_numpy(learned))
+        # Composition without a label says nothing, and there may be a million such crystals.
+        some = ~np.isnan(learned).all(axis=1)
+        model.start_from(torch.from_numpy(graphs.fractions(split.train[some])), torch.from_numpy(learned[some]))
     if config.init is not None:
-        normaliser = _taken_over(normaliser, started(model, config.init) if ranks.is_first else {}, ranks)
+        kept = started(model, config.init, work.files[INIT]) if ranks.is_first else {}
+        normaliser = _taken_over(normaliser, kept, ranks)
     model.set_scaling(normaliser.mean.tolist(), normaliser.std.tolist())
     losses = [TargetLoss(t.resolved_loss, t.weight, t.delta) for t in config.targets.values()]
     return model, Properties(graphs, normaliser, losses)

@@ -225,7 +225,8 @@ class Contrast(Aspect):
         anchor, positive = torch.nonzero(same & ~itself & other.any(dim=1)[:, None], as_tuple=True)
         losses = F.softplus(against[anchor] - alike[anchor, positive])
         nearest = alike.masked_fill(itself | ~known, -torch.inf).argmax(dim=1)
-        counted = (same & ~itself).any(dim=1)
+        # With no other system in the batch, whoever is nearest is of the same.
+        counted = (same & ~itself).any(dim=1) & other.any(dim=1)
         hits = systems[nearest] == here[:, 0]
         return Measured(losses, anchor, _hits(hits[counted]))
 

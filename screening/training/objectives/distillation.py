@@ -2,7 +2,9 @@
 
     loss = (1 - alpha) * property + alpha * mean over crystals of mean over atoms of |p(v_i) - t_i|^2
 
-v_i and t_i are the student's and the teacher's atom i, of length 1, and p a linear map where their widths differ.
+v_i and t_i are the student's and the teacher's atom i, of length 1, and p a linear map where their widths differ. A
+target's part of property is one mean over its labels and the predictions in place of missing ones, of which each counts
+`weight` times a label.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,7 +74,8 @@ class Distillation(Objective):
         share = (1 - alpha) / sum(own.values())
         found = {name: share * weight for name, weight in own.items()}
         if self._labels is not None:
-            found |= {f"{name} taught": share * weight * self._labels.weight for name, weight in own.items()}
+            # Part of the terms above; told apart in the journal.
+            found |= {f"{name} taught": 0.0 for name in own}
         return found | ({NODES: alpha} if self._atoms is not None else {})
 
     @property
@@ -93,8 +96,9 @@ class Distillation(Objective):
         atoms = model.encode(part.graph)
         outputs = model.readout(atoms, part.graph).float()
         found = [masked_sums(outputs, part.given[LABELS], self.properties.losses)]
-        if TAUGHT in part.given:
-            found.append(masked_sums(outputs, part.given[TAUGHT], self.properties.losses))
+        if self._labels is not None:
+            taught = masked_sums(outputs, part.given[TAUGHT], self.properties.losses)
+            found = [_pooled(found[0], taught, self._labels.weight), taught]
         if ATOMS in part.given:
             apart = self._apart(atoms, part)
             found.append(LossSums(apart.sum()[None], found[0].counts.new_tensor([part.graph.crystals])))
@@ -119,3 +123,8 @@ class Distillation(Objective):
             own = self.modules.get_submodule("projection")(own).float()
         squared = (unit_rows(own) - part.given[ATOMS]).square().sum(dim=1, keepdim=True)
         return mean_of_atoms(squared, part.graph.edge_graph).squeeze(1)
+
+
+def _pooled(labels: LossSums, taught: LossSums, weight: float) -> LossSums:
+    counts = labels.counts.double() + weight * taught.counts.double()
+    return LossSums(labels.sums + weight * taught.sums, counts)

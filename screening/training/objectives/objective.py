@@ -85,7 +85,7 @@ class Objective(ABC):
 
     @abstractmethod
     def sums(self, model: CrystalModel, part: Part) -> LossSums:
-        """Give what each term sums to over this part of a batch, and over how many, whole numbers."""
+        """Give what each term sums to over this part of a batch, and over how many (by weight, if they have some)."""
 
     @abstractmethod
     def each(self, model: CrystalModel, part: Part) -> Tensor:
@@ -103,14 +103,14 @@ class Objective(ABC):
         return nn.ModuleDict({"model": model, "objective": self.modules})
 
     @final
-    def mean(self, sums: Sequence[float], counts: Sequence[int]) -> float:
+    def mean(self, sums: Sequence[float], counts: Sequence[float]) -> float:
         """The loss of sums and counts over many batches."""
         factors = self.weights.values()
         terms = zip(factors, sums, counts, strict=True)
-        return sum(weight * total / max(count, 1) for weight, total, count in terms) / sum(factors)
+        return sum(weight * total / (count or 1) for weight, total, count in terms) / sum(factors)
 
     @final
-    def means(self, sums: Sequence[float], counts: Sequence[int]) -> dict[str, float]:
+    def means(self, sums: Sequence[float], counts: Sequence[float]) -> dict[str, float]:
         """The mean of each term that has something to be a mean of."""
         named = zip(self.weights, sums, counts, strict=True)
         return {name: total / count for name, total, count in named if count}

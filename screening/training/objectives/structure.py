@@ -84,7 +84,9 @@ class Structure(Objective):
     def assess(self, model: CrystalModel, rows: Int64, settings: LoopSettings, ranks: Ranks = ALONE) -> Assessment:
         model.eval()
         limits = {"max_atoms": settings.max_atoms, "max_edges": settings.max_edges}
-        batches = ordered_batches(self._graphs, rows, batch_size=settings.batch_size, **limits)
+        # Files often hold like crystals side by side, and crystals are compared with others of their batch.
+        mixed = np.random.default_rng(MEASURING).permutation(rows)
+        batches = ordered_batches(self._graphs, mixed, batch_size=settings.batch_size, **limits)
         numbers = torch.zeros(sum(2 + aspect.tallied for aspect in self.aspects), dtype=torch.float64)
         wrong: list[int] = []
         for own, part in prefetched(batches[ranks.rank :: ranks.size], lambda rows: self._whole(rows, settings)):

@@ -54,9 +54,9 @@ def report_of(study: StudySettings, out: Path) -> str:
         untuned = [name for name in study.architectures if name not in TUNED] if part == "subset" else []
         if untuned:
             sections.append(
-                f"Nothing was tuned for {_listed(untuned)}: all their runs learn at the rate in study.toml, and take "
-                f"the encoder's rate and alpha of {TUNED[0]}. Their vanilla runs had one try, where those of "
-                f"{_listed(TUNED)} had {len(study.tuning.rates)}, and a gain over them says less."
+                f"Nothing was tuned for {_listed(untuned)}, whose runs learn at the rate in study.toml and take the "
+                f"encoder's rate and alpha of {TUNED[0]}: the vanilla run had one try, where those of "
+                f"{_listed(TUNED)} had {len(study.tuning.rates)}, and a gain over it says less."
             )
     return "\n\n".join([*sections, "## Ablation: distilled CGCNN on the subset", _ablation(study, found)]) + "\n"
 

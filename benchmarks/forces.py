@@ -2,16 +2,15 @@
 
 The peer of the training step is the same model with every operator of ours replaced by its definition in plain PyTorch,
 which makes the tensors of edges x channels that eager code makes; losses are compared first. The loss holds energy,
-forces and stress, so that each step differentiates twice. Memory is what the largest step adds to a process of its own.
+forces and stress, so that each step differentiates twice. Steps are measured as PyTorch comes, which hands large
+tensors back to the system and waits for new pages, and again where malloc keeps them, as everything after is. Memory
+is what the largest step adds to a process of its own.
 
 The relaxed crystals are random cells, which no potential knows, of the same few steps each: what is compared is the
 time of a step, not how many are needed. ASE has the same model as a calculator and a twentieth of the crystals, one by
 one. CHGNet, where it is installed, evaluates energies, forces and stresses of the same crystals in its own batches.
 
-    python benchmarks/forces.py [--quick] [--json PATH] [--processor-time]
-
-With `--processor-time` all cases take one thread, and what counts is processor time, which others on the machine do
-not lengthen so much.
+    python benchmarks/forces.py [--quick] [--json PATH]
 """
 
 import importlib
@@ -61,18 +60,19 @@ MEASURE_MEMORY = "--memory-of"
 
 def run(*, quick: bool = False) -> list[timing.Row]:
     """Measure steps with one thread and two, their memory, and relaxations with two threads."""
-    most = 1 if timing.PROCESSOR_TIME in sys.argv else 2
-    rows = []
-    for name in SMOOTH:
-        rows += [step_row(name, threads, 2 if quick else 5, 8 if quick else 32) for threads in range(1, most + 1)]
-        rows.append(memory_row(name))
+    rounds, count = (2, 8) if quick else (5, 32)
+    cases = [(name, threads) for name in SMOOTH for threads in (1, 2)]
+    rows = [step_row(name, threads, rounds, count) for name, threads in cases]
+    timing.keep_memory()
+    rows += [step_row(name, threads, rounds, count, "memory kept") for name, threads in cases]
+    rows += [memory_row(name) for name in SMOOTH]
     crystals = stretched(random_crystals(40 if quick else 1000, seed=2))
     model = built("sieve")
     return [
         *rows,
-        relaxation_row(model, crystals, most),
+        relaxation_row(model, crystals, 2),
         one_crystal_row(model, crystals),
-        chgnet_row(model, crystals, most),
+        chgnet_row(model, crystals, 2),
     ]
 
 
@@ -105,12 +105,12 @@ def step_of(name: str, threads: int, count: int) -> dict[str, Callable[[], float
     }
 
 
-def step_row(name: str, threads: int, rounds: int, count: int) -> timing.Row:
+def step_row(name: str, threads: int, rounds: int, count: int, *more: str) -> timing.Row:
     """Our step beside the eager one."""
     steps = step_of(name, threads, count)
     torch.testing.assert_close(steps["ours"](), steps["eager"](), rtol=1e-3, atol=1e-4)
     seconds = timing.interleaved(steps, rounds, warm_up=False)
-    case = f"{name}: step with forces and stress, {threads_in_words(threads)}"
+    case = ", ".join([f"{name}: step with forces and stress", threads_in_words(threads), *more])
     return timing.versus_fastest(case, seconds, ours="ours", count=count, at_least=PROMISED_STEP)
 
 

@@ -4,6 +4,7 @@ Case modules beside this file import it as `timing`: a script's own folder is on
 """
 
 import contextlib
+import ctypes
 import gc
 import json
 import platform
@@ -20,8 +21,6 @@ import psutil
 
 PACKAGES = ("numpy", "pymatgen", "ase", "gemmi", "h5py", "matscipy-neighbours", "vesin", "torch")
 SAMPLING_PERIOD_S = 0.01
-PROCESSOR_TIME = "--processor-time"
-"""Count the processor time of this process in place of seconds, for cases of one thread on a machine others use too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +73,10 @@ def interleaved(
 def _seconds(function: Callable[[], object]) -> float:
     gc.collect()
     gc.disable()
-    clock = time.process_time if PROCESSOR_TIME in sys.argv else time.perf_counter
     try:
-        start = clock()
+        start = time.perf_counter()
         function()
-        return clock() - start
+        return time.perf_counter() - start
     finally:
         gc.enable()
 
@@ -152,6 +150,17 @@ def _resident_bytes(pid: int) -> list[tuple[int, int]]:
                 memory = process.memory_info()
                 sizes.append((memory.rss, memory.shared))
     return sizes
+
+
+M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD = -4, -1, -2
+"""Numbers of glibc's malloc.h."""
+
+
+def keep_memory() -> None:
+    """Let malloc give nothing back to the system from now on, so that contestants do not wait for pages of zeros."""
+    mallopt = ctypes.CDLL(None).mallopt
+    if not (mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1) and mallopt(M_TOP_PAD, 1 << 28)):
+        raise OSError("malloc does not keep memory here; it takes glibc")
 
 
 def render(rows: Sequence[Row]) -> str:

@@ -24,6 +24,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import studies
 from crysgnn.crystals import SUBSET, draw_subset, read_subset, write_subset
 from crysgnn.plan import Encoder, Run, every
 from crysgnn.report import report_of
@@ -32,55 +33,40 @@ from crysgnn.settings import StudySettings
 
 from screening import config
 from screening.cli.progress import training_progress
-from screening.errors import InputError, ScreeningError
 from screening.training.material import Listener
 
 STUDY = Path(__file__).resolve().parent / "crysgnn/study.toml"
-REPORT_FILE = "report.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the arguments say; 0 when all is done, 1 when runs are left."""
-    chosen = _parser().parse_args(arguments)
-    try:
-        return _act(chosen)
-    except ScreeningError as error:
-        print(f"crysgnn_study: {error}", file=sys.stderr)
-        return error.exit_code
+    return studies.command("crysgnn_study", _act, _parser().parse_args(arguments))
 
 
-def _act(chosen: argparse.Namespace) -> int:
+def _act(chosen: argparse.Namespace) -> bool:
     study = config.load(StudySettings, chosen.config, overrides=chosen.set)
     if chosen.draw_subset is not None:
         write_subset(draw_subset(study), chosen.draw_subset)
-        return 0
+        return True
     plan = every(study)
     if chosen.list:
         print("\n".join(listed(plan, study, chosen.out)))
-        return 0
+        return True
     done = True
     if not chosen.report:
         with training_progress(quiet=chosen.quiet) as show:
             done = run_all(
-                shared(plan, chosen.share),
+                studies.shared(plan, chosen.share),
                 study,
                 chosen.out,
-                Listener(_say, show),
+                Listener(studies.say, show),
                 subset=read_subset(chosen.subset),
                 budget_s=3600 * chosen.budget_hours,
             )
     chosen.out.mkdir(parents=True, exist_ok=True)
-    (chosen.out / REPORT_FILE).write_text(report_of(study, chosen.out), encoding="utf-8")
-    _say(f"{chosen.out / REPORT_FILE}")
-    return 0 if done else 1
-
-
-def shared(plan: Sequence[Encoder | Run], share: str) -> Sequence[Encoder | Run]:
-    """Take every n-th run, beginning with the k-th, of a share k/n."""
-    part, _, parts = share.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise InputError(f"--share {share}: expected K/N with 1 <= K <= N, such as 1/2 and, beside it, 2/2")
-    return plan[int(part) - 1 :: int(parts)]
+    (chosen.out / studies.REPORT_FILE).write_text(report_of(study, chosen.out), encoding="utf-8")
+    studies.say(f"{chosen.out / studies.REPORT_FILE}")
+    return done
 
 
 def listed(plan: Sequence[Encoder | Run], study: StudySettings, out: Path) -> list[str]:
@@ -89,23 +75,10 @@ def listed(plan: Sequence[Encoder | Run], study: StudySettings, out: Path) -> li
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Do the runs of the study of pre-training and report on them.")
-    parser.add_argument("out", type=Path, metavar="FOLDER", help="where crystals, runs and the report go")
-    parser.add_argument("--config", type=Path, default=STUDY, metavar="FILE.toml", help="what all runs share")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace one of its settings")
+    parser, instead = studies.parser("Do the runs of the study of pre-training and report on them.", STUDY)
     parser.add_argument("--subset", type=Path, default=SUBSET, metavar="FILE", help="ids of the subset")
-    parser.add_argument("--share", default="1/1", metavar="K/N", help="do every N-th run, from the K-th on")
-    parser.add_argument("--budget-hours", type=float, default=float("inf"), metavar="H", help="begin no run after this")
-    parser.add_argument("--quiet", action="store_true", help="no progress within runs")
-    instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--list", action="store_true", help="list the runs and do nothing")
-    instead.add_argument("--report", action="store_true", help="report on what is finished and run nothing")
     instead.add_argument("--draw-subset", type=Path, metavar="FILE", help="draw the subset's ids into a file")
     return parser
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

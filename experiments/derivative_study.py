@@ -19,85 +19,58 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from derivative.plan import Run, planned
+import studies
+from derivative.plan import planned
 from derivative.report import best_two, report_of
 from derivative.running import run_all, state_of
 from derivative.settings import StudySettings
 
 from screening import config
 from screening.cli.progress import training_progress
-from screening.errors import InputError, ScreeningError
 from screening.training.material import Listener
 
 STUDY = Path(__file__).resolve().parent / "derivative/study.toml"
-REPORT_FILE = "report.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the arguments say; 0 when all is done, 1 when runs are left."""
-    chosen = _parser().parse_args(arguments)
-    try:
-        return _act(chosen)
-    except ScreeningError as error:
-        print(f"derivative_study: {error}", file=sys.stderr)
-        return error.exit_code
+    return studies.command("derivative_study", _act, _parser().parse_args(arguments))
 
 
-def _act(chosen: argparse.Namespace) -> int:
+def _act(chosen: argparse.Namespace) -> bool:
     out: Path = chosen.out
     if chosen.list:
         print("\n".join(f"{n:3} {state_of(run, out):8} {run.name}" for n, run in enumerate(planned(best_two(out)), 1)))
-        return 0
+        return True
     if chosen.report:
         _report(out)
-        return 0
+        return True
     study = config.load(StudySettings, chosen.config, overrides=chosen.set)
     with training_progress(quiet=chosen.quiet) as show:
         done = run_all(
             # The best two are known when the rest is done, by all shares.
-            lambda: shared(planned(best_two(out)), chosen.share),
+            lambda: studies.shared(planned(best_two(out)), chosen.share),
             study,
             out,
-            Listener(_say, show),
+            Listener(studies.say, show),
             budget_s=3600 * chosen.budget_hours,
         )
     if done and not best_two(out):
-        _say("the best two starts are known when all shares have done their runs; come back then")
+        studies.say("the best two starts are known when all shares have done their runs; come back then")
         done = False
     _report(out)
-    return 0 if done else 1
-
-
-def shared(runs: Sequence[Run], share: str) -> Sequence[Run]:
-    """Take every n-th run, beginning with the k-th, of a share k/n."""
-    part, _, parts = share.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise InputError(f"--share {share}: expected K/N with 1 <= K <= N, such as 1/2 and, beside it, 2/2")
-    return runs[int(part) - 1 :: int(parts)]
+    return done
 
 
 def _report(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    (out / REPORT_FILE).write_text(report_of(out), encoding="utf-8")
-    _say(f"{out / REPORT_FILE}")
+    (out / studies.REPORT_FILE).write_text(report_of(out), encoding="utf-8")
+    studies.say(f"{out / studies.REPORT_FILE}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Pre-train on derivatives, fine-tune, and report.")
-    parser.add_argument("out", type=Path, metavar="FOLDER", help="where the runs and the report go")
-    parser.add_argument("--config", type=Path, default=STUDY, metavar="FILE.toml", help="what all runs share")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace one of its settings")
-    parser.add_argument("--share", default="1/1", metavar="K/N", help="do every N-th run, from the K-th on")
-    parser.add_argument("--budget-hours", type=float, default=float("inf"), metavar="H", help="begin no run after this")
-    parser.add_argument("--quiet", action="store_true", help="no progress within runs")
-    instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--list", action="store_true", help="list the runs and do nothing")
-    instead.add_argument("--report", action="store_true", help="report on what is finished and run nothing")
+    parser, _ = studies.parser("Pre-train on derivatives, fine-tune, and report.", STUDY)
     return parser
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

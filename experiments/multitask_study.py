@@ -31,6 +31,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import studies
 from multitask.figure import draw
 from multitask.outcomes import Outcomes
 from multitask.plan import Run, planned
@@ -39,47 +40,37 @@ from multitask.running import run_all, state_of
 
 from screening import config
 from screening.cli.progress import training_progress
-from screening.errors import InputError, ScreeningError
 from screening.training.config import TrainingConfig
 from screening.training.recipe import Listener
 
 STUDY = Path(__file__).resolve().parent / "multitask/study.toml"
-REPORT_FILE, FIGURE_FILE = "report.md", "multitask.png"
+FIGURE_FILE = "multitask.png"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the arguments say; 0 when all is done, 1 when runs are left."""
-    chosen = _parser().parse_args(arguments)
-    try:
-        return _act(chosen)
-    except ScreeningError as error:
-        print(f"multitask_study: {error}", file=sys.stderr)
-        return error.exit_code
+    return studies.command("multitask_study", _act, _parser().parse_args(arguments))
 
 
-def _act(chosen: argparse.Namespace) -> int:
+def _act(chosen: argparse.Namespace) -> bool:
     study = config.load(TrainingConfig, chosen.config, overrides=_overrides(chosen))
     runs = planned()
     if chosen.list:
         print("\n".join(listed(runs, study, chosen.out)))
-        return 0
+        return True
     if chosen.report:
         _report(runs, chosen.out)
-        return 0
+        return True
     with training_progress(quiet=chosen.quiet) as show:
         done = run_all(
-            shared(runs, chosen.share), study, chosen.out, Listener(_say, show), budget_s=3600 * chosen.budget_hours
+            studies.shared(runs, chosen.share),
+            study,
+            chosen.out,
+            Listener(studies.say, show),
+            budget_s=3600 * chosen.budget_hours,
         )
     _report(runs, chosen.out)
-    return 0 if done else 1
-
-
-def shared(runs: Sequence[Run], share: str) -> Sequence[Run]:
-    """Take every n-th run, beginning with the k-th, of a share k/n."""
-    part, _, parts = share.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise InputError(f"--share {share}: expected K/N with 1 <= K <= N, such as 1/2 and, beside it, 2/2")
-    return runs[int(part) - 1 :: int(parts)]
+    return done
 
 
 def listed(runs: Sequence[Run], study: TrainingConfig, out: Path) -> list[str]:
@@ -95,9 +86,9 @@ def listed(runs: Sequence[Run], study: TrainingConfig, out: Path) -> list[str]:
 def _report(runs: Sequence[Run], out: Path) -> None:
     outcomes = Outcomes.read(runs, out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / REPORT_FILE).write_text(report_of(outcomes, runs=len(runs)), encoding="utf-8")
+    (out / studies.REPORT_FILE).write_text(report_of(outcomes, runs=len(runs)), encoding="utf-8")
     draw(outcomes, out / FIGURE_FILE)
-    _say(f"{out / REPORT_FILE} and {out / FIGURE_FILE}")
+    studies.say(f"{out / studies.REPORT_FILE} and {out / FIGURE_FILE}")
 
 
 def _overrides(chosen: argparse.Namespace) -> list[str]:
@@ -106,23 +97,10 @@ def _overrides(chosen: argparse.Namespace) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Train the runs of the multi-task study and report on them.")
-    parser.add_argument("out", type=Path, metavar="FOLDER", help="where the runs and the report go")
-    parser.add_argument("--config", type=Path, default=STUDY, metavar="FILE.toml", help="what all runs share")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace one of its settings")
+    parser, _ = studies.parser("Train the runs of the multi-task study and report on them.", STUDY)
     parser.add_argument("--epochs", type=int, help="epochs on the whole training set; smaller parts have more")
     parser.add_argument("--threads", type=int, help="threads of a run")
-    parser.add_argument("--share", default="1/1", metavar="K/N", help="do every N-th run, from the K-th on")
-    parser.add_argument("--budget-hours", type=float, default=float("inf"), metavar="H", help="begin no run after this")
-    parser.add_argument("--quiet", action="store_true", help="no progress within runs")
-    instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--list", action="store_true", help="list the runs and do nothing")
-    instead.add_argument("--report", action="store_true", help="report on what is finished and run nothing")
     return parser
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

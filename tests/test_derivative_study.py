@@ -73,14 +73,6 @@ def test_every_run_has_a_configuration_that_is_valid(tmp_path: Path) -> None:
             assert settings.init is None or not settings.init.readout, "all starts give as much"
 
 
-def test_shares_divide_the_runs() -> None:
-    runs = planned()
-    halves = [derivative_study.shared(runs, share) for share in ("1/2", "2/2")]
-    assert sorted(run.name for half in halves for run in half) == sorted(run.name for run in runs)
-    with pytest.raises(InputError, match="expected K/N"):
-        derivative_study.shared(runs, "3/2")
-
-
 def test_the_list_and_an_empty_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert derivative_study.main([str(tmp_path), "--list"]) == 0
     assert "waiting  pretrain-sieve-EFS" in capsys.readouterr().out

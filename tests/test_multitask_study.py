@@ -341,16 +341,3 @@ def test_there_is_one_test_set(folder: Path) -> None:
         overrides = [override] if "by" not in override else [override, "data.validation=[]"]
         with pytest.raises(InputError, match=message):
             config.load(TrainingConfig, folder / "tiny.toml", overrides=overrides)
-
-
-@given(st.integers(1, 9))
-def test_shares_are_the_runs_each_once(parts: int) -> None:
-    runs = planned()
-    taken = [run for part in range(parts) for run in multitask_study.shared(runs, f"{part + 1}/{parts}")]
-    assert sorted(taken, key=runs.index) == runs
-
-
-@pytest.mark.parametrize("share", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2"])
-def test_a_share_that_is_none_is_refused(share: str) -> None:
-    with pytest.raises(InputError, match="expected K/N with 1 <= K <= N"):
-        multitask_study.shared(planned(), share)

@@ -59,9 +59,9 @@ def write_run(
     rejections: Sequence[Rejection] = (),
     failed: Mapping[int, str] | None = None,
     width: int = 0,
-    model: str = "made up",
+    model: object = "made up",
 ) -> Path:
-    """Make the folder of a run that has predicted everything and merged nothing."""
+    """Make the folder of a run that has predicted everything and merged nothing; `model` is what it says of that."""
     run.mkdir(parents=True, exist_ok=True)
     with PackedWriter(run / INPUT) as writer:
         writer.append(crystals, rejections)

@@ -67,6 +67,30 @@ def test_conditions_add_up_and_change_nothing_before(run: Path) -> None:
     assert narrow.count() < wide.count() == int((GAP > 0).sum())
 
 
+@pytest.mark.parametrize("merged", [False, True])
+def test_elements_that_training_has_not_seen_are_counted(tmp_path: Path, merged: bool) -> None:
+    known = sorted({*CRYSTALS.numbers.tolist()})[::2]
+    model = {"card": {"elements": known}}
+    run = write_run(tmp_path / "run", CRYSTALS, (40,), rejections=REJECTIONS, failed=FAILED, model=model)
+    if merged:
+        merge(run)
+    unseen = [len({*crystal.numbers.tolist()} - {*known}) for crystal in CRYSTALS]
+    assert {0, 1, 2} <= set(unseen)
+    everything = Query(run).status("all").columns("id", "unseen_elements").frame()
+    assert everything["unseen_elements"].to_list() == [*unseen, None, None]
+    for condition, of in (("unseen_elements = 0", [0]), ("unseen_elements IN (1, 2)", [1, 2])):
+        found = Query(run).status("ok", "failed").where(condition).frame()["row"].to_list()
+        assert found == [row for row, count in enumerate(unseen) if count in of]
+    assert Query(run).status("all").where("unseen_elements IS NULL").frame()["row"].to_list() == [-1, -2]
+    fewest = Query(run).status("ok", "failed").top(None, by="unseen_elements", descending=True).frame()["row"].to_list()
+    assert fewest == sorted(range(len(unseen)), key=lambda row: -unseen[row])
+
+
+def test_what_training_has_seen_may_be_unknown(run: Path) -> None:
+    with pytest.raises(InputError, match="there is no column 'unseen_elements' in these results"):
+        Query(run).where("unseen_elements = 0")
+
+
 def test_elements_are_those_of_pymatgen(run: Path) -> None:
     sets = [{element.symbol for element in structure.composition} for structure in Query(run).structures()]
     rows = Query(run).frame()["row"].to_list()

@@ -116,6 +116,8 @@ class FieldValue(Value):
         if self.field == REASON:
             return np.full(block.rows, b"") if block.reasons is None else block.reasons
         column = block.columns[self.field.dataset]
+        if self.field.count is not None:
+            return self.field.count(column)
         return np.asarray(_WORDS[self.field][column]) if self.field in _WORDS else column
 
 

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from screening.crystals.labels import canonical
 from screening.errors import InputError
 from screening.predictions import Target
-from screening.store.schema import COLUMNS, RELAXATION, RELAXATION_COLUMNS, TARGETS, target_column
+from screening.store.rows import element_masks
+from screening.store.schema import COLUMNS, RELAXATION, RELAXATION_COLUMNS, TARGETS, Array, target_column
 
 
 class Kind(StrEnum):
@@ -24,13 +27,30 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Unseen:
+    """Counts the elements of crystals that are not among the known ones; NaN for a crystal that was refused."""
+
+    known: tuple[int, ...]
+
+    def __call__(self, masks: Array) -> Array:
+        numbers = np.array(self.known, np.int64)
+        seen = element_masks(np.zeros(len(numbers), np.int64), numbers, 1)
+        counts = np.bitwise_count(masks & ~seen).sum(axis=1).astype(np.float32)
+        return np.where(masks.any(axis=1), counts, np.float32(np.nan))
+
+
+@dataclass(frozen=True, slots=True)
 class Field:
-    """A column by the name it is asked for; `dataset` is its column in the store, "" when it is worked out."""
+    """A column by the name it is asked for; `dataset` is its column in the store, "" when it is in none.
+
+    `count` works it out of that column, where it is not the column itself.
+    """
 
     name: str
     kind: Kind
     unit: str
     dataset: str
+    count: Unseen | None = None
 
 
 STATUS = Field("status", Kind.TEXT, "", "status")
@@ -38,11 +58,17 @@ ELEMENTS = Field("elements", Kind.ELEMENTS, "", "elements")
 ENDING = Field(RELAXATION, Kind.TEXT, "", RELAXATION)
 REASON = Field("reason", Kind.TEXT, "", "")
 MESSAGE = Field("message", Kind.SHOWN, "", "")
+UNSEEN = "unseen_elements"
 _TEXTS = ("id", "formula")
 
 
-def fields_of(targets: Sequence[Target], *, relaxing: bool = False) -> dict[str, Field]:
-    """Name everything that can be asked for, in the order of the store; of a run that is `relaxing`, more of it."""
+def fields_of(
+    targets: Sequence[Target], *, relaxing: bool = False, known: Sequence[int] | None = None
+) -> dict[str, Field]:
+    """Name everything that can be asked for, in the order of the store; of a run that is `relaxing`, more of it.
+
+    `known` are the elements in training, if the run says them; how many others a crystal has can then be asked.
+    """
     fields = {field.name: field for field in (STATUS, ELEMENTS, REASON, MESSAGE, *([ENDING] if relaxing else []))}
     more = RELAXATION_COLUMNS if relaxing else ()
     for column in (*COLUMNS, *more):
@@ -51,14 +77,18 @@ def fields_of(targets: Sequence[Target], *, relaxing: bool = False) -> dict[str,
     for target in targets:
         name = target_name(target)
         fields[name] = Field(name, Kind.NUMBER, target.unit, target_column(target.name))
-    order = [column.name for column in COLUMNS] + [target_name(target) for target in targets]
+    order = [column.name for column in COLUMNS]
+    if known is not None:
+        fields[UNSEEN] = Field(UNSEEN, Kind.NUMBER, "1", ELEMENTS.dataset, Unseen(tuple(known)))
+        order.insert(order.index(ELEMENTS.name) + 1, UNSEEN)
+    order += [target_name(target) for target in targets]
     order += [column.name for column in more] + [REASON.name, MESSAGE.name]
     return {name: fields[name] for name in order}
 
 
 def target_name(target: Target) -> str:
     """The name that a target is asked for by."""
-    taken = {column.name for column in (*COLUMNS, *RELAXATION_COLUMNS)} | {REASON.name, MESSAGE.name}
+    taken = {column.name for column in (*COLUMNS, *RELAXATION_COLUMNS)} | {REASON.name, MESSAGE.name, UNSEEN}
     return f"{TARGETS}/{target.name}" if target.name in taken else target.name
 
 

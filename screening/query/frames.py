@@ -55,6 +55,8 @@ class Frames:
         if field in (REASON, MESSAGE):
             return self._why(field, places)
         column = self._results.take(field.dataset, places)
+        if field.count is not None:
+            return field.count(column)
         return element_names(column) if field == ELEMENTS else column
 
     def _why(self, field: Field, places: Int64) -> Array:
@@ -85,7 +87,8 @@ class Frames:
             texts = column.tolist() if column.dtype == object else text_of(column)
             values, dtype = [_printable(text) for text in texts], polars.String
         series = polars.Series(field.name, values, dtype=dtype)
-        return series.fill_nan(None) if column.dtype.kind == "f" else series
+        series = series.fill_nan(None) if column.dtype.kind == "f" else series
+        return series.cast(polars.UInt8) if field.count is not None else series
 
 
 def _printable(text: str | None) -> str | None:

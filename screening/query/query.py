@@ -60,7 +60,8 @@ class Query:
 
     def __init__(self, run: Path | str | Results, *, packed: Path | None = None) -> None:
         self.results = run if isinstance(run, Results) else Results(run, packed=packed)
-        self.fields = fields_of(self.results.stamp.targets, relaxing=self.results.stamp.relaxation is not None)
+        stamp, known = self.results.stamp, self.results.record.known_elements
+        self.fields = fields_of(stamp.targets, relaxing=stamp.relaxation is not None, known=known)
         self._asked = _Asked()
         self._found: Int64 | None = None
 

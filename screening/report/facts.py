@@ -30,15 +30,6 @@ class Facts:
     potential: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def known_elements(self) -> list[int] | None:
-        """The atomic numbers that the model, and the potential if any, were trained on; None if neither says."""
-        cards = (self.card, _table(self.potential.get("card")))
-        known = [set(card["elements"]) for card in cards if isinstance(card.get("elements"), list)]
-        if not known:
-            return None
-        return [z for z in range(1, 119) if all(z in elements for elements in known)]
-
-    @property
     def model_title(self) -> str:
         """The model in a few words."""
         named = (self.card.get("title"), self.model.get("name"), self.model.get("architecture"))

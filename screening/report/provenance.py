@@ -19,7 +19,7 @@ _METRICS = ("count", "mae", "rmse", "r2", "spearman", "auc", "accuracy", "mae_lo
 def model_part(facts: Facts) -> list[Content]:
     """What the model is, what it must not be used for, and its errors on crystals it has not seen."""
     card, stamp = facts.card, facts.record.stamp
-    known = facts.known_elements
+    known = facts.record.known_elements
     rows: list[tuple[str, Content]] = [
         ("Model", facts.model_title),
         ("Architecture", facts.model.get("architecture")),

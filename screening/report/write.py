@@ -87,7 +87,7 @@ def write_report(
 
 def _read(results: Results, wish: Wish) -> _Read:
     facts = facts_of(results.record)
-    known = facts.known_elements
+    known = facts.record.known_elements
     survey, asked = survey_of(results, wish, known)
     drawn = results.has_crystals
     return _Read(
@@ -132,7 +132,7 @@ def _relaxation(read: _Read) -> list[Section]:
 
 
 def _screened(read: _Read) -> Content:
-    known = read.facts.known_elements
+    known = read.facts.record.known_elements
     kinds = kinds_part(read.survey)
     parts: list[Content] = [funnel(read.survey, read.asked, None if known is None else len(known), read.facts.trained)]
     return [*parts, element("h3", "Number of elements"), kinds] if kinds is not None else parts

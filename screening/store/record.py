@@ -55,9 +55,23 @@ class RunRecord:
         return crystals
 
     @property
+    def known_elements(self) -> list[int] | None:
+        """The atomic numbers that the model, and the potential if any, were trained on; None if neither says."""
+        said = (_within(self.content, of, "card", "elements") for of in ("model", "potential"))
+        known = [set(elements) for elements in said if isinstance(elements, list)]
+        return sorted(set.intersection(*known)) if known else None
+
+    @property
     def text(self) -> str:
         """All of it as JSON, as results keep it."""
         return json.dumps(self.content, sort_keys=True)
+
+
+def _within(content: Any, *names: str) -> Any:
+    """What lies under names within names; None where there is none."""
+    for name in names:
+        content = content.get(name) if isinstance(content, Mapping) else None
+    return content
 
 
 def record_of(folder: Path, stamp: Stamp, packed: Path, rows: int, **more: object) -> RunRecord:

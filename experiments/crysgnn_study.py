@@ -2,10 +2,13 @@
 
     .venv/bin/python experiments/crysgnn_study.py runs/crysgnn                     begin, or go on
     .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --budget-hours 2    begin no run after two hours
-    .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --share 1/2         every second run, for one of two
     .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --list              what is finished, begun, failed
     .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --report            tables of what is there
+    .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --keep              put it into crysgnn/measured.json
     .venv/bin/python experiments/crysgnn_study.py runs/crysgnn --draw-subset FILE  how crysgnn/subset.txt was made
+
+Give the command once per core, or on several machines that share the folder: each takes runs that nobody else does.
+What crysgnn/measured.json holds is not repeated, unless it is of another study.toml, or with --afresh.
 
 Every run is a folder: a finished one is left alone, an interrupted one continues where it was; one that diverged has
 the reason in failed.txt, counts as worse than whatever else was tried, and begins again when its folder is deleted. The
@@ -24,16 +27,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import record
 import studies
 from crysgnn.crystals import SUBSET, draw_subset, read_subset, write_subset
 from crysgnn.plan import Encoder, Run, every
 from crysgnn.report import report_of
-from crysgnn.running import run_all, state_of
+from crysgnn.running import FAILED_FILE, run_all, state_of
 from crysgnn.settings import StudySettings
 
 from screening import config
 from screening.cli.progress import training_progress
 from screening.training.material import Listener
+from screening.training.recipe import FOLDS_FILE, METRICS_FILE
 
 STUDY = Path(__file__).resolve().parent / "crysgnn/study.toml"
 
@@ -49,6 +54,13 @@ def _act(chosen: argparse.Namespace) -> bool:
         write_subset(draw_subset(study), chosen.draw_subset)
         return True
     plan = every(study)
+    if chosen.keep:
+        files = (METRICS_FILE, FOLDS_FILE, FAILED_FILE)
+        kept = record.pack(chosen.record, study, chosen.out, (one.name for one in plan), files)
+        studies.say(f"{chosen.record}: {kept} runs")
+        return True
+    if not chosen.afresh:
+        record.unpack(chosen.record, study, chosen.out)
     if chosen.list:
         print("\n".join(listed(plan, study, chosen.out)))
         return True
@@ -56,7 +68,7 @@ def _act(chosen: argparse.Namespace) -> bool:
     if not chosen.report:
         with training_progress(quiet=chosen.quiet) as show:
             done = run_all(
-                studies.shared(plan, chosen.share),
+                plan,
                 study,
                 chosen.out,
                 Listener(studies.say, show),
@@ -76,6 +88,7 @@ def listed(plan: Sequence[Encoder | Run], study: StudySettings, out: Path) -> li
 
 def _parser() -> argparse.ArgumentParser:
     parser, instead = studies.parser("Do the runs of the study of pre-training and report on them.", STUDY)
+    record.options(parser, instead, STUDY)
     parser.add_argument("--subset", type=Path, default=SUBSET, metavar="FILE", help="ids of the subset")
     instead.add_argument("--draw-subset", type=Path, metavar="FILE", help="draw the subset's ids into a file")
     return parser

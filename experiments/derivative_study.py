@@ -2,9 +2,9 @@
 
     .venv/bin/python experiments/derivative_study.py runs/derivative                     begin, or go on
     .venv/bin/python experiments/derivative_study.py runs/derivative --budget-hours 2    begin no run after two hours
-    .venv/bin/python experiments/derivative_study.py runs/derivative --share 1/2         every second run
     .venv/bin/python experiments/derivative_study.py runs/derivative --list              finished, begun, waiting
     .venv/bin/python experiments/derivative_study.py runs/derivative --report            tables of what is there
+    .venv/bin/python experiments/derivative_study.py runs/derivative --keep              put it into measured.json
 
 Models are pre-trained on the force sets (denoising by a head, by a derivative; labels of energy, of force, of all
 three), then fine-tuned on phonons (official folds), moduli, and formation energy and gap from 2,000 crystals; the two
@@ -12,6 +12,9 @@ best starts and none on all crystals too. Every run is a folder: a finished one 
 continues; its config.toml alone gives the same run with `screening train-forces` or `train`. `derivative/study.toml`
 says how long runs are, `derivative/plan.py` which there are. Half of mp36k/val chooses epochs, the other half measures;
 the official test folds of phonons choose nothing. Potentials are measured on mlearn's published test crystals too.
+
+Give the command once per core, or on several machines that share the folder: each takes runs that nobody else does.
+What derivative/measured.json holds is not repeated, unless it is of another study.toml, or with --afresh.
 """
 
 import argparse
@@ -19,15 +22,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import record
 import studies
 from derivative.plan import planned
 from derivative.report import best_two, report_of
-from derivative.running import run_all, state_of
+from derivative.running import PUBLISHED_FILE, run_all, state_of
 from derivative.settings import StudySettings
 
 from screening import config
 from screening.cli.progress import training_progress
 from screening.training.material import Listener
+from screening.training.recipe import FOLDS_FILE, METRICS_FILE
 
 STUDY = Path(__file__).resolve().parent / "derivative/study.toml"
 
@@ -39,25 +44,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _act(chosen: argparse.Namespace) -> bool:
     out: Path = chosen.out
+    study = config.load(StudySettings, chosen.config, overrides=chosen.set)
+    if chosen.keep:
+        names = (run.name for run in planned(best_two(out)))
+        kept = record.pack(chosen.record, study, out, names, (METRICS_FILE, FOLDS_FILE, PUBLISHED_FILE))
+        studies.say(f"{chosen.record}: {kept} runs")
+        return True
+    if not chosen.afresh:
+        record.unpack(chosen.record, study, out)
     if chosen.list:
-        print("\n".join(f"{n:3} {state_of(run, out):8} {run.name}" for n, run in enumerate(planned(best_two(out)), 1)))
+        plan = planned(best_two(out))
+        print("\n".join(f"{n:3} {state_of(run, out, plan):8} {run.name}" for n, run in enumerate(plan, 1)))
         return True
     if chosen.report:
         _report(out)
         return True
-    study = config.load(StudySettings, chosen.config, overrides=chosen.set)
     with training_progress(quiet=chosen.quiet) as show:
         done = run_all(
-            # The best two are known when the rest is done, by all shares.
-            lambda: studies.shared(planned(best_two(out)), chosen.share),
+            # The best two are known when the rest is done, by whoever does it.
+            lambda: planned(best_two(out)),
             study,
             out,
             Listener(studies.say, show),
             budget_s=3600 * chosen.budget_hours,
         )
-    if done and not best_two(out):
-        studies.say("the best two starts are known when all shares have done their runs; come back then")
-        done = False
     _report(out)
     return done
 
@@ -69,7 +79,8 @@ def _report(out: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser, _ = studies.parser("Pre-train on derivatives, fine-tune, and report.", STUDY)
+    parser, instead = studies.parser("Pre-train on derivatives, fine-tune, and report.", STUDY)
+    record.options(parser, instead, STUDY)
     return parser
 
 

@@ -63,7 +63,7 @@ def _act(chosen: argparse.Namespace) -> bool:
         return True
     with training_progress(quiet=chosen.quiet) as show:
         done = run_all(
-            studies.shared(runs, chosen.share),
+            runs,
             study,
             chosen.out,
             Listener(studies.say, show),

@@ -1,15 +1,37 @@
-"""What the commands of all studies have in common: options, a share of the runs, and how they end."""
+"""What the studies have in common: the options of their commands, how those end, and the work on their runs.
+
+Several processes may work on one study's folder, on one machine or on several that share it: each takes a run that is
+next and that nobody else does, and waits while all that could be next is being done.
+"""
 
 import argparse
+import fcntl
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, Protocol, TypeVar
 
-from screening.errors import InputError, ScreeningError
+from screening.errors import ScreeningError
+from screening.training.material import Listener
 
-R = TypeVar("R")
 REPORT_FILE = "report.md"
+LOCKS = "locks"
+PAUSE_S = 5.0
+State = Literal["finished", "failed", "begun", "waiting", "blocked"]
+ENDED: Sequence[State] = ("finished", "failed")
+
+
+class Named(Protocol):
+    """A run, whose folder has its name."""
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+
+
+R = TypeVar("R", bound=Named)
 
 
 def command(name: str, act: Callable[[argparse.Namespace], bool], chosen: argparse.Namespace) -> int:
@@ -21,12 +43,77 @@ def command(name: str, act: Callable[[argparse.Namespace], bool], chosen: argpar
         return error.exit_code
 
 
-def shared(runs: Sequence[R], share: str) -> Sequence[R]:
-    """Take every n-th run, beginning with the k-th, of a share k/n."""
-    part, _, parts = share.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise InputError(f"--share {share}: expected K/N with 1 <= K <= N, such as 1/2 and, beside it, 2/2")
-    return runs[int(part) - 1 :: int(parts)]
+def work_through(
+    plan: Callable[[], Sequence[R]],
+    state: Callable[[R], State],
+    do: Callable[[R], None],
+    out: Path,
+    listener: Listener,
+    *,
+    budget_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Do what is not finished, in order, whatever is not blocked first; tell whether all has ended.
+
+    The plan is asked before every run, for it may grow. Nothing is begun after the budget.
+    """
+    started, waits = clock(), False
+    while True:
+        states = {run: state(run) for run in plan()}
+        left = [run for run, how in states.items() if how not in ENDED]
+        if not left and len(plan()) == len(states):
+            return True
+        spent = clock() - started
+        if spent >= budget_s:
+            listener.say(f"the budget is spent after {spent / 3600:.2f} h: {len(left)} runs are left")
+            return False
+        with _first_free([run for run in left if states[run] != "blocked"], out) as one:
+            # Somebody may have finished it since.
+            if one is not None and state(one) not in ENDED:
+                listener.say(f"{len(states) - len(left) + 1}/{len(states)} {one.name}, {spent / 3600:.2f} h so far")
+                do(one)
+                waits = False
+        if one is None and not any(_is_taken(run, out) for run in left):
+            # Whoever held one may have ended it in between.
+            if {run: state(run) for run in plan()} != states:
+                continue
+            listener.say(f"{len(left)} runs wait for others that have failed")
+            return False
+        if one is None:
+            if not waits:
+                listener.say(f"{len(left)} runs are left, and all that could be next is being done by others: waiting")
+            waits = True
+            listener.check()
+            pause(PAUSE_S)
+
+
+@contextmanager
+def _first_free(runs: Sequence[R], out: Path) -> Iterator[R | None]:
+    """The first that nobody does, which others leave alone meanwhile."""
+    for run in runs:
+        with _lock(run, out) as free:
+            if free:
+                yield run
+                return
+    yield None
+
+
+def _is_taken(run: Named, out: Path) -> bool:
+    with _lock(run, out) as free:
+        return not free
+
+
+@contextmanager
+def _lock(run: Named, out: Path) -> Iterator[bool]:
+    (out / LOCKS).mkdir(parents=True, exist_ok=True)
+    with (out / LOCKS / run.name).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def say(text: str) -> None:
@@ -40,7 +127,6 @@ def parser(description: str, study: Path) -> tuple[argparse.ArgumentParser, "arg
     made.add_argument("out", type=Path, metavar="FOLDER", help="where the runs and the report go")
     made.add_argument("--config", type=Path, default=study, metavar="FILE.toml", help="what all runs share")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace one of its settings")
-    made.add_argument("--share", default="1/1", metavar="K/N", help="do every N-th run, from the K-th on")
     made.add_argument("--budget-hours", type=float, default=float("inf"), metavar="H", help="begin no run after this")
     made.add_argument("--quiet", action="store_true", help="no progress within runs")
     instead = made.add_mutually_exclusive_group()

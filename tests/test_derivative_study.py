@@ -1,6 +1,7 @@
 """The study of derivative-based pre-training: its plan, its configurations, what it makes of metrics."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 import derivative_study
 import numpy as np
 import pytest
-from derivative import running
 from derivative.crystals import PUBLISHED, crystal_of, make_crystals
 from derivative.plan import (
     FEW,
@@ -112,11 +112,11 @@ def test_a_run_waits_for_what_it_starts_from(tmp_path: Path, monkeypatch: pytest
     run = FineTuning(MODULI, "EFS", SIEVE, 0)
     listener = Listener(said.append, lambda progress: None)
     assert not run_all(listed([run]), STUDY, tmp_path, listener, budget_s=60.0)
-    assert state_of(run, tmp_path) == "waiting"
-    assert said[-1] == "1 runs wait for the pre-training of another share; come back then"
+    assert state_of(run, tmp_path) == "blocked"
+    assert said[-1] == "1 runs wait for others that have failed"
     (scratch,) = [one for one in planned() if one.name == "moduli-sieve-scratch-seed0"]
     assert not run_all(listed([run, scratch]), STUDY, tmp_path, listener, budget_s=0.0)
-    assert said[-1] == "the budget is spent: 2 runs are left"
+    assert said[-1] == "the budget is spent after 0.00 h: 2 runs are left"
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         mae = {"mae": 1.0 if run.kind in ("EFS", "F") else 2.0}
         names = run.task.targets if isinstance(run, FineTuning) else ["none"]
         found = {part: {"targets": dict.fromkeys(names, mae)} for part in ("validation", "test")}
-        for name in ("metrics.json", "folds.json", PUBLISHED_FILE):
+        for name in ("metrics.json", "folds.json", PUBLISHED_FILE, "model.safetensors"):
             (out / run.name / name).write_text(json.dumps(found | {"targets": {}}))
 
     monkeypatch.setattr("derivative.running.do", do)
@@ -144,17 +144,26 @@ def test_one_command_does_the_best_two_on_all_crystals_too(tmp_path: Path, prete
     assert pretend[-2:] == [FineTuning(WHOLE, kind, SIEVE, 0).name for kind in ("F", "EFS")]
 
 
-def test_a_share_that_cannot_know_the_best_two_is_not_done(
-    tmp_path: Path, pretend: list[str], capsys: pytest.CaptureFixture[str]
+def test_what_the_record_holds_is_not_repeated(
+    tmp_path: Path, pretend: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for run in planned():
-        if isinstance(run, PreTraining):
-            running.do(run, STUDY, tmp_path, SILENT)
-    assert derivative_study.main([str(tmp_path), "--quiet", "--share", "1/2"]) == 1
-    assert "come back then" in capsys.readouterr().err
-    assert derivative_study.main([str(tmp_path), "--quiet", "--share", "2/2"]) == 0
-    assert derivative_study.main([str(tmp_path), "--quiet", "--share", "1/2"]) == 0
-    assert len(pretend) == len(set(pretend)) == len(planned()) + 2
+    monkeypatch.setattr("record.FILE", str(tmp_path / "measured.json"))
+    assert derivative_study.main([str(tmp_path / "one"), "--quiet"]) == 0
+    assert derivative_study.main([str(tmp_path / "one"), "--keep"]) == 0
+    first = list(pretend)
+    assert derivative_study.main([str(tmp_path / "two"), "--quiet"]) == 0
+    assert pretend == first
+    assert (tmp_path / "two/report.md").read_text() == (tmp_path / "one/report.md").read_text()
+    # Of a model that a run starts from the record has no weights.
+    missing = FineTuning(MODULI, "EFS", SIEVE, 1)
+    shutil.rmtree(tmp_path / "two" / missing.name)
+    kept = json.loads((tmp_path / "measured.json").read_text())
+    del kept["runs"][missing.name]
+    (tmp_path / "measured.json").write_text(json.dumps(kept))
+    assert derivative_study.main([str(tmp_path / "two"), "--quiet"]) == 0
+    assert pretend[len(first) :] == ["pretrain-sieve-EFS", missing.name]
+    assert derivative_study.main([str(tmp_path / "three"), "--quiet", "--afresh"]) == 0
+    assert len(pretend) == 2 * len(first) + 2
 
 
 def test_the_budget_is_of_the_whole_command(tmp_path: Path, pretend: list[str]) -> None:

@@ -1,26 +1,99 @@
-"""What the studies' commands have in common."""
+"""What the studies have in common: how their commands end, how several processes share runs, what the record holds."""
 
 import argparse
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import record
 import studies
 from hypothesis import given
 from hypothesis import strategies as st
+from studies import State, work_through
 
+from screening.config import Settings
 from screening.errors import InputError
+from screening.training.material import Listener
 
 
-@given(st.integers(0, 30), st.integers(1, 9))
-def test_shares_are_the_runs_each_once(count: int, parts: int) -> None:
-    runs = list(range(count))
-    taken = [run for part in range(parts) for run in studies.shared(runs, f"{part + 1}/{parts}")]
-    assert sorted(taken) == runs
+@dataclass(frozen=True)
+class Job:
+    name: str
+    after: "Job | None" = None
 
 
-@pytest.mark.parametrize("share", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2"])
-def test_a_share_that_is_none_is_refused(share: str) -> None:
-    with pytest.raises(InputError, match="expected K/N with 1 <= K <= N"):
-        studies.shared(range(9), share)
+def state_in(out: Path) -> Callable[[Job], State]:
+    def state(job: Job) -> State:
+        if (out / job.name).exists():
+            return "finished"
+        return "blocked" if job.after is not None and state(job.after) != "finished" else "waiting"
+
+    return state
+
+
+def quiet(said: list[str] | None = None) -> Listener:
+    return Listener([].append if said is None else said.append, lambda progress: None)
+
+
+@given(st.lists(st.integers(-1, 8), max_size=9), st.integers(1, 4))
+def test_workers_do_every_run_once_and_after_what_it_needs(
+    tmp_path_factory: pytest.TempPathFactory, needs: list[int], workers: int
+) -> None:
+    jobs: list[Job] = []
+    for number, need in enumerate(needs):
+        jobs.append(Job(f"job{number}", jobs[need % number] if need >= 0 and number else None))
+    out = tmp_path_factory.mktemp("study")
+    done: list[Job] = []
+    ends: list[bool] = []
+
+    def nap(_: float) -> None:
+        time.sleep(0.001)
+
+    def do(job: Job) -> None:
+        assert job.after is None or job.after in done
+        time.sleep(0.001)
+        done.append(job)
+        (out / job.name).touch()
+
+    def work() -> None:
+        # Later runs first: a run that is blocked is left for another.
+        plan = list(reversed(jobs))
+        ends.append(work_through(lambda: plan, state_in(out), do, out, quiet(), budget_s=60.0, pause=nap))
+
+    threads = [threading.Thread(target=work) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ends == [True] * workers
+    assert sorted(job.name for job in done) == sorted(job.name for job in jobs)
+
+
+def test_a_plan_may_grow_when_runs_are_done(tmp_path: Path) -> None:
+    def plan() -> Sequence[Job]:
+        return [Job("a"), *([Job("b")] if (tmp_path / "a").exists() else [])]
+
+    assert work_through(
+        plan, state_in(tmp_path), lambda job: (tmp_path / job.name).touch(), tmp_path, quiet(), budget_s=60.0
+    )
+    assert (tmp_path / "b").exists()
+
+
+def test_work_ends_when_only_blocked_runs_are_left_or_the_budget_is_spent(tmp_path: Path) -> None:
+    said: list[str] = []
+    jobs = [Job("b", after=Job("a"))]
+
+    def work(budget_s: float) -> bool:
+        return work_through(lambda: jobs, state_in(tmp_path), pytest.fail, tmp_path, quiet(said), budget_s=budget_s)
+
+    assert not work(60.0)
+    assert said == ["1 runs wait for others that have failed"]
+    assert not work(0.0)
+    assert said[-1] == "the budget is spent after 0.00 h: 1 runs are left"
 
 
 def test_a_command_ends_with_what_is_left_or_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,3 +103,46 @@ def test_a_command_ends_with_what_is_left_or_went_wrong(capsys: pytest.CaptureFi
     ends = [studies.command("study", act, argparse.Namespace()) for act in (lambda _: True, lambda _: False, wrong)]
     assert ends == [0, 1, InputError.exit_code]
     assert capsys.readouterr().err == "study: no such file\n"
+
+
+class Lengths(Settings):
+    epochs: int = 3
+    threads: int = 1
+
+
+def test_a_record_gives_back_what_reports_read(tmp_path: Path) -> None:
+    out, file = tmp_path / "out", tmp_path / "measured.json"
+    whole = {"test": {"targets": {"gap": {"mae": 0.123456789, "curve": [1, 2], "count": 7}}, "seconds": 5.0}}
+    for name, text in (("a/metrics.json", json.dumps(whole)), ("b/failed.txt", "it diverged\n"), ("c/state", "")):
+        (out / name).parent.mkdir(parents=True)
+        (out / name).write_text(text)
+    assert record.pack(file, Lengths(), out, "abc", ("metrics.json", "failed.txt")) == 2
+    again = tmp_path / "again"
+    (again / "b").mkdir(parents=True)
+    (again / "b/failed.txt").write_text("of its own")
+    # Where it runs is no matter; what it is, is.
+    assert record.unpack(file, Lengths(epochs=4), again) == 0
+    assert not (again / "a").exists()
+    assert record.unpack(file, Lengths(threads=8), again) == 2
+    assert json.loads((again / "a/metrics.json").read_text()) == {"test": {"targets": {"gap": {"mae": 0.123457}}}}
+    assert (again / "b/failed.txt").read_text() == "of its own"
+    assert record.unpack(tmp_path / "none.json", Lengths(), again) == 0
+    with pytest.raises(InputError, match="no run is finished"):
+        record.pack(file, Lengths(), tmp_path / "empty", "abc", ("metrics.json",))
+
+
+@pytest.mark.parametrize("name", ["crysgnn", "derivative"])
+def test_the_records_of_the_repository_are_of_its_studies(name: str) -> None:
+    module = __import__(f"{name}_study")
+    place = module.STUDY.parent / record.FILE
+    if place.exists():
+        study = studies_settings(name, module.STUDY)
+        assert json.loads(place.read_text(encoding="utf-8"))["study"] == record.digest(study)
+
+
+def studies_settings(name: str, path: Path) -> Settings:
+    from screening import config
+
+    module = __import__(f"{name}.settings", fromlist=["StudySettings"])
+    settings: Settings = config.load(module.StudySettings, path)
+    return settings

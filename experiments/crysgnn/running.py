@@ -2,14 +2,17 @@
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from studies import State, work_through
 
 from crysgnn.crystals import make_files, pool_files
-from crysgnn.plan import ASPECTS, FORMATION, TUNED, Encoder, Mode, Run, tuning
+from crysgnn.plan import ASPECTS, TUNED, Encoder, Mode, Run, runs, tuning
 from crysgnn.settings import ArchitectureSettings, StudySettings
 from screening.config import validated
 from screening.errors import ScreeningError
@@ -18,22 +21,26 @@ from screening.training.distillation_config import DistillationConfig
 from screening.training.loop import STATE_FILE
 from screening.training.material import Listener
 from screening.training.pretraining_config import PretrainingConfig
-from screening.training.recipe import FOLDS_FILE, METRICS_FILE, train
+from screening.training.recipe import FOLDS_FILE, METRICS_FILE, MODEL_FILE, train
 
 CRYSTALS = "crystals"
 # Why a run diverged, in its folder; without the file it is begun again.
 FAILED_FILE = "failed.txt"
-State = Literal["finished", "failed", "begun", "waiting", "blocked"]
 
 
 def state_of(one: Encoder | Run, study: StudySettings, out: Path) -> State:
-    """How far one is; blocked while what it starts from, or what is tuned for it, is not finished."""
-    if _finished(out / one.name):
+    """How far one is; blocked while what it starts from, or what is tuned for it, is not finished.
+
+    An encoder whose runs have all ended is finished too: the record has them, and no weights are needed.
+    """
+    if _is_ready(one, out) if isinstance(one, Encoder) else _finished(out / one.name):
         return "finished"
     if (out / one.name / FAILED_FILE).exists():
         return "failed"
     if isinstance(one, Run) and not _may_begin(one, study, out):
         return "blocked"
+    if isinstance(one, Encoder) and not _is_needed(one, study, out):
+        return "finished"
     return "begun" if list((out / one.name).glob(f"**/{STATE_FILE}")) else "waiting"
 
 
@@ -47,36 +54,44 @@ def run_all(
     budget_s: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> bool:
-    """Do what is not finished, in order, whatever is not blocked first; tell whether all is done.
+    """Do what is not finished; tell whether all has ended. A run that diverges is noted, and the others go on."""
 
-    A run that diverges is noted as failed, and the others go on.
-    """
-    started = clock()
-    make_files(study, out / CRYSTALS, listener.say, subset=subset)
-    while True:
-        states = {one: state_of(one, study, out) for one in plan}
-        ready = [one for one, state in states.items() if state in ("begun", "waiting")]
-        done = sum(state in ("finished", "failed") for state in states.values())
-        if not ready:
-            if done < len(plan):
-                listener.say(f"{len(plan) - done} runs wait for encoders or tuning, of another share or failed")
-            return done == len(plan)
-        if clock() - started >= budget_s:
-            listener.say(f"the budget is spent: {len(plan) - done} runs are left")
-            return False
-        listener.say(f"{done + 1}/{len(plan)} {ready[0].name}, {(clock() - started) / 3600:.2f} h so far")
-        _attempt(ready[0], study, out, listener)
+    def do(one: Encoder | Run) -> None:
+        make_files(study, out / CRYSTALS, listener.say, subset=subset)
+        _attempt(one, study, out, listener)
+
+    return work_through(
+        lambda: plan, lambda one: state_of(one, study, out), do, out, listener, budget_s=budget_s, clock=clock
+    )
 
 
 def _attempt(one: Encoder | Run, study: StudySettings, out: Path, listener: Listener) -> None:
+    config = config_of(one, study, out)
+    same = _tried_already(one, config, study, out)
+    if same is not None:
+        listener.say(f"{one.name} is {same.name}")
+        part = out / f"{one.name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(out / one.name, ignore_errors=True)
+        shutil.copytree(out / same.name, part)
+        part.replace(out / one.name)
+        return
     try:
-        train(config_of(one, study, out), out / one.name, listener)
+        train(config, out / one.name, listener)
     except ScreeningError as error:
         # What has a kind of its own is no fault of the run: a setting, a file, the machine, an end that was asked for.
         if type(error) is not ScreeningError:
             raise
         listener.say(f"{one.name} failed: {error}")
         (out / one.name / FAILED_FILE).write_text(f"{error}\n", encoding="utf-8")
+
+
+def _tried_already(one: Encoder | Run, config: RunSettings, study: StudySettings, out: Path) -> Run | None:
+    """The run of tuning, finished, that has the same configuration."""
+    if isinstance(one, Encoder) or one.part != "subset" or one.tried is not None:
+        return None
+    same = (run for run in tuning(study) if replace(run, tried=None) == one and _finished(out / run.name))
+    return next((run for run in same if config_of(run, study, out) == config), None)
 
 
 def config_of(one: Encoder | Run, study: StudySettings, out: Path) -> RunSettings:
@@ -125,14 +140,27 @@ def best_tried(architecture: str, mode: Mode, study: StudySettings, out: Path) -
 
 
 def _error_of(run: Run, out: Path) -> float:
-    """What is tuned by: infinite for a run that failed, NaN for one that has not ended."""
-    if (out / run.name / FAILED_FILE).exists() and not _finished(out / run.name):
+    """What is tuned by, the product of all errors: infinite for a run that failed, NaN for one that has not ended."""
+    if _has_failed(run, out):
         return math.inf
-    return metrics_of(run, out).get(FORMATION, math.nan)
+    return math.prod(metrics_of(run, out).values()) if _finished(out / run.name) else math.nan
+
+
+def _has_failed(run: Run, out: Path) -> bool:
+    return (out / run.name / FAILED_FILE).exists() and not _finished(out / run.name)
+
+
+def _is_ready(encoder: Encoder, out: Path) -> bool:
+    return all((out / encoder.name / name).exists() for name in (METRICS_FILE, MODEL_FILE))
+
+
+def _is_needed(encoder: Encoder, study: StudySettings, out: Path) -> bool:
+    needing = (run for run in [*tuning(study), *runs(study)] if run.encoder == encoder)
+    return not all(_finished(out / run.name) or _has_failed(run, out) for run in needing)
 
 
 def _may_begin(run: Run, study: StudySettings, out: Path) -> bool:
-    if run.encoder is not None and not _finished(out / run.encoder.name):
+    if run.encoder is not None and not _is_ready(run.encoder, out):
         return False
     tunes = _tuned_as(run.architecture)
     # What is tuned for the other modes takes the rate that was found for the vanilla one.

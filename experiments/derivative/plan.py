@@ -1,7 +1,7 @@
 """Which runs the study is made of, and in which order: plain data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 SIEVE, TRANSFORMER = "sieve", "equivariant_transformer"
@@ -26,7 +26,7 @@ class Task:
     """What is fine-tuned on the crystals of its name, `seeds` times from each start; whether official folds test it."""
 
     name: str
-    targets: Mapping[str, Mapping[str, Any]]
+    targets: Mapping[str, Mapping[str, Any]] = field(hash=False)
     seeds: int = 3
     folds: bool = False
 

@@ -4,7 +4,9 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from studies import State, work_through
 
 from derivative.crystals import PUBLISHED, SOURCES, make_crystals
 from derivative.plan import KINDS, MODULI, SETTINGS, FineTuning, PreTraining, Run
@@ -19,19 +21,36 @@ from screening.training.material import Listener
 from screening.training.recipe import FOLDS_FILE, METRICS_FILE, MODEL_FILE, claim, train
 from screening.training.resume import write_whole
 
-State = Literal["finished", "begun", "waiting"]
 CRYSTALS = "crystals"
 # Errors of a potential on the published test crystals of mlearn.
 PUBLISHED_FILE = "mlearn-test.json"
 
 
-def state_of(run: Run, out: Path) -> State:
-    """How far a run is in its folder."""
+def state_of(run: Run, out: Path, plan: Sequence[Run] = ()) -> State:
+    """How far a run is in its folder; blocked while the model that it starts from is not there.
+
+    Of pre-training the record has what was measured and no model, which is made again if a run of the plan needs it.
+    """
     folder = out / run.name
-    if all((folder / name).exists() for name in _outcomes(run)):
+    if _is_measured(run, out) and (isinstance(run, FineTuning) or not _is_missed(run, out, plan)):
         return "finished"
+    if isinstance(run, FineTuning) and run.needs is not None and not _is_whole(run.needs, out):
+        return "blocked"
     begun = list(folder.glob(f"**/{STATE_FILE}")) or list(folder.glob("fold-*")) or (folder / METRICS_FILE).exists()
     return "begun" if begun else "waiting"
+
+
+def _is_measured(run: Run, out: Path) -> bool:
+    return all((out / run.name / name).exists() for name in _outcomes(run))
+
+
+def _is_whole(run: PreTraining, out: Path) -> bool:
+    return _is_measured(run, out) and (out / run.name / MODEL_FILE).exists()
+
+
+def _is_missed(run: PreTraining, out: Path, plan: Sequence[Run]) -> bool:
+    left = (one for one in plan if isinstance(one, FineTuning) and one.needs == run and not _is_measured(one, out))
+    return any(left) and not _is_whole(run, out)
 
 
 def _outcomes(run: Run) -> Sequence[str]:
@@ -107,26 +126,18 @@ def run_all(
     The plan is asked before every run, for it grows when the best starts are known. A finished run of other settings
     is refused, as one that is not finished would be.
     """
-    started = clock()
     for run in plan():
-        if state_of(run, out) == "finished":
+        if _is_measured(run, out):
             claim(out / run.name, config_of(run, study, out))
-    while True:
-        runs = plan()
-        left = [run for run in runs if state_of(run, out) != "finished"]
-        if not left:
-            return True
-        ready = [run for run in left if _may_begin(run, out)]
-        if not ready:
-            listener.say(f"{len(left)} runs wait for the pre-training of another share; come back then")
-            return False
-        if clock() - started >= budget_s:
-            listener.say(f"the budget is spent: {len(left)} runs are left")
-            return False
-        hours = (clock() - started) / 3600
-        listener.say(f"{len(runs) - len(left) + 1}/{len(runs)} {ready[0].name}, {hours:.2f} h so far")
+
+    def do_one(run: Run) -> None:
         make_crystals(study.data, out / CRYSTALS, listener.say)
-        do(ready[0], study, out, listener)
+        do(run, study, out, listener)
+
+    def state(run: Run) -> State:
+        return state_of(run, out, plan())
+
+    return work_through(plan, state, do_one, out, listener, budget_s=budget_s, clock=clock)
 
 
 def do(run: Run, study: StudySettings, out: Path, listener: Listener) -> None:
@@ -146,8 +157,3 @@ def do(run: Run, study: StudySettings, out: Path, listener: Listener) -> None:
             watch=listener.check,
         )
         write_whole(folder / PUBLISHED_FILE, json.dumps(found, indent=2).encode() + b"\n")
-
-
-def _may_begin(run: Run, out: Path) -> bool:
-    before = run.needs if isinstance(run, FineTuning) else None
-    return before is None or state_of(before, out) == "finished"

@@ -3,10 +3,11 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
+from studies import State, work_through
 
 from multitask.plan import GAP, Run, config_of
 from screening import config as toml
@@ -31,7 +32,6 @@ from screening.training.resume import write_whole
 
 # How well a predicted gap tells metals from the rest: how often it is larger for a crystal with a gap than for a metal.
 GAP_AUC_FILE = "gap-auc.json"
-State = Literal["finished", "begun", "waiting"]
 
 
 def state_of(run: Run, study: TrainingConfig, out: Path) -> State:
@@ -55,21 +55,16 @@ def run_all(
     clock: Callable[[], float] = time.monotonic,
 ) -> bool:
     """Do the runs that are not finished, in order; begin none after the budget. Tell whether all are finished."""
-    started = clock()
-    states = [state_of(run, study, out) for run in runs]
-    waiting = [run for run, state in zip(runs, states, strict=True) if state != "finished"]
-    listener.say(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished")
-    if not waiting:
-        return True
-    material = prepare(study, listener)
-    for number, run in enumerate(waiting):
-        spent = clock() - started
-        if spent >= budget_s:
-            listener.say(f"the budget is spent after {spent / 3600:.2f} h: {len(waiting) - number} runs are left")
-            return False
-        listener.say(f"{len(runs) - len(waiting) + number + 1}/{len(runs)} {run.name}, {spent / 3600:.2f} h so far")
-        do(run, study, out, listener, material)
-    return True
+    material = cache(lambda: prepare(study, listener))
+    return work_through(
+        lambda: runs,
+        lambda run: state_of(run, study, out),
+        lambda run: do(run, study, out, listener, material()),
+        out,
+        listener,
+        budget_s=budget_s,
+        clock=clock,
+    )
 
 
 def do(run: Run, study: TrainingConfig, out: Path, listener: Listener, material: Material) -> None:

@@ -1,0 +1,83 @@
+"""What the finished runs of a study measured, in a file of the repository, so that nobody has to repeat them.
+
+A line per run: the metrics that reports read, without the rest. They hold for one study.toml: with other settings the
+record is left alone, and everything is done. `--afresh` does everything too.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from screening.config import Settings
+from screening.errors import InputError
+from screening.training.resume import write_whole
+
+FILE = "measured.json"
+KEPT = ("mae", "rmse", "mean", "std", "accuracy", "error")
+# Where and how fast runs go, which changes nothing they say.
+NEUTRAL = {"threads", "device", "workers"}
+
+
+def options(parser: argparse.ArgumentParser, instead: "argparse._MutuallyExclusiveGroup", study: Path) -> None:
+    """Say whether the record counts, and that it is to be written."""
+    place = study.parent / FILE
+    parser.add_argument("--afresh", action="store_true", help=f"repeat the runs whose outcomes {place.name} holds too")
+    parser.set_defaults(record=place)
+    instead.add_argument("--keep", action="store_true", help=f"put what is finished into {place.name} and run nothing")
+
+
+def unpack(record: Path, study: Settings, out: Path) -> int:
+    """Put outcomes into the folders of their runs, where there are none; how many runs the record holds."""
+    if not record.exists():
+        return 0
+    found = json.loads(record.read_text(encoding="utf-8"))
+    if found["study"] != digest(study):
+        return 0
+    for name, files in found["runs"].items():
+        for file, held in files.items():
+            place = out / name / file
+            if not place.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(place, (held if isinstance(held, str) else json.dumps(held)).encode() + b"\n")
+    return len(found["runs"])
+
+
+def pack(record: Path, study: Settings, out: Path, names: Iterable[str], files: Iterable[str]) -> int:
+    """Write what the folders of these runs hold in these files into the record, a line per run; how many there are."""
+    lines = []
+    for name in names:
+        held = {file: _held(out / name / file) for file in files if (out / name / file).exists()}
+        if held:
+            lines.append(f"{json.dumps(name)}: {json.dumps(held)}")
+    if not lines:
+        raise InputError(f"{out}: no run is finished that a record could hold")
+    text = f'{{"study": "{digest(study)}", "runs": {{\n' + ",\n".join(lines) + "\n}}\n"
+    write_whole(record, text.encode())
+    return len(lines)
+
+
+def digest(study: Settings) -> str:
+    """What the settings say that outcomes depend on."""
+    return hashlib.sha256(json.dumps(_lasting(study.model_dump(mode="json"))).encode()).hexdigest()[:16]
+
+
+def _lasting(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: _lasting(own) for name, own in sorted(value.items()) if name not in NEUTRAL}
+
+
+def _held(file: Path) -> Any:
+    text = file.read_text(encoding="utf-8")
+    return trimmed(json.loads(text)) if file.suffix == ".json" else text.strip()
+
+
+def trimmed(found: Any) -> Any:
+    """Metrics without those that no report reads, and numbers to six digits."""
+    if isinstance(found, dict):
+        kept = {name: trimmed(own) for name, own in found.items() if isinstance(own, dict) or name in KEPT}
+        return {name: own for name, own in kept.items() if own != {}}
+    return float(f"{found:.6g}") if isinstance(found, float) else found

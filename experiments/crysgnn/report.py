@@ -93,7 +93,7 @@ def _ablation(study: StudySettings, found: Mapping[Run, Mapping[str, float]]) ->
     for teacher in teachers:
         mode: Mode = "vanilla" if teacher is None else "distilled"
         row = ["nobody (vanilla)" if teacher is None else teacher.name.removeprefix("encoder-teacher-")]
-        for (target,) in TARGETS["subset"]:
+        for target in (target for together in TARGETS["subset"] for target in together):
             vanilla = _by_seed("subset", "cgcnn", "vanilla", target, None, found)
             own = _by_seed("subset", "cgcnn", mode, target, teacher, found)
             row += [shown(Estimate.of(own)), DASH if teacher is None else gain(vanilla, own)]

@@ -23,7 +23,9 @@ TARGETS: dict[Part, tuple[tuple[str, ...], ...]] = {
 ASPECTS = ("nodes", "connectivity", "space_group", "contrast")
 # Compared on more than the subset: the paper's student, and this project's own model.
 LARGE = ("cgcnn", "sieve")
-# Ten times slower than CGCNN.
+LARGE_PARTS: tuple[Part, ...] = ("phonons", "moduli", "fifth", "whole")
+# Parts with runs of half an hour of a core, and an architecture that is ten times slower than CGCNN.
+LONG = ("fifth", "whole")
 SLOWEST = "alignn"
 # Whose rates and weights are tuned: all but the slowest, which learns at the rate of its settings, and takes the first
 # one's alpha and rate of the encoder.
@@ -69,11 +71,15 @@ class Run:
 
 def encoders(study: StudySettings) -> list[Encoder]:
     """All encoders, those that most runs need first."""
-    main = [Encoder(name, study.pool) for name in ("teacher", *study.architectures)]
+    return [*(Encoder(name, study.pool) for name in ("teacher", *study.architectures)), *ablated(study)]
+
+
+def ablated(study: StudySettings) -> list[Encoder]:
+    """The teachers of the ablation: of one aspect each, unmasked, of other pools."""
     alone = [Encoder("teacher", study.pool, (aspect,)) for aspect in ASPECTS]
     unmasked = [Encoder("teacher", study.pool, masked=False)]
     pools = [Encoder("teacher", pool) for pool in study.crystals.pools if pool != study.pool]
-    return [*main, *alone, *unmasked, *pools]
+    return [*alone, *unmasked, *pools]
 
 
 def tuning(study: StudySettings) -> list[Run]:
@@ -101,19 +107,16 @@ def runs(study: StudySettings) -> list[Run]:
         for targets in TARGETS["subset"]
         for mode in MODES
     ]
-    main = encoder_of("cgcnn", "distilled", study)
     ablation = [
         Run("subset", "cgcnn", "distilled", targets, seed, encoder)
+        for encoder in ablated(study)
         for seed in study.seeds
-        for encoder in encoders(study)
-        if encoder.architecture == "teacher" and encoder != main
         for targets in TARGETS["subset"]
     ]
-    parts: tuple[Part, ...] = ("phonons", "moduli", "fifth", "whole")
     large = [
         Run(part, name, mode, targets, seed, encoder_of(name, mode, study))
+        for part in LARGE_PARTS
         for seed in study.whole_seeds
-        for part in parts
         for name in LARGE
         for targets in TARGETS[part]
         for mode in MODES
@@ -129,6 +132,17 @@ def encoder_of(architecture: str, mode: Mode, study: StudySettings) -> Encoder |
 
 
 def every(study: StudySettings) -> Sequence[Encoder | Run]:
-    """All of the study, in order; what takes longest comes last, so that most tables are whole early."""
-    plan: list[Encoder | Run] = [*encoders(study), *tuning(study), *runs(study)]
-    return sorted(plan, key=lambda one: one.architecture == SLOWEST)
+    """All of the study, in order: small tables first, an encoder of the ablation right before its runs."""
+    alone = ablated(study)
+    planned = runs(study)
+    plan: list[Encoder | Run] = [*(one for one in encoders(study) if one not in alone), *tuning(study)]
+    plan += [run for run in planned if run.part == "subset" and run.encoder not in alone]
+    for encoder in alone:
+        plan += [encoder, *(run for run in planned if run.encoder == encoder)]
+    plan += [run for run in planned if run.part != "subset"]
+    # The sort is stable: what keeps the order within each of the three.
+    return sorted(plan, key=lambda one: (_is_long(one), one.architecture == SLOWEST))
+
+
+def _is_long(one: Encoder | Run) -> bool:
+    return isinstance(one, Run) and one.part in LONG

@@ -101,6 +101,10 @@ class SlurmRun:
         shards = shard_ranges(self.out / SHARDS) if (self.out / SHARDS).is_dir() else []
         return sum(stop - start for start, stop, _ in shards)
 
+    def has_done(self, rows: int) -> bool:
+        """Whether so many rows are done."""
+        return self.done() >= rows
+
     def wait_at_the_gate(self, job: str, shards: int = screens.FREE) -> None:
         """Wait until a gated job has done so many shards, as many as the gate lets through, and waits itself."""
         rows = shards * SHARD

@@ -51,6 +51,14 @@ def test_take(crystals: list[Crystal], data: st.DataObject) -> None:
     assert_all_same(Crystals.of(crystals).take(rows), [crystals[r] for r in rows])
 
 
+@given(crystals=crystal_lists())
+def test_moved_crystals_are_the_same_atoms_elsewhere(crystals: list[Crystal]) -> None:
+    batch = Crystals.of(crystals)
+    there = batch.moved(2.0 * batch.lattice, np.asfortranarray(batch.positions + 1.0))
+    bare = (Crystal(c.id, c.numbers, c.positions + 1.0, 2.0 * c.lattice, pbc=c.pbc, source=c.source) for c in crystals)
+    assert_all_same(there, list(bare))
+
+
 @settings(max_examples=60)
 @given(parts=st.lists(crystal_lists(4), max_size=5))
 def test_joined(parts: list[list[Crystal]]) -> None:

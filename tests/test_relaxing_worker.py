@@ -155,11 +155,11 @@ def test_the_relaxed_file_is_a_packed_file_whose_totals_add_up(made: tuple[Path,
     ids=["one shard", "each alone", "threads"],
 )
 def test_neither_batches_nor_threads_nor_cuts_change_a_byte(
-    job: Job, tmp_path: Path, run: Path, options: dict[str, int], cuts: tuple[int, ...]
+    job: Job, tmp_path: Path, run: Path, options: dict[str, Any], cuts: tuple[int, ...]
 ) -> None:
     other = tmp_path / "other"
     (other / SHARDS).mkdir(parents=True)
-    merged_run(other, replace(job, **options), cuts)  # type: ignore[arg-type]
+    merged_run(other, replace(job, **options), cuts)
     screens.assert_same_columns(relaxing.bytes_of(other), relaxing.bytes_of(run))
 
 
@@ -289,10 +289,10 @@ def test_a_verdict_is_recorded_without_relaxing(job: Job) -> None:
     assert (rows.relaxed.ending.tolist(), len(rows.relaxed.positions)) == ([Ending.NONE], 0)
 
 
-def test_every_step_is_a_sign_of_life(job: Job) -> None:
+def test_every_step_is_a_sign_of_life(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(job)
-    seen = []
-    engine._note = lambda key, stage: seen.append(stage)  # type: ignore[method-assign]
+    seen: list[str] = []
+    monkeypatch.setattr(engine, "_note", lambda key, stage: seen.append(stage))
     engine.compute(Lease(1, Rows(0, 5), "w"))
     engine.close()
     assert seen.count("predict") > relaxing.SETTINGS.steps

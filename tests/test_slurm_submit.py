@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+from functools import partial
 
 import pytest
 import screens
@@ -65,7 +66,7 @@ def test_an_array_of_parts_needs_no_dask_between_nodes_and_merges(run: SlurmRun)
     # The first part has done something, or would not be queued again, and has most of its fifteen shards before it.
     for shards in range(screens.FREE, 14):
         run.open_gate(shards)
-        screens.wait_for(lambda shards=shards: run.done() >= shards * SHARD, WAIT_S, every=LOOK_S)  # type: ignore[misc]
+        screens.wait_for(partial(run.has_done, shards * SHARD), WAIT_S, every=LOOK_S)
         if says("shard"):
             break
     run.slurm.run("scancel", "--batch", "-s", "USR1", f"{job}_1")

@@ -160,6 +160,18 @@ class Crystals(Sequence[Crystal]):
             sources=[self.sources[c] for c in listed] if self.sources else (),
         )
 
+    def moved(self, lattice: Float64, positions: Float64) -> "Crystals":
+        """The same atoms in other cells and places, without what was known of the former: labels, forces, stress."""
+        return Crystals(
+            ids=self.ids,
+            numbers=self.numbers,
+            positions=np.ascontiguousarray(positions),
+            lattice=np.ascontiguousarray(lattice),
+            pbc=self.pbc,
+            atom_offsets=self.atom_offsets,
+            sources=self.sources,
+        )
+
 
 def offsets_of(counts: npt.ArrayLike) -> Int32:
     """Counts to the (n + 1,) i32 offsets that start at 0."""

@@ -93,7 +93,7 @@ def moved(crystals: Crystals, motion: Motion, surface: Surface, *, moving_cells:
     _move(motion, offsets, counts)
     lattice = _product(motion.cell, motion.deformation)
     positions = _rows(motion.reference, np.repeat(motion.deformation, counts, axis=0))
-    return _at(crystals, positions, np.where(moving_cells[:, None, None], lattice, crystals.lattice))
+    return crystals.moved(np.where(moving_cells[:, None, None], lattice, crystals.lattice), positions)
 
 
 def _generalised(
@@ -116,18 +116,6 @@ def _move(motion: Motion, offsets: npt.NDArray[np.int32], counts: npt.NDArray[np
     reach = np.minimum(motion.step, FARTHEST / np.maximum(farthest, 1e-300))
     motion.reference = motion.reference + np.repeat(reach, counts)[:, None] * motion.velocity
     motion.deformation = motion.deformation + (reach / counts)[:, None, None] * motion.flow
-
-
-def _at(crystals: Crystals, positions: Float64, lattice: Float64) -> Crystals:
-    return Crystals(
-        ids=crystals.ids,
-        numbers=crystals.numbers,
-        positions=np.ascontiguousarray(positions),
-        lattice=np.ascontiguousarray(lattice),
-        pbc=crystals.pbc,
-        atom_offsets=crystals.atom_offsets,
-        sources=crystals.sources,
-    )
 
 
 # Products term by term, so that a crystal has the same bits in every batch.

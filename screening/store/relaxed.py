@@ -70,7 +70,7 @@ class RelaxedRows:
 
     def of(self, crystals: Crystals) -> Crystals:
         """Those of these crystals that were relaxed, as they are then."""
-        return moved(crystals.take(np.flatnonzero(self.has_atoms)), self.lattice, self.positions)
+        return crystals.take(np.flatnonzero(self.has_atoms)).moved(self.lattice, self.positions)
 
     def without(self, rows: Int64) -> "RelaxedRows":
         """The same, but some rows, which had a crystal, count as diverged."""
@@ -124,19 +124,6 @@ class RelaxedRows:
 def has_atoms(ending: Array) -> Bool:
     """Which of these endings leave a relaxed crystal."""
     return np.isin(ending, [ending for ending in Ending if ending.has_atoms])
-
-
-def moved(crystals: Crystals, lattice: Float64, positions: Float64) -> Crystals:
-    """Crystals with other cells and positions, and nothing that belonged to the former ones."""
-    return Crystals(
-        ids=crystals.ids,
-        numbers=crystals.numbers,
-        positions=np.ascontiguousarray(positions),
-        lattice=np.ascontiguousarray(lattice),
-        pbc=crystals.pbc,
-        atom_offsets=crystals.atom_offsets,
-        sources=crystals.sources,
-    )
 
 
 def relaxed_part(columns: Mapping[str, Array], start: int, stop: int) -> dict[str, Array]:

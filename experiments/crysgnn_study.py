@@ -13,10 +13,10 @@ What crysgnn/measured.json holds is not repeated, unless it is of another study.
 Every run is a folder: a finished one is left alone, an interrupted one continues where it was; one that diverged has
 the reason in failed.txt, counts as worse than whatever else was tried, and begins again when its folder is deleted. The
 config.toml in a folder alone gives the same run with `screening pretrain`, `train` or `distil`. `crysgnn/study.toml`
-says what runs share, `crysgnn/plan.py` which there are: encoders first, then tuning of CGCNN and sieve (four tries of
-the rate for vanilla runs; the others take what was best, and have two tries of what they add), then each architecture
-x {vanilla, fine-tuned, distilled}, the ablation of the teacher, and the larger parts. A run that needs an encoder or a
-choice that is not there yet is blocked, and others come first.
+says what runs share, `crysgnn/plan.py` which there are: encoders first, then tuning of all but the slowest (vanilla
+runs try the rate; the others take what was best, and try what they add), then each architecture x {vanilla, fine-tuned,
+distilled}, the ablation of the teacher, and the larger parts. A run that needs an encoder or a choice that is not there
+yet is blocked, and others come first.
 
 Pre-training reads the training file, the unlabelled files and enumerated crystals; never the validation file. The
 validation file chooses epochs, rates and weights; the folds of phonons choose nothing.

@@ -85,9 +85,9 @@ def test_the_plan_holds_what_the_study_asks_for() -> None:
     assert {Encoder("teacher", "60k", (aspect,)) for aspect in ASPECTS} < teachers
     assert {e.pool for e in teachers} == {"10k", "60k", "300k"}
     assert {e.masked for e in teachers} == {True, False}
-    # As many tries for a vanilla run as for one that takes its rate and tries two values more.
-    for mode in MODES:
-        assert len([run for run in tuning(STUDY) if run.mode == mode]) == 4 * (4 if mode == "vanilla" else 2)
+    # No more tries for a run that takes the rate of the vanilla one than for that.
+    tries = Counter(run.mode for run in tuning(STUDY))
+    assert tries["vanilla"] >= max(tries["fine-tuned"], tries["distilled"]) > 0
 
 
 def test_the_subset_is_there() -> None:

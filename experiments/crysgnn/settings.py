@@ -44,13 +44,13 @@ class ArchitectureSettings(Settings):
 class TuningSettings(Settings):
     """What is tried on the subset with seed 0, per kind of run; the best on validation is used everywhere.
 
-    Vanilla runs have as many tries as what starts or learns from an encoder, which takes the rate that was best for
-    them and tries two values of its own.
+    Vanilla runs try rates. What starts or learns from an encoder takes the rate that was best for them, and tries as
+    many values of its own at most.
     """
 
     rates: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0, 4.0)
     encoder_rates: tuple[PositiveFloat, ...] = (0.3, 1.0)
-    alphas: tuple[PositiveFloat, ...] = (0.1, 0.5)
+    alphas: tuple[PositiveFloat, ...] = (0.02, 0.1, 0.5)
 
 
 class StudySettings(Settings):

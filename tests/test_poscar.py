@@ -92,7 +92,7 @@ def test_reads_files_on_disk_and_in_archives(tmp_path: Path) -> None:
         assert piece.weight > 0
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(HEAD.encode())[:-12]])
+@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(HEAD.encode())[:-12]], ids=["no gzip", "cut"])
 def test_a_file_that_cannot_be_decompressed_is_a_rejection(content: bytes) -> None:
     (piece,) = Poscar().split(Document("a.vasp.gz", content=content))
     (rejection,) = Poscar().parse(piece)

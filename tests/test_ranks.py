@@ -17,7 +17,8 @@ from screening.training.ranks import balanced, flattened, require_shareable, spr
 from screening.training.together import Fence, PeersLostError
 
 ARCHITECTURES = ["cgcnn", "sieve"]
-TOLERANCES = {"float32": 1e-6, "float64": 1e-12}
+# Of fewer crystals than ranks, a gradient in single precision is what is left of numbers that cancel.
+TOLERANCES = {"float32": 5e-5, "float64": 1e-12}
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,7 @@ exec {sys.executable} -m screening {shlex.join(words)}
     )
     job = ran.stdout.strip()
     assert run.slurm.wait_for(job, timeout=WAIT_S) == "COMPLETED", (run.folder / "job.out").read_text() + run.log()
-    assert run.log().count("Start worker at") == 2
+    # What workers say is written by srun, which may take a moment longer than they do.
+    screens.wait_for(lambda: run.log().count("Start worker at") == 2, WAIT_S, every=LOOK_S)
     assert_trained(run.out)
     run.assert_nothing_left(job)

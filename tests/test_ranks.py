@@ -17,8 +17,9 @@ from screening.training.ranks import balanced, flattened, require_shareable, spr
 from screening.training.together import Fence, PeersLostError
 
 ARCHITECTURES = ["cgcnn", "sieve"]
-# Of fewer crystals than ranks, a gradient in single precision is what is left of numbers that cancel.
-TOLERANCES = {"float32": 5e-5, "float64": 1e-12}
+TOLERANCES = {"float32": 1e-6, "float64": 1e-12}
+# Batch normalisation over the few atoms of a single crystal magnifies what rounding differs by; elsewhere it does not.
+SINGLE = {"float32": 5e-5, "float64": 1e-12}
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +32,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_ranks_give_the_gradient_of_one_process(found: list[dict[str, Any]], architecture: str, dtype: str) -> None:
     together, alone = found[0][f"{architecture} {dtype}"]
-    for ours, right in zip(together, alone, strict=True):
+    for rows, ours, right in zip(ranked.BATCHES, together, alone, strict=True):
         for key in ("loss", "gradient"):
             off = np.linalg.norm(ours[key] - right[key]) / np.linalg.norm(right[key])
-            assert off < TOLERANCES[dtype], key
+            single = len(rows) == 1 and (architecture, key) == ("cgcnn", "gradient")
+            assert off < (SINGLE if single else TOLERANCES)[dtype], key
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

@@ -45,6 +45,12 @@ STUDY = config.load(StudySettings, derivative_study.STUDY)
 SILENT = Listener(lambda text: None, lambda progress: None)
 
 
+@pytest.fixture(autouse=True)
+def no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what the repository holds of the study out of the tests."""
+    monkeypatch.setattr("record.FILE", str(tmp_path / "measured.json"))
+
+
 def metrics(out: Path, run: FineTuning, choice: float, measure: float) -> None:
     def of(value: float) -> dict[str, Any]:
         return {"targets": {name: {"mae": value} for name in run.task.targets}}
@@ -144,10 +150,7 @@ def test_one_command_does_the_best_two_on_all_crystals_too(tmp_path: Path, prete
     assert pretend[-2:] == [FineTuning(WHOLE, kind, SIEVE, 0).name for kind in ("F", "EFS")]
 
 
-def test_what_the_record_holds_is_not_repeated(
-    tmp_path: Path, pretend: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("record.FILE", str(tmp_path / "measured.json"))
+def test_what_the_record_holds_is_not_repeated(tmp_path: Path, pretend: list[str]) -> None:
     assert derivative_study.main([str(tmp_path / "one"), "--quiet"]) == 0
     assert derivative_study.main([str(tmp_path / "one"), "--keep"]) == 0
     first = list(pretend)

@@ -32,13 +32,13 @@ import studies
 from crysgnn.crystals import SUBSET, draw_subset, read_subset, write_subset
 from crysgnn.plan import Encoder, Run, every
 from crysgnn.report import report_of
-from crysgnn.running import FAILED_FILE, run_all, state_of
+from crysgnn.running import OUTCOMES, run_all, state_of
 from crysgnn.settings import StudySettings
 
 from screening import config
 from screening.cli.progress import training_progress
+from screening.errors import InputError
 from screening.training.material import Listener
-from screening.training.recipe import FOLDS_FILE, METRICS_FILE
 
 STUDY = Path(__file__).resolve().parent / "crysgnn/study.toml"
 
@@ -54,12 +54,14 @@ def _act(chosen: argparse.Namespace) -> bool:
         write_subset(draw_subset(study), chosen.draw_subset)
         return True
     plan = every(study)
+    is_recorded = chosen.subset.resolve() == SUBSET
     if chosen.keep:
-        files = (METRICS_FILE, FOLDS_FILE, FAILED_FILE)
-        kept = record.pack(chosen.record, study, chosen.out, (one.name for one in plan), files)
+        if not is_recorded:
+            raise InputError(f"{chosen.record}: it is of the subset in {SUBSET.name}, so it keeps nothing of another")
+        kept = record.pack(chosen.record, study, chosen.out, (one.name for one in plan), OUTCOMES)
         studies.say(f"{chosen.record}: {kept} runs")
         return True
-    if not chosen.afresh:
+    if is_recorded and not chosen.afresh:
         record.unpack(chosen.record, study, chosen.out)
     if chosen.list:
         print("\n".join(listed(plan, study, chosen.out)))

@@ -1,13 +1,14 @@
 """What the finished runs of a study measured, in a file of the repository, so that nobody has to repeat them.
 
 A line per run: the metrics that reports read, without the rest. They hold for one study.toml: with other settings the
-record is left alone, and everything is done. `--afresh` does everything too.
+record is left alone, and everything is done. `--afresh` does everything too. Models are not kept: one that is needed
+again is learned again.
 """
 
 import argparse
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +32,31 @@ def options(parser: argparse.ArgumentParser, instead: "argparse._MutuallyExclusi
 
 def unpack(record: Path, study: Settings, out: Path) -> int:
     """Put outcomes into the folders of their runs, where there are none; how many runs the record holds."""
-    if not record.exists():
-        return 0
-    found = json.loads(record.read_text(encoding="utf-8"))
-    if found["study"] != digest(study):
-        return 0
-    for name, files in found["runs"].items():
+    found = _runs_of(record, study)
+    for name, files in found.items():
         for file, held in files.items():
             place = out / name / file
             if not place.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(place, (held if isinstance(held, str) else json.dumps(held)).encode() + b"\n")
-    return len(found["runs"])
+    return len(found)
 
 
-def pack(record: Path, study: Settings, out: Path, names: Iterable[str], files: Iterable[str]) -> int:
-    """Write what the folders of these runs hold in these files into the record, a line per run; how many there are."""
-    lines = []
+def forget(folder: Path, files: Sequence[str], *, without: str) -> None:
+    """Let a run be done again of which there are only these outcomes, and not the model that is needed of it."""
+    if not (folder / without).exists():
+        for file in files:
+            (folder / file).unlink(missing_ok=True)
+
+
+def pack(record: Path, study: Settings, out: Path, names: Iterable[str], files: Sequence[str]) -> int:
+    """Write what the folders of these runs hold in these files into the record, a line per run; how many there are.
+
+    A run that is being done again, so that there is nothing of it at the moment, keeps its line.
+    """
+    before, lines = _runs_of(record, study), []
     for name in names:
-        held = {file: _held(out / name / file) for file in files if (out / name / file).exists()}
+        held = {file: _held(out / name / file) for file in files if (out / name / file).exists()} or before.get(name)
         if held:
             lines.append(f"{json.dumps(name)}: {json.dumps(held)}")
     if not lines:
@@ -57,6 +64,13 @@ def pack(record: Path, study: Settings, out: Path, names: Iterable[str], files: 
     text = f'{{"study": "{digest(study)}", "runs": {{\n' + ",\n".join(lines) + "\n}}\n"
     write_whole(record, text.encode())
     return len(lines)
+
+
+def _runs_of(record: Path, study: Settings) -> dict[str, dict[str, Any]]:
+    """What the record holds, by run; nothing if it is of other settings."""
+    found = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    held: dict[str, dict[str, Any]] = found["runs"] if found.get("study") == digest(study) else {}
+    return held
 
 
 def digest(study: Settings) -> str:

@@ -74,6 +74,8 @@ def work_through(
                 listener.say(f"{len(states) - len(left) + 1}/{len(states)} {one.name}, {spent / 3600:.2f} h so far")
                 do(one)
                 waits = False
+                if state(one) not in ENDED:
+                    raise ScreeningError(f"{one.name} was done, and its folder still says {state(one)}; remove it")
         if one is None and not any(_is_taken(run, out) for run in left):
             # Whoever held one may have ended it in between.
             if {run: state(run) for run in plan()} != states:

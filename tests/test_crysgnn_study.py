@@ -161,6 +161,16 @@ def test_a_tiny_study_from_end_to_end(tiny: Path, capsys: pytest.CaptureFixture[
     # A gap only where the ablation's first line has nothing to compare vanilla runs with.
     gaps = [line for line in report.splitlines() if "| - |" in line]
     assert [line.split(" | ")[0] for line in gaps] == ["| nobody (vanilla)"]
+    # Of what a record holds there is no model: it is learned again for a run that is to start from it, and only then.
+    tuned = next(run for run in runs(study) if run.mode == "fine-tuned" and run.part == "moduli")
+    assert tuned.encoder is not None
+    for file in out.glob("encoder-*/model.safetensors"):
+        file.unlink()
+    shutil.rmtree(out / tuned.name)
+    assert crysgnn_study.main(given) == 0
+    assert {state_of(one, study, out) for one in plan} == {"finished"}
+    assert metrics_of(tuned, out)
+    assert [file.parent.name for file in out.glob("encoder-*/model.safetensors")] == [tuned.encoder.name]
     # What is measured on is in no file that an encoder learned from.
     held = {crystal.id for crystal in read([tiny / "val.extxyz", tiny / "phonons.extxyz"])}
     assert len(held) == 8 + 15

@@ -124,6 +124,12 @@ def test_the_selector_of_crysxpp_is_pressed_to_be_sparse() -> None:
     assert build("cgcnn", {}, TARGETS).penalty() is None
 
 
+def test_the_selector_of_crysxpp_is_left_alone_without_a_target() -> None:
+    encoder = build("crysxpp", {}, [])
+    assert encoder.penalty() is None
+    assert [name for name, parameter in encoder.named_parameters() if not parameter.requires_grad] == ["selector"]
+
+
 def test_attention_to_atoms_sees_elements_that_the_composition_does_not_list() -> None:
     model = build("gatgnn", {"width": 4, "convolutions": 1}, TARGETS)
     crystals = made_crystals(2, seed=1, kinds=PERIODIC_KINDS)

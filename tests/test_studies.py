@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from studies import State, work_through
 
 from screening.config import Settings
-from screening.errors import InputError
+from screening.errors import InputError, ScreeningError
 from screening.training.material import Listener
 
 
@@ -96,6 +96,19 @@ def test_work_ends_when_only_blocked_runs_are_left_or_the_budget_is_spent(tmp_pa
     assert said[-1] == "the budget is spent after 0.00 h: 1 runs are left"
 
 
+def test_what_is_done_and_not_finished_is_not_done_again_for_ever(tmp_path: Path) -> None:
+    with pytest.raises(ScreeningError, match="a was done, and its folder still says waiting"):
+        work_through(
+            lambda: [Job("a")],
+            state_in(tmp_path),
+            lambda job: None,
+            tmp_path,
+            quiet(),
+            budget_s=60.0,
+            pause=pytest.fail,
+        )
+
+
 def test_a_command_ends_with_what_is_left_or_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     def wrong(chosen: argparse.Namespace) -> bool:
         raise InputError("no such file")
@@ -127,8 +140,13 @@ def test_a_record_gives_back_what_reports_read(tmp_path: Path) -> None:
     assert json.loads((again / "a/metrics.json").read_text()) == {"test": {"targets": {"gap": {"mae": 0.123457}}}}
     assert (again / "b/failed.txt").read_text() == "of its own"
     assert record.unpack(tmp_path / "none.json", Lengths(), again) == 0
+    # What is being done again keeps its line.
+    record.forget(again / "a", ["metrics.json"], without="model")
+    assert not (again / "a/metrics.json").exists()
+    assert record.pack(file, Lengths(), again, "abc", ("metrics.json", "failed.txt")) == 2
+    assert json.loads(file.read_text())["runs"]["a"]["metrics.json"]["test"]["targets"]["gap"] == {"mae": 0.123457}
     with pytest.raises(InputError, match="no run is finished"):
-        record.pack(file, Lengths(), tmp_path / "empty", "abc", ("metrics.json",))
+        record.pack(tmp_path / "new.json", Lengths(), tmp_path / "empty", "abc", ("metrics.json",))
 
 
 @pytest.mark.parametrize("name", ["crysgnn", "derivative"])

@@ -67,6 +67,12 @@ def make_files(study: StudySettings, folder: Path, say: Callable[[str], None], *
 def _make_files(study: StudySettings, folder: Path, say: Callable[[str], None], *, subset: set[str]) -> None:
     given = study.crystals
     _extract(given.train, folder / "subset.extxyz", lambda c: c.id in subset, say)
+    found = {crystal.id for crystal in _crystals([folder / "subset.extxyz"])}
+    if found != subset:
+        raise InputError(
+            f"{folder / 'subset.extxyz'}: it has {len(found - subset):,} crystals that the subset has not, and lacks "
+            f"{len(subset - found):,}, such as {min(found ^ subset)}; remove it, or name the right training file"
+        )
     _extract(given.validation, folder / "subset-val.extxyz", lambda c: len(c.numbers) <= SUBSET_ATOMS, say)
     moduli = ("bulk_modulus", "shear_modulus")
     _extract(given.train, folder / "moduli.extxyz", lambda c: any(name in c.labels for name in moduli), say)

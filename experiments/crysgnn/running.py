@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import record
 from studies import State, work_through
 
 from crysgnn.crystals import make_files, pool_files
@@ -26,6 +27,8 @@ from screening.training.recipe import FOLDS_FILE, METRICS_FILE, MODEL_FILE, trai
 CRYSTALS = "crystals"
 # Why a run diverged, in its folder; without the file it is begun again.
 FAILED_FILE = "failed.txt"
+# What says that a run has ended, and how.
+OUTCOMES = (METRICS_FILE, FOLDS_FILE, FAILED_FILE)
 
 
 def state_of(one: Encoder | Run, study: StudySettings, out: Path) -> State:
@@ -66,6 +69,8 @@ def run_all(
 
 
 def _attempt(one: Encoder | Run, study: StudySettings, out: Path, listener: Listener) -> None:
+    if isinstance(one, Encoder):
+        record.forget(out / one.name, OUTCOMES, without=MODEL_FILE)
     config = config_of(one, study, out)
     same = _tried_already(one, config, study, out)
     if same is not None:

@@ -3,7 +3,8 @@
 CGCNN's convolutions between a selector of element features, which a penalty on its size makes sparse and so tells which
 of the features count, and perceptrons on the mean of atoms as unit vectors. Layers and sizes are those of the
 authors' code (github.com/kdmsit/crysxpp, `Property_prediction_deep`), whose encoder is pre-trained as an autoencoder.
-As in cgcnn.py a row holds the edges that there are, and no filling.
+The convolution is CGCNN's, in cgcnn.py; as there a row holds the edges that there are, and no filling. `--init` takes
+the embedding over too, which the authors learn anew.
 """
 
 from collections.abc import Sequence
@@ -56,7 +57,8 @@ class CrysXPP(CrystalModel):
         step = settings.gaussian_step
         self.basis = GaussianBasis(stop=settings.cutoff, step=step, width=step)
         self.register_buffer("element_features", features)
-        self.selector = nn.Parameter(torch.ones(features.shape[1]))
+        # It selects what counts for a target: the authors' encoder, which is pre-trained without one, has none.
+        self.selector = nn.Parameter(torch.ones(features.shape[1]), requires_grad=bool(targets))
         self.embedding = Linear(features.shape[1], settings.width, bias=False)
         self.convolutions = nn.ModuleList(
             Convolution(settings.width, self.basis.rows) for _ in range(settings.convolutions)
@@ -78,8 +80,8 @@ class CrysXPP(CrystalModel):
         return self.settings.width
 
     def penalty(self) -> Tensor | None:
-        """Press the selector towards zero."""
-        return self.settings.sparsity * self.selector.abs().mean()
+        """Press the selector towards zero, where it is learned."""
+        return self.settings.sparsity * self.selector.abs().mean() if self.targets else None
 
     @property
     def stages(self) -> tuple[tuple[str, ...], ...]:

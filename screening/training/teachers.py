@@ -1,7 +1,7 @@
 """What teachers say of crystals, worked out once and kept on disk: their descriptions of atoms, their predictions.
 
-A file is named by a hash of the teachers' weights and of the crystals, so that runs of other seeds, targets and
-settings on the same crystals share it, and none takes another's. tables.py says how it is made.
+A file is named by a hash of the teachers' weights and of the crystals with the run's edges: runs of other seeds,
+targets and settings on the same crystals share it, and none takes another's. tables.py says how it is made.
 """
 
 import hashlib
@@ -75,7 +75,7 @@ class Lecture:
 
     @cached_property
     def crystals(self) -> str:
-        """A hash of the crystals, whatever their labels: these are of no interest to a teacher."""
+        """A hash of the crystals with the edges of this run, whatever their labels, which are nothing to a teacher."""
         return self.graphs.for_targets(()).fingerprint(np.arange(len(self.graphs)))
 
     def place(self, kind: str, teacher: str) -> Path:

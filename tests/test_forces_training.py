@@ -21,11 +21,13 @@ from screening.crystals.crystal import Crystal
 from screening.crystals.write import write
 from screening.errors import InputError
 from screening.models.checkpoint import load, read_card
+from screening.models.layers import Moments
 from screening.models.model import CrystalModel
 from screening.models.registry import build
 from screening.relaxation.potential import Potential
 from screening.runs.clusters import chosen
 from screening.runs.ranks import train as train_on
+from screening.training.config import TrainingConfig
 from screening.training.forces_config import ForcesConfig, ForcesSettings
 from screening.training.journal import read_journal
 from screening.training.labelled import LabelledGraphs
@@ -68,6 +70,9 @@ def graphs_of(crystals: list[Crystal], model: CrystalModel) -> LabelledGraphs:
 
 def alone(crystals: int) -> Sources:
     return Sources(("one",), np.zeros(crystals, np.int64))
+
+
+SILENT = Listener(lambda text: None, lambda progress: None)
 
 
 def batch(*rows: int, epoch: int = 0) -> Batch:
@@ -231,7 +236,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def ran(folder: Path, *overrides: str, out: str = "run"):
     settings = config.load(ForcesConfig, folder / "c.toml", overrides=overrides)
-    return train(settings, folder / out, Listener(lambda text: None, lambda progress: None))
+    return train(settings, folder / out, SILENT)
 
 
 def journal(folder: Path) -> list[dict[str, Any]]:
@@ -286,7 +291,7 @@ def test_energies_of_elements_that_training_does_not_know_are_left_out_and_count
     said: list[str] = []
     settings = config.load(ForcesConfig, folder / "c.toml", overrides=["training.epochs=1"])
     found = train(settings, folder / "run", Listener(said.append, lambda progress: None))
-    material = prepare(settings, Listener(lambda text: None, lambda progress: None))
+    material = prepare(settings, SILENT)
     graphs, (split,) = material.graphs, splits_of(settings, material)
     source, labelled_ = np.repeat([0, 1], material.sizes), ~np.isnan(graphs.labels[:, 0])
 
@@ -331,7 +336,7 @@ def test_ranks_learn_what_one_process_learns(folder: Path) -> None:
     overrides = ("init.checkpoint=first", "training.threads=1", "data.train=['second.extxyz']")
     right = ran(folder, *overrides)
     settings = config.load(ForcesConfig, folder / "c.toml", overrides=overrides)
-    found = train_on(settings, folder / "ranks", Listener(lambda text: None, lambda progress: None), chosen("local:2"))
+    found = train_on(settings, folder / "ranks", SILENT, chosen("local:2"))
     for part in ("validation", "test"):
         assert found[part]["loss"] == pytest.approx(right[part]["loss"], rel=1e-3)
     models = [load(folder / out / "model.safetensors")[0] for out in ("first", "run", "ranks")]
@@ -363,6 +368,75 @@ def test_a_readout_that_begins_anew_is_calibrated_and_the_encoder_is_not(folder:
     for name in moments:
         assert torch.equal(more[name], first[name]) == name.startswith("blocks."), name
     assert not torch.equal(more["last.running_mean"], torch.zeros(8))
+
+
+def shared_moments(model: CrystalModel) -> list[Moments]:
+    return [module for name, module in model.named_modules() if isinstance(module, Moments) and "blocks" in name]
+
+
+def test_a_property_begins_with_what_a_potential_knows(folder: Path) -> None:
+    """Its moments stood still as its weights moved, and other crystals have others: neither may change what it says."""
+    ran(folder, "training.epochs=6", "training.optimiser.rate=0.02")
+    source, _ = load(folder / "run/model.safetensors")
+    others = [replace(crystal, labels={"band_gap": float(len(crystal))}) for crystal in labelled(30, seed=9)]
+    write(others, folder / "others.extxyz", format="extxyz")
+    values = {
+        "data": {"train": [folder / "others.extxyz"], "split": {"by": "random", "validation": 0.1}},
+        "targets": {"band_gap": {"loss": "l1"}},
+        "model": {"architecture": "sieve", "settings": source.settings.model_dump()},
+        "init": {"checkpoint": str(folder / "run"), "readout": False},
+        "training": {"epochs": 1, "batch_size": 27, "optimiser": {"rate": 1e-12}, "threads": 1},
+    }
+    train(config.validated(TrainingConfig, values, origin="the test"), folder / "property", SILENT)
+    found, _ = load(folder / "property/model.safetensors")
+    graph, _ = graphs_of(others, source).take(np.arange(30))
+    with torch.no_grad():
+        right, before = source.encode(graph), [module.running_var.clone() for module in shared_moments(source)]
+        torch.testing.assert_close(found.encode(graph), right, rtol=1e-3, atol=1e-3)
+        for module, stale in zip(shared_moments(found), before, strict=True):
+            module.train()
+            assert not torch.allclose(module.running_var, stale, rtol=0.2)
+        # In training, by the moments of this batch, it is nearly the same; as it was it would be another.
+        trained = found.encode(graph)
+        for module in shared_moments(source):
+            module.train()
+        wrong = source.encode(graph)
+    assert float((trained - right).square().mean()) < 0.1 * float((wrong - right).square().mean())
+
+
+@pytest.mark.parametrize(
+    ("override", "limit", "references"),
+    [
+        ("forces.learn=labels", "", True),
+        ("forces={force=0.0,stress=0.0}", "", True),
+        ("forces={energy=0.0}", "cannot be compared", False),
+        ("forces.learn=denoising", "no unit", False),
+        ("forces.learn=denoising_by_head", "", False),
+    ],
+)
+def test_a_card_says_what_energies_are_worth(folder: Path, override: str, limit: str, references: bool) -> None:
+    ran(folder, override, "training.epochs=1", "card.limits='Of ours.'")
+    card = load(folder / "run/model.safetensors", encoder=True)[1]
+    assert card.limits.startswith("Of ours.")
+    assert limit in card.limits
+    assert (card.limits == "Of ours.") == (not limit)
+    assert bool(card.references) == references
+
+
+def test_energies_alone_are_learned_on_their_own_scale(folder: Path) -> None:
+    # Of one element, so that the reference is the mean and leaves the deviation.
+    copper = [replace(c, numbers=np.full(len(c), 29, np.uint8)) for c in labelled(30, seed=3, missing=0.0)]
+    write(copper, folder / "copper.extxyz", format="extxyz")
+    overrides = ["data.train=['copper.extxyz']", "training.epochs=1"]
+    scales = {}
+    for name, forces in (("all", "{}"), ("energies", "{force=0.0,stress=0.0}")):
+        ran(folder, *overrides, f"forces={forces}", out=name)
+        scales[name] = load(folder / name / "model.safetensors")[0].scaling[0].std
+    settings = config.load(ForcesConfig, folder / "c.toml", overrides=overrides)
+    material = prepare(settings, SILENT)
+    rows, graphs = splits_of(settings, material)[0].train, material.graphs
+    assert scales["all"] == pytest.approx(float(np.sqrt((graphs.forces_in(rows).astype(np.float64) ** 2).mean())))
+    assert scales["energies"] == pytest.approx((graphs.labels[:, 0] / graphs.atom_counts)[rows].std())
 
 
 @pytest.mark.parametrize(

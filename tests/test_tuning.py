@@ -18,7 +18,7 @@ from screening.predictions import Target
 from screening.training.config import InitSettings, OptimiserSettings
 from screening.training.labelled import LabelledGraphs
 from screening.training.optimise import optimiser_of
-from screening.training.tuning import Tuning, started, target_dimensions
+from screening.training.tuning import NOTHING, Taken, Tuning, started, target_dimensions
 
 ENERGY, GAP, METAL = Target("energy", "eV"), Target("band_gap", "eV"), Target("is_metal", "1", "classification")
 EVERY = sorted(ARCHITECTURES)
@@ -82,8 +82,8 @@ def test_a_model_without_targets_is_an_encoder(architecture: str, tmp_path: Path
 def test_heads_are_taken_over_by_name(architecture: str, tmp_path: Path) -> None:
     source = made(architecture, ENERGY, GAP, METAL)
     model, before = (made(architecture, METAL, ENERGY, seed=1) for _ in range(2))
-    scaling = started(model, InitSettings(checkpoint=saved(source, tmp_path), new_heads=("is_metal",)))
-    assert scaling == {"energy": source.scaling[0]}
+    taken = started(model, InitSettings(checkpoint=saved(source, tmp_path), new_heads=("is_metal",)))
+    assert taken == Taken({"energy": source.scaling[0]})
     ours, theirs, first = (m.state_dict() for m in (model, source, before))
     along = target_dimensions(model)
     assert along
@@ -101,7 +101,7 @@ def test_an_encoder_alone_can_be_taken_over(architecture: str, of: str, tmp_path
     source = made(architecture) if of == "an encoder" else made(architecture, GAP)
     model, before = (made(architecture, GAP, seed=1) for _ in range(2))
     readout = of == "an encoder"
-    assert started(model, InitSettings(checkpoint=saved(source, tmp_path), readout=readout)) == {}
+    assert started(model, InitSettings(checkpoint=saved(source, tmp_path), readout=readout)) == NOTHING
     encoder = set().union(*in_stages(model))
     for name, parameter in model.named_parameters():
         right = source if name in encoder else before
@@ -136,7 +136,7 @@ def test_a_target_of_another_unit_is_refused_or_new(tmp_path: Path) -> None:
     model = made("cgcnn", GAP)
     with pytest.raises(InputError, match=r"its band_gap is a regression on the scale linear in meV.*init\.new_heads"):
         started(model, InitSettings(checkpoint=path))
-    assert started(model, InitSettings(checkpoint=path, new_heads=("band_gap",))) == {}
+    assert started(model, InitSettings(checkpoint=path, new_heads=("band_gap",))) == NOTHING
 
 
 @pytest.mark.parametrize("frozen", [0, 1, 2, 3, None])

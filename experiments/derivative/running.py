@@ -150,7 +150,8 @@ def do(run: Run, study: StudySettings, out: Path, listener: Listener) -> None:
             model,
             card,
             [out / CRYSTALS / f"{PUBLISHED}.extxyz"],
-            source="mlearn.extxyz",
+            # What learned no energies has references of no source.
+            source="mlearn.extxyz" if card.references else None,
             workers=1,
             device=study.device,
             say=listener.say,

@@ -82,9 +82,11 @@ def relax(
     from screening.relaxation.relax import relax as relaxed
 
     settings = RelaxSettings(force=force, stress=stress, steps=steps, cells=not fixed_cells, atoms=max_atoms)
-    loaded, _ = load_model(found, device=str(usable_device(device)))
+    loaded, card = load_model(found, device=str(usable_device(device)))
     started, outcomes = time.monotonic(), Counter[str]()
     say = _silent if quiet else _say
+    if card.limits:
+        say(f"{model}: {card.limits}")
     given = _Given()
     with Potential(loaded, device=device, threads=threads) as potential, _listing(table) as take:
         moving = relaxed(potential, given.crystals(read_batches(inputs, workers=workers)), settings)

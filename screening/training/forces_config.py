@@ -39,6 +39,11 @@ class ForcesSettings(Settings):
         return self
 
     @property
+    def learns_energies(self) -> bool:
+        """Whether labels of energy count."""
+        return self.learn == "labels" and bool(self.energy)
+
+    @property
     def differentiates_twice(self) -> bool:
         """Whether the loss is of derivatives: neither energies alone are, nor what a head says."""
         return self.learn == "denoising" or (self.learn == "labels" and bool(self.force or self.stress))

@@ -232,7 +232,7 @@ def _card(lesson: Lesson[Any], work: Work) -> checkpoint.Card:
         title=given.title or f"{lesson.config.model.architecture} for {of}",
         description=given.description,
         licence=given.licence,
-        limits=given.limits,
+        limits=" ".join(filter(None, (given.limits, lesson.limits))),
         elements=tuple(graphs.elements(rows)),
         fingerprint=graphs.fingerprint(rows),
         references=lesson.references(work),

@@ -12,6 +12,7 @@ from screening.crystals.labels import canonical
 from screening.errors import InputError
 from screening.models import checkpoint
 from screening.models.model import CrystalModel, Scaling
+from screening.models.potential_files import REFERENCED
 from screening.models.registry import build
 from screening.predictions import Target
 from screening.pretrained.shipped import model_file
@@ -88,11 +89,23 @@ def origins_of(files: Mapping[str, str]) -> tuple[str, ...]:
         return (hashlib.file_digest(file, "sha256").hexdigest(),)
 
 
-def started(model: CrystalModel, settings: InitSettings, file: str | None = None) -> Mapping[str, Scaling]:
-    """Give a new model what it takes over of a checkpoint; the scaling of each target whose head it takes.
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a model has taken over.
 
-    A head that is taken over gives values on the scale on which it learned. `file` is where it was located.
+    `scaling` is that of each target whose head it took, which gives values on the scale on which it learned. `calm`
+    names the tensors of its weights that are of a model whose moments stood still while it learned.
     """
+
+    scaling: Mapping[str, Scaling]
+    calm: frozenset[str] = frozenset()
+
+
+NOTHING = Taken({})
+
+
+def started(model: CrystalModel, settings: InitSettings, file: str | None = None) -> Taken:
+    """Give a new model what it takes over of a checkpoint, and tell what that was; `file` is where it was located."""
     source, _ = checkpoint.load(file or model_file(settings.checkpoint), encoder=True)
     _require_alike(model, source, settings.checkpoint)
     kept = _kept(model, source, settings)
@@ -100,14 +113,17 @@ def started(model: CrystalModel, settings: InitSettings, file: str | None = None
     own, theirs, along = model.state_dict(), source.state_dict(), target_dimensions(model)
     encoder = {name for stage in model.stages for part in stage for name in own if _lies_in(name, part)}
     rows = [[t.name for t in each.targets] for each in (model, source)]
+    copied = encoder | (own.keys() - along.keys() if shared else set())
     with torch.no_grad():
         for name, tensor in own.items():
             if name in along:
                 places = [(rows[0].index(target), rows[1].index(target)) for target in kept]
                 _copy_rows(name, tensor, theirs.get(name), along[name], places)
-            elif name in encoder or shared:
+            elif name in copied:
                 _copy(name, tensor, theirs.get(name), settings, encodes=name in encoder)
-    return {name: source.scaling[rows[1].index(name)] for name in kept}
+    # Its target is what learning derivatives leaves, in which moments stand still.
+    calm = frozenset(copied if REFERENCED in rows[1] else ())
+    return Taken({name: source.scaling[rows[1].index(name)] for name in kept}, calm)
 
 
 def target_dimensions(model: CrystalModel) -> dict[str, int]:

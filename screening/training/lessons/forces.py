@@ -7,14 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from screening.errors import InputError
 from screening.models.derivatives import require_smooth
 from screening.models.model import CrystalModel
 from screening.models.potential_files import REFERENCED
 from screening.predictions import Target
-from screening.training.batching import epoch_batches
 from screening.training.config import RunSettings
 from screening.training.forces_config import ForcesConfig
 from screening.training.journal import read_journal
@@ -27,7 +25,6 @@ from screening.training.mechanics import STRESS, VOLUME
 from screening.training.objectives.denoising import DenoisingByDerivative, DenoisingByHead
 from screening.training.objectives.forces import Compared, EnergyForceStress, Sources
 from screening.training.objectives.frozen import calibrate
-from screening.training.objectives.objective import Int64
 from screening.training.ranks import Ranks
 from screening.training.references import References
 from screening.training.splits import Split, split_once
@@ -35,8 +32,6 @@ from screening.training.tuning import INIT, Tuning, located, origins_of, started
 
 ENERGY = Target("energy", "eV/cell")
 LEARNED = Target(REFERENCED, "eV/atom")
-# The moments of a new model are those of so many batches.
-CALIBRATION = 8
 SMALLEST_SCALE = 1e-3
 ENCODER_RESTS = Tuning(frozen=None)
 
@@ -100,7 +95,16 @@ class ForcesLesson(Lesson[ForcesConfig]):
 
     def references(self, work: Work) -> Mapping[str, Mapping[str, float]]:
         """The zero of energy of each source, if energies are learned."""
-        return self._references(work).as_card() if self.config.forces.learn == "labels" else {}
+        return self._references(work).as_card() if self.config.forces.learns_energies else {}
+
+    @property
+    def limits(self) -> str:
+        """What its energies are not."""
+        if self.config.forces.learn == "denoising":
+            return "Learned from moved atoms alone: its forces tell where atoms are at rest, its energies have no unit."
+        if self.config.forces.learns_energies or not self.targets:
+            return ""
+        return "Learned without energies: those of crystals of other elements cannot be compared."
 
     def judged(self, work: Work) -> dict[str, Any]:
         """Errors of the model that was kept; of a head, which was not, those of its epoch."""
@@ -132,7 +136,7 @@ class ForcesLesson(Lesson[ForcesConfig]):
         init = self.config.init
         if self.config.forces.learn == "labels":
             model.set_scaling([0.0], [self._scale(work)])
-        kept = {} if init is None else started(model, init, work.files[INIT])
+        kept = {} if init is None else started(model, init, work.files[INIT]).scaling
         if kept:
             # A head gives values on the scale on which it learned.
             model.set_scaling(*zip(*(kept[target.name] for target in model.targets), strict=True))
@@ -140,7 +144,7 @@ class ForcesLesson(Lesson[ForcesConfig]):
             model.train()
             if init is not None:
                 ENCODER_RESTS.rest(model)
-            self._calibrate(model, work)
+            calibrate(model, work.graphs, work.split.train, self.config.training)
 
     def _above_references(self, work: Work) -> npt.NDArray[np.float64]:
         """The energy of each crystal above the references of its source, in eV/atom."""
@@ -151,9 +155,13 @@ class ForcesLesson(Lesson[ForcesConfig]):
         return found
 
     def _scale(self, work: Work) -> float:
-        """What learned values are multiplied by: the size of forces, which references cannot make small by fitting."""
-        rows = work.split.train
-        for numbers in (work.graphs.forces_in(rows).astype(np.float64), self._above_references(work)[rows]):
+        """What learned values are multiplied by: the size of forces, which references cannot make small by fitting.
+
+        Where energies alone are learned, theirs.
+        """
+        rows, settings = work.split.train, self.config.forces
+        sizes = [work.graphs.forces_in(rows).astype(np.float64), self._above_references(work)[rows]]
+        for numbers in sizes if settings.force or settings.stress else sizes[::-1]:
             known = numbers[~np.isnan(numbers)]
             found = float(np.sqrt((known**2).mean())) if len(known) else 0.0
             if found > SMALLEST_SCALE:
@@ -168,20 +176,6 @@ class ForcesLesson(Lesson[ForcesConfig]):
 
     def _fractions(self, work: Work) -> npt.NDArray[np.float64]:
         return work.graphs.fractions(np.arange(len(work.graphs))).astype(np.float64)
-
-    def _calibrate(self, model: CrystalModel, work: Work) -> None:
-        settings = self.config.training
-        batches: list[Int64] = epoch_batches(
-            work.graphs,
-            work.split.train,
-            batch_size=settings.batch_size,
-            max_atoms=settings.max_atoms,
-            max_edges=settings.max_edges,
-            seed=settings.seed,
-            epoch=0,
-        )
-        with torch.random.fork_rng(devices=[]):
-            calibrate(model, work.graphs, batches[:CALIBRATION], device=settings.device)
 
     def _described(self, work: Work) -> str:
         rows, graphs = work.split.train, work.graphs

@@ -113,6 +113,11 @@ class Lesson(ABC, Generic[C]):
         """Energies of elements that labels were taken above, by source; most kinds have none."""
         return {}
 
+    @property
+    def limits(self) -> str:
+        """What models of this kind are not good for, whatever they are trained on."""
+        return ""
+
     def splits(self, material: Material) -> list[Split]:
         """Divide the crystals as the configuration says; with folds, once for each."""
         settings, fraction, seed = self.config.data.split, self.config.data.fraction, self.config.data.split.seed

@@ -1,6 +1,7 @@
 """`screening train`: targets from labels."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,10 +17,11 @@ from screening.training.lessons.lesson import C, Lesson, Start, Work
 from screening.training.losses import TargetLoss
 from screening.training.material import Listener
 from screening.training.normalise import Normaliser
+from screening.training.objectives.frozen import rebase
 from screening.training.objectives.properties import Properties
 from screening.training.ranks import Ranks
 from screening.training.splits import Split
-from screening.training.tuning import INIT, Tuning, located, origins_of, started
+from screening.training.tuning import INIT, NOTHING, Tuning, located, origins_of, started
 
 
 class LabelLesson(Lesson[C]):
@@ -78,8 +80,10 @@ def supervised(config: TrainingConfig, model: CrystalModel, work: Work) -> tuple
         some = ~np.isnan(learned).all(axis=1)
         model.start_from(torch.from_numpy(graphs.fractions(split.train[some])), torch.from_numpy(learned[some]))
     if config.init is not None:
-        kept = started(model, config.init, work.files[INIT]) if ranks.is_first else {}
-        normaliser = _taken_over(normaliser, kept, ranks)
+        taken = started(model, config.init, work.files[INIT]) if ranks.is_first else NOTHING
+        if taken.calm:
+            rebase(model, taken.calm, graphs, split.train, config.training)
+        normaliser = _taken_over(normaliser, taken.scaling, ranks)
     model.set_scaling(normaliser.mean.tolist(), normaliser.std.tolist())
     losses = [TargetLoss(t.resolved_loss, t.weight, t.delta) for t in config.targets.values()]
     return model, Properties(graphs, normaliser, losses)
@@ -90,7 +94,7 @@ def measured(graphs: LabelledGraphs, split: Split, ranks: Ranks) -> Normaliser:
     return _of_first(Normaliser.fit(graphs.labels[split.train], graphs.targets), ranks)
 
 
-def _taken_over(normaliser: Normaliser, kept: "dict[str, Scaling] | Any", ranks: Ranks) -> Normaliser:
+def _taken_over(normaliser: Normaliser, kept: Mapping[str, Scaling], ranks: Ranks) -> Normaliser:
     scales = [kept.get(target.name) for target in normaliser.targets]
     mean = [m if s is None else s.mean for m, s in zip(normaliser.mean.tolist(), scales, strict=True)]
     std = [d if s is None else s.std for d, s in zip(normaliser.std.tolist(), scales, strict=True)]

@@ -8,10 +8,11 @@
 
 Models are pre-trained on the force sets (denoising by a head, by a derivative; labels of energy, of force, of all
 three), then fine-tuned on phonons (official folds), moduli, and formation energy and gap from 2,000 crystals; the two
-best starts and none on all crystals too. Every run is a folder: a finished one is left alone, an interrupted one
-continues; its config.toml alone gives the same run with `screening train-forces` or `train`. `derivative/study.toml`
-says how long runs are, `derivative/plan.py` which there are. Half of mp36k/val chooses epochs, the other half measures;
-the official test folds of phonons choose nothing. Potentials are measured on mlearn's published test crystals too.
+best starts and none on all crystals too, as the shipped model is trained. Each start tries the same rates. Every run
+is a folder: a finished one is left alone, an interrupted one continues; its config.toml alone gives the same run with
+`screening train-forces` or `train`. `derivative/study.toml` says how runs are trained, `derivative/plan.py` which there
+are. Half of mp36k/val chooses epochs and rates, the other half measures; the official test folds of phonons choose
+nothing. Potentials are measured on mlearn's published test crystals too.
 
 Give the command once per core, or on several machines that share the folder: each takes runs that nobody else does.
 What derivative/measured.json holds is not repeated, unless it is of another study.toml, or with --afresh.
@@ -26,13 +27,12 @@ import record
 import studies
 from derivative.plan import planned
 from derivative.report import best_two, report_of
-from derivative.running import PUBLISHED_FILE, run_all, state_of
+from derivative.running import OUTCOMES, run_all, state_of
 from derivative.settings import StudySettings
 
 from screening import config
 from screening.cli.progress import training_progress
 from screening.training.material import Listener
-from screening.training.recipe import FOLDS_FILE, METRICS_FILE
 
 STUDY = Path(__file__).resolve().parent / "derivative/study.toml"
 
@@ -46,35 +46,35 @@ def _act(chosen: argparse.Namespace) -> bool:
     out: Path = chosen.out
     study = config.load(StudySettings, chosen.config, overrides=chosen.set)
     if chosen.keep:
-        names = (run.name for run in planned(best_two(out)))
-        kept = record.pack(chosen.record, study, out, names, (METRICS_FILE, FOLDS_FILE, PUBLISHED_FILE))
+        names = (run.name for run in planned(study.tuning, best_two(study, out)))
+        kept = record.pack(chosen.record, study, out, names, OUTCOMES)
         studies.say(f"{chosen.record}: {kept} runs")
         return True
     if not chosen.afresh:
         record.unpack(chosen.record, study, out)
     if chosen.list:
-        plan = planned(best_two(out))
-        print("\n".join(f"{n:3} {state_of(run, out, plan):8} {run.name}" for n, run in enumerate(plan, 1)))
+        plan = planned(study.tuning, best_two(study, out))
+        print("\n".join(f"{n:3} {state_of(run, study, out, plan):8} {run.name}" for n, run in enumerate(plan, 1)))
         return True
     if chosen.report:
-        _report(out)
+        _report(study, out)
         return True
     with training_progress(quiet=chosen.quiet) as show:
         done = run_all(
             # The best two are known when the rest is done, by whoever does it.
-            lambda: planned(best_two(out)),
+            lambda: planned(study.tuning, best_two(study, out)),
             study,
             out,
             Listener(studies.say, show),
             budget_s=3600 * chosen.budget_hours,
         )
-    _report(out)
+    _report(study, out)
     return done
 
 
-def _report(out: Path) -> None:
+def _report(study: StudySettings, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    (out / studies.REPORT_FILE).write_text(report_of(out), encoding="utf-8")
+    (out / studies.REPORT_FILE).write_text(report_of(study, out), encoding="utf-8")
     studies.say(f"{out / studies.REPORT_FILE}")
 
 

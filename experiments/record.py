@@ -17,7 +17,7 @@ from screening.errors import InputError
 from screening.training.resume import write_whole
 
 FILE = "measured.json"
-KEPT = ("mae", "rmse", "mean", "std", "accuracy", "error")
+KEPT = ("mae", "mae_log10", "rmse", "mean", "std", "each", "accuracy", "error")
 # Where and how fast runs go, which changes nothing they say.
 NEUTRAL = {"threads", "device", "workers"}
 
@@ -94,4 +94,6 @@ def trimmed(found: Any) -> Any:
     if isinstance(found, dict):
         kept = {name: trimmed(own) for name, own in found.items() if isinstance(own, dict) or name in KEPT}
         return {name: own for name, own in kept.items() if own != {}}
+    if isinstance(found, list):
+        return [trimmed(one) for one in found]
     return float(f"{found:.6g}") if isinstance(found, float) else found

@@ -6,6 +6,7 @@ next and that nobody else does, and waits while all that could be next is being 
 
 import argparse
 import fcntl
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,8 @@ from screening.errors import ScreeningError
 from screening.training.material import Listener
 
 REPORT_FILE = "report.md"
+# Why a run diverged, in its folder; without the file it is begun again.
+FAILED_FILE = "failed.txt"
 LOCKS = "locks"
 PAUSE_S = 5.0
 State = Literal["finished", "failed", "begun", "waiting", "blocked"]
@@ -88,6 +91,28 @@ def work_through(
             waits = True
             listener.check()
             pause(PAUSE_S)
+
+
+def attempt(act: Callable[[], object], folder: Path, listener: Listener) -> None:
+    """Do a run; if it diverges, note that in its folder, so that the others go on."""
+    try:
+        act()
+    except ScreeningError as error:
+        # What has a kind of its own is no fault of the run: a setting, a file, the machine, an end that was asked for.
+        if type(error) is not ScreeningError:
+            raise
+        listener.say(f"{folder.name} failed: {error}")
+        (folder / FAILED_FILE).write_text(f"{error}\n", encoding="utf-8")
+
+
+def repeat(done: Path, folder: Path, listener: Listener) -> None:
+    """Take the folder of a run that is done for one of the same configuration."""
+    listener.say(f"{folder.name} is {done.name}")
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(done, part)
+    part.replace(folder)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import record
-from studies import State, work_through
+from studies import FAILED_FILE, State, attempt, repeat, work_through
 
 from crysgnn.crystals import make_files, pool_files
 from crysgnn.plan import ASPECTS, TUNED, Encoder, Mode, Run, runs, tuning
 from crysgnn.settings import ArchitectureSettings, StudySettings
 from screening.config import validated
-from screening.errors import ScreeningError
 from screening.training.config import RunSettings, TrainingConfig
 from screening.training.distillation_config import DistillationConfig
 from screening.training.loop import STATE_FILE
@@ -25,8 +23,6 @@ from screening.training.pretraining_config import PretrainingConfig
 from screening.training.recipe import FOLDS_FILE, METRICS_FILE, MODEL_FILE, train
 
 CRYSTALS = "crystals"
-# Why a run diverged, in its folder; without the file it is begun again.
-FAILED_FILE = "failed.txt"
 # What says that a run has ended, and how.
 OUTCOMES = (METRICS_FILE, FOLDS_FILE, FAILED_FILE)
 
@@ -74,21 +70,9 @@ def _attempt(one: Encoder | Run, study: StudySettings, out: Path, listener: List
     config = config_of(one, study, out)
     same = _tried_already(one, config, study, out)
     if same is not None:
-        listener.say(f"{one.name} is {same.name}")
-        part = out / f"{one.name}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(out / one.name, ignore_errors=True)
-        shutil.copytree(out / same.name, part)
-        part.replace(out / one.name)
+        repeat(out / same.name, out / one.name, listener)
         return
-    try:
-        train(config, out / one.name, listener)
-    except ScreeningError as error:
-        # What has a kind of its own is no fault of the run: a setting, a file, the machine, an end that was asked for.
-        if type(error) is not ScreeningError:
-            raise
-        listener.say(f"{one.name} failed: {error}")
-        (out / one.name / FAILED_FILE).write_text(f"{error}\n", encoding="utf-8")
+    attempt(lambda: train(config, out / one.name, listener), out / one.name, listener)
 
 
 def _tried_already(one: Encoder | Run, config: RunSettings, study: StudySettings, out: Path) -> Run | None:

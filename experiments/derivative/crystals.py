@@ -1,9 +1,9 @@
 """The crystals of the study, each set a file that is made once: few of a large file are then read in a moment.
 
-Some crystals of mattersim are frames of relaxations of crystals of mp36k, mp-N-a-b of mp-N: those whose crystal
-validates or measures are left out. mlearn comes with a test set, by its ids, for which errors are published: no
-pre-training sees it, though of Cu and Ni there is nothing else. The crystals of mp36k/val are halved by turns: one half
-chooses epochs, the other measures.
+Many crystals of mattersim are those of the Materials Project, relaxed, strained or heated: none is taken that has the
+formula of a crystal that chooses or measures. mlearn comes with a test set, by its ids, for which errors are published:
+no pre-training sees it, though of Cu and Ni there is nothing else. The crystals of mp36k/val are halved by turns: one
+half chooses epochs and rates, the other measures.
 """
 
 import fcntl
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from screening.crystals.crystal import Crystal
+from screening.crystals.formulas import reduced_formulas
 from screening.crystals.read import read
 from screening.crystals.write import write
 from screening.errors import InputError
@@ -21,7 +22,6 @@ from screening.errors import InputError
 SOURCES = ("mattersim", "mlearn", "monbtaw")
 PUBLISHED = "mlearn-test"
 FEW = 2_000
-FRAME = re.compile(r"((?:mp|mvc)-\d+)-\d+-\d+")
 PUBLISHED_TEST = re.compile(r"mlearn-[A-Za-z]+-test-\d+")
 
 
@@ -36,17 +36,11 @@ def make_crystals(data: Path, place: Path, say: Callable[[str], None]) -> None:
                 say(f"{file}: {write(crystals(), file, format='extxyz'):,} crystals")
 
 
-def crystal_of(id: str) -> str:
-    """The id of the crystal that a frame of its relaxation belongs to; others belong to themselves."""
-    frame = FRAME.fullmatch(id)
-    return id if frame is None else frame[1]
-
-
 def _wanted(data: Path) -> dict[str, Callable[[], Iterator[Crystal]]]:
     train, val = data / "mp36k/train.extxyz.gz", data / "mp36k/val.extxyz.gz"
     forces = {name: data / f"forces/{name}.extxyz.gz" for name in SOURCES}
     return {
-        "mattersim": lambda: _without(forces["mattersim"], {crystal.id for crystal in _crystals(val)}),
+        "mattersim": lambda: _without(forces["mattersim"], {_formula(crystal) for crystal in _crystals(val)}),
         "mlearn": lambda: (c for c in _crystals(forces["mlearn"]) if not PUBLISHED_TEST.fullmatch(c.id)),
         PUBLISHED: lambda: (c for c in _crystals(forces["mlearn"]) if PUBLISHED_TEST.fullmatch(c.id)),
         "monbtaw": lambda: _crystals(forces["monbtaw"]),
@@ -75,8 +69,12 @@ def _with_moduli(crystals: Iterator[Crystal]) -> Iterator[Crystal]:
     return (crystal for crystal in crystals if "bulk_modulus" in crystal.labels)
 
 
-def _without(file: Path, held: set[str]) -> Iterator[Crystal]:
-    return (crystal for crystal in _crystals(file) if crystal_of(crystal.id) not in held)
+def _without(file: Path, formulas: set[str]) -> Iterator[Crystal]:
+    return (crystal for crystal in _crystals(file) if _formula(crystal) not in formulas)
+
+
+def _formula(crystal: Crystal) -> str:
+    return reduced_formulas(crystal.numbers, np.array([0, len(crystal)]))[0]
 
 
 def _drawn(file: Path, count: int) -> Iterator[Crystal]:

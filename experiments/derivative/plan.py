@@ -1,4 +1,7 @@
-"""Which runs the study is made of, and in which order: plain data."""
+"""Which runs the study is made of, and in which order: plain data.
+
+The record holds for one study.toml; what is here decides outcomes too, so that a change of a run gives it another name.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,6 +9,8 @@ from typing import Any
 
 SIEVE, TRANSFORMER = "sieve", "equivariant_transformer"
 SCRATCH = "scratch"
+# The production model as it is shipped: it hears the nearest neighbours alone, so that no potential can be one.
+NEAREST = "scratch-nearest"
 # What pre-training learns, as overrides of [forces].
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "denoise-head": {"learn": "denoising_by_head"},
@@ -14,9 +19,9 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "F": {"energy": 0.0, "stress": 0.0},
     "EFS": {},
 }
-SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    SIEVE: {"cutoff": 5.0, "max_neighbors": "all"},
-    TRANSFORMER: {"cutoff": 5.0},
+STARTS: Mapping[str, Sequence[str]] = {
+    SIEVE: (NEAREST, SCRATCH, *KINDS),
+    TRANSFORMER: (SCRATCH, "denoise-derivative", "EFS"),
 }
 SEEDS = (0, 1, 2)
 
@@ -36,7 +41,10 @@ L1: Mapping[str, Any] = {"loss": "l1"}
 PHONONS = Task("phonons", {"last_phdos_peak": L1}, seeds=1, folds=True)
 MODULI = Task("moduli", {"bulk_modulus": LOG, "shear_modulus": LOG})
 FEW = Task("mp2000", {"formation_energy_per_atom": L1, "band_gap": L1})
+# These of the targets of the shipped model, which it learns all.
 WHOLE = Task("whole", {"formation_energy_per_atom": L1, "band_gap": L1}, seeds=1)
+# What rates are tried on.
+TRIED_ON: Mapping[str, Task] = {SIEVE: FEW, TRANSFORMER: MODULI}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,50 +67,55 @@ class PreTraining:
 
 @dataclass(frozen=True, slots=True)
 class FineTuning:
-    """One run that starts from a pre-trained model, or from nothing."""
+    """One run that starts from a pre-trained model, or from nothing; `rate` is one that it tries."""
 
     task: Task
     kind: str
     architecture: str
     seed: int
+    rate: float | None = None
 
     @property
     def name(self) -> str:
         """Name of the run's folder."""
-        return f"{self.task.name}-{self.architecture}-{self.kind}-seed{self.seed}"
+        tries = "" if self.rate is None else f"-tries-{self.rate:g}"
+        return f"{self.task.name}-{self.architecture}-{self.kind}-seed{self.seed}{tries}"
 
     @property
     def needs(self) -> PreTraining | None:
         """What it starts from."""
-        return None if self.kind == SCRATCH else PreTraining(self.kind, self.architecture)
+        return PreTraining(self.kind, self.architecture) if self.kind in KINDS else None
 
 
 Run = PreTraining | FineTuning
 
 
-def planned(best: Sequence[str] = ()) -> list[Run]:
-    """All runs: pre-training, then the production model's table, then the transformer's, then all crystals.
+def tuning(rates: Mapping[str, Sequence[float]]) -> list[FineTuning]:
+    """The runs that try rates, each start all of them."""
+    return [
+        FineTuning(task, kind, architecture, SEEDS[0], rate)
+        for architecture, task in TRIED_ON.items()
+        for kind in STARTS[architecture]
+        for rate in rates[architecture]
+    ]
+
+
+def planned(rates: Mapping[str, Sequence[float]], best: Sequence[str] = ()) -> list[Run]:
+    """All runs: the production model, on all crystals too, then the transformer; each learns forces first, then tries.
 
     `best`: the kinds that are tried on all crystals too, known when the table is.
     """
-    starts = (SCRATCH, *KINDS)
-    table = [
-        FineTuning(task, kind, SIEVE, seed)
-        for task in (PHONONS, MODULI, FEW)
-        for seed in SEEDS[: task.seeds]
-        for kind in starts
-    ]
-    few = [
-        FineTuning(task, kind, TRANSFORMER, seed)
-        for task in (PHONONS, MODULI)
-        for seed in SEEDS[: task.seeds]
-        for kind in (SCRATCH, "denoise-derivative", "EFS")
-    ]
-    whole = [FineTuning(WHOLE, kind, SIEVE, 0) for kind in (SCRATCH, *best)]
-    return [
-        *(PreTraining(kind, SIEVE) for kind in KINDS),
-        *table,
-        *(PreTraining(kind, TRANSFORMER) for kind in ("denoise-derivative", "EFS")),
-        *few,
-        *whole,
-    ]
+    found: list[Run] = []
+    for architecture, tasks in ((SIEVE, (FEW, PHONONS, MODULI)), (TRANSFORMER, (PHONONS, MODULI))):
+        starts = STARTS[architecture]
+        found += [PreTraining(kind, architecture) for kind in starts if kind in KINDS]
+        found += [run for run in tuning(rates) if run.architecture == architecture]
+        found += [
+            FineTuning(task, kind, architecture, seed)
+            for task in tasks
+            for seed in SEEDS[: task.seeds]
+            for kind in starts
+        ]
+        if architecture == SIEVE:
+            found += [FineTuning(WHOLE, kind, SIEVE, SEEDS[0]) for kind in (NEAREST, SCRATCH, *best)]
+    return found

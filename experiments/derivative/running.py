@@ -1,15 +1,20 @@
 """Doing the runs: each in its folder, finished ones left alone, interrupted ones continued."""
 
 import json
+import math
+import statistics
 import time
+import tomllib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from studies import State, work_through
+import record
+from studies import FAILED_FILE, State, attempt, repeat, work_through
 
 from derivative.crystals import PUBLISHED, SOURCES, make_crystals
-from derivative.plan import KINDS, MODULI, SETTINGS, FineTuning, PreTraining, Run
+from derivative.plan import KINDS, MODULI, NEAREST, WHOLE, FineTuning, PreTraining, Run, Task, tuning
 from derivative.settings import StudySettings
 from screening.config import validated
 from screening.models import checkpoint
@@ -22,34 +27,59 @@ from screening.training.recipe import FOLDS_FILE, METRICS_FILE, MODEL_FILE, clai
 from screening.training.resume import write_whole
 
 CRYSTALS = "crystals"
+# What the epoch and the rate were chosen by, and what was only measured.
+CHOSEN, MEASURED = "validation", "test"
 # Errors of a potential on the published test crystals of mlearn.
 PUBLISHED_FILE = "mlearn-test.json"
+# What says that a run has ended, and how.
+OUTCOMES = (METRICS_FILE, FOLDS_FILE, PUBLISHED_FILE, FAILED_FILE)
+# How the shipped model is trained, which is how runs on all crystals are.
+SHIPPED = Path(__file__).resolve().parent.parent / "shipped/sieve.toml"
 
 
-def state_of(run: Run, out: Path, plan: Sequence[Run] = ()) -> State:
-    """How far a run is in its folder; blocked while the model that it starts from is not there.
+def state_of(run: Run, study: StudySettings, out: Path, plan: Sequence[Run] = ()) -> State:
+    """How far a run is; blocked while the model that it starts from is not there, or its rate is not known.
 
     Of pre-training the record has what was measured and no model, which is made again if a run of the plan needs it.
     """
     folder = out / run.name
-    if _is_measured(run, out) and (isinstance(run, FineTuning) or not _is_missed(run, out, plan)):
+    if is_measured(run, out) and (isinstance(run, FineTuning) or not _is_missed(run, out, plan)):
         return "finished"
-    if isinstance(run, FineTuning) and run.needs is not None and not _is_whole(run.needs, out):
+    if has_failed(run, out):
+        return "failed"
+    if isinstance(run, FineTuning) and not _may_begin(run, study, out):
         return "blocked"
     begun = list(folder.glob(f"**/{STATE_FILE}")) or list(folder.glob("fold-*")) or (folder / METRICS_FILE).exists()
     return "begun" if begun else "waiting"
 
 
-def _is_measured(run: Run, out: Path) -> bool:
+def _may_begin(run: FineTuning, study: StudySettings, out: Path) -> bool:
+    if run.needs is not None and not _is_whole(run.needs, out):
+        return False
+    return _knows_its_rate(run, study, out)
+
+
+def _knows_its_rate(run: FineTuning, study: StudySettings, out: Path) -> bool:
+    return run.rate is not None or run.task == WHOLE or best_rate(run, study, out) is not None
+
+
+def is_measured(run: Run, out: Path) -> bool:
+    """Whether all is there that a run is done for."""
     return all((out / run.name / name).exists() for name in _outcomes(run))
 
 
+def has_failed(run: Run, out: Path) -> bool:
+    """Whether it has diverged."""
+    return (out / run.name / FAILED_FILE).exists() and not is_measured(run, out)
+
+
 def _is_whole(run: PreTraining, out: Path) -> bool:
-    return _is_measured(run, out) and (out / run.name / MODEL_FILE).exists()
+    return is_measured(run, out) and (out / run.name / MODEL_FILE).exists()
 
 
 def _is_missed(run: PreTraining, out: Path, plan: Sequence[Run]) -> bool:
-    left = (one for one in plan if isinstance(one, FineTuning) and one.needs == run and not _is_measured(one, out))
+    ended = (one for one in plan if isinstance(one, FineTuning) and one.needs == run)
+    left = (one for one in ended if not is_measured(one, out) and not has_failed(one, out))
     return any(left) and not _is_whole(run, out)
 
 
@@ -59,43 +89,104 @@ def _outcomes(run: Run) -> Sequence[str]:
     return [METRICS_FILE, *([PUBLISHED_FILE] if run.has_labels else [])]
 
 
+def best_rate(run: FineTuning, study: StudySettings, out: Path) -> float | None:
+    """The rate with which a start validates best where it tries some; None before all have ended, or if all failed."""
+    tried = [one for one in tuning(study.tuning) if (one.architecture, one.kind) == (run.architecture, run.kind)]
+    errors = {}
+    for one in tried:
+        if not is_measured(one, out) and not has_failed(one, out):
+            return None
+        errors[one.rate] = math.prod(errors_of(one, out, CHOSEN).values()) if is_measured(one, out) else math.inf
+    best = min(errors, key=errors.__getitem__)
+    return None if errors[best] == math.inf else best
+
+
+def errors_of(run: FineTuning, out: Path, part: str) -> dict[str, float]:
+    """The mean absolute error of each target, of logarithms where these are learned; empty before a run is finished.
+
+    Of a run in folds it is the mean over their tests, which choose nothing.
+    """
+    if run.task.folds:
+        return {name: statistics.fmean(values) for name, values in fold_errors_of(run, out).items()}
+    found = read_json(out / run.name / METRICS_FILE).get(part, {}).get("targets", {})
+    return {name: found[name][_metric(run.task, name)] for name in run.task.targets if name in found}
+
+
+def fold_errors_of(run: FineTuning, out: Path) -> dict[str, list[float]]:
+    """The same for each official fold."""
+    found = read_json(out / run.name / FOLDS_FILE).get("targets", {})
+    return {name: found[name][_metric(run.task, name)]["each"] for name in run.task.targets if name in found}
+
+
+def _metric(task: Task, target: str) -> str:
+    return "mae_log10" if task.targets[target].get("scale") == "log10" else "mae"
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """What a file holds; nothing if there is none."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
 def config_of(run: Run, study: StudySettings, out: Path) -> RunSettings:
     """The configuration of a run: `screening train-forces` or `train` with it gives the same."""
-    loop = {
-        "batch_size": 32,
-        "max_edges": 100_000,
-        "clip_norm": 10.0,
-        "ema_decay": 0.999,
-        "threads": study.threads,
-        "device": study.device,
-    }
-    model = {"architecture": run.architecture, "settings": dict(SETTINGS[run.architecture])}
-    place = out / CRYSTALS
-    if isinstance(run, PreTraining):
-        files = [str(place / f"{source}.extxyz") for source in SOURCES]
-        own = {"epochs": study.epochs.pretraining, "optimiser": {"name": "adamw", "rate": 2e-3}}
-        values: dict[str, Any] = {
-            "data": {"train": files, "split": {"by": "random", "validation": 0.1, "test": 0.1}},
-            "forces": dict(KINDS[run.kind]),
-            "model": model,
-            "training": loop | own,
-        }
-        return validated(ForcesConfig, values, origin=run.name)
-    own = {
-        "epochs": getattr(study.epochs, run.task.name),
-        "seed": run.seed,
-        "optimiser": {"name": "adamw", "rate": 1e-3},
-    }
+    return _pretraining(run, study, out) if isinstance(run, PreTraining) else _finetuning(run, study, out)
+
+
+def _pretraining(run: PreTraining, study: StudySettings, out: Path) -> ForcesConfig:
+    own = study.pretraining
     values = {
-        "data": _files(run, place),
-        "model": model,
-        "targets": {name: dict(settings) for name, settings in run.task.targets.items()},
-        "training": loop | own,
+        "data": {
+            "train": [str(out / CRYSTALS / f"{source}.extxyz") for source in SOURCES],
+            "split": {"by": "random", "validation": 0.1, "test": 0.1},
+        },
+        "forces": dict(KINDS[run.kind]),
+        "model": {"architecture": run.architecture, "settings": study.models[run.architecture]},
+        "training": _loop(study)
+        | {
+            "epochs": own.epochs,
+            "batch_size": own.batch_size,
+            "ema_decay": own.ema_decay,
+            "optimiser": {"rate": own.rate},
+        },
+    }
+    return validated(ForcesConfig, values, origin=run.name)
+
+
+def _finetuning(run: FineTuning, study: StudySettings, out: Path) -> TrainingConfig:
+    own, whole = study.finetuning, run.task == WHOLE
+    shipped = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
+    loop = (
+        shipped["training"]
+        if whole
+        else {
+            "batch_size": own.batch_size,
+            "ema_decay": own.ema_decay,
+            "optimiser": {"rate": _rate(run, study, out), "weight_decay": own.weight_decay},
+            "schedule": {"name": "one_cycle", "warmup": own.warmup},
+        }
+    )
+    settings = study.models["nearest" if run.kind == NEAREST else run.architecture]
+    values = {
+        "data": _files(run, out / CRYSTALS),
+        "model": {"architecture": run.architecture, "settings": settings},
+        "targets": shipped["targets"] if whole else {name: dict(how) for name, how in run.task.targets.items()},
+        "training": loop | _loop(study) | {"epochs": getattr(own.epochs, run.task.name), "seed": run.seed},
     }
     if run.needs is not None:
         # A head of noise leaves no readout, so that for a fair comparison no start gives more than its encoder.
-        values["init"] = {"checkpoint": str(out / run.needs.name / MODEL_FILE), "readout": False}
+        checkpoint = (out / run.needs.name / MODEL_FILE).resolve()
+        values["init"] = {"checkpoint": str(checkpoint), "readout": False}
     return validated(TrainingConfig, values, origin=run.name)
+
+
+def _rate(run: FineTuning, study: StudySettings, out: Path) -> float:
+    found = run.rate if run.rate is not None else best_rate(run, study, out)
+    assert found is not None, "a run begins when this is known"
+    return found
+
+
+def _loop(study: StudySettings) -> dict[str, Any]:
+    return {"max_edges": 100_000, "clip_norm": 10.0, "threads": study.threads, "device": study.device}
 
 
 def _files(run: FineTuning, place: Path) -> dict[str, Any]:
@@ -121,30 +212,38 @@ def run_all(
     budget_s: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> bool:
-    """Do what is not finished, in order; begin nothing after the budget. Tell whether all is finished.
+    """Do what is not finished, in order; begin nothing after the budget. Tell whether all has ended.
 
     The plan is asked before every run, for it grows when the best starts are known. A finished run of other settings
-    is refused, as one that is not finished would be.
+    is refused, as one that is not finished would be. A run that diverges is noted, and the others go on.
     """
     for run in plan():
-        if _is_measured(run, out):
+        if is_measured(run, out) and (isinstance(run, PreTraining) or _knows_its_rate(run, study, out)):
             claim(out / run.name, config_of(run, study, out))
 
     def do_one(run: Run) -> None:
         make_crystals(study.data, out / CRYSTALS, listener.say)
-        do(run, study, out, listener)
+        attempt(lambda: do(run, study, out, listener), out / run.name, listener)
 
     def state(run: Run) -> State:
-        return state_of(run, out, plan())
+        return state_of(run, study, out, plan())
 
     return work_through(plan, state, do_one, out, listener, budget_s=budget_s, clock=clock)
 
 
 def do(run: Run, study: StudySettings, out: Path, listener: Listener) -> None:
     """Train, or go on; then measure a potential where others have published errors."""
-    folder = out / run.name
-    train(config_of(run, study, out), folder, listener)
-    if isinstance(run, PreTraining) and run.has_labels:
+    folder, config = out / run.name, config_of(run, study, out)
+    if isinstance(run, FineTuning):
+        same = _tried_already(run, config, study, out)
+        if same is None:
+            train(config, folder, listener)
+        else:
+            repeat(out / same.name, folder, listener)
+        return
+    record.forget(folder, OUTCOMES, without=MODEL_FILE)
+    train(config, folder, listener)
+    if run.has_labels:
         model, card = checkpoint.load(folder / MODEL_FILE, device=study.device)
         found = evaluate_potential(
             model,
@@ -158,3 +257,9 @@ def do(run: Run, study: StudySettings, out: Path, listener: Listener) -> None:
             watch=listener.check,
         )
         write_whole(folder / PUBLISHED_FILE, json.dumps(found, indent=2).encode() + b"\n")
+
+
+def _tried_already(run: FineTuning, config: RunSettings, study: StudySettings, out: Path) -> FineTuning | None:
+    """The run of tuning, finished, that has the same configuration."""
+    tried = (one for one in tuning(study.tuning) if run.rate is None and replace(one, rate=None) == run)
+    return next((one for one in tried if is_measured(one, out) and config_of(one, study, out) == config), None)

@@ -19,7 +19,7 @@ from pathlib import Path
 from timing import Row, report
 
 FOLDER = Path(__file__).resolve().parent
-NOT_CASES = {"alignn_package", "bench", "timing", "million", "no_op"}
+NOT_CASES = {"alignn_package", "bench", "timing", "million", "no_op", "pretraining"}
 
 
 def case_names() -> list[str]:

@@ -48,7 +48,7 @@ class TuningSettings(Settings):
     many values of its own at most.
     """
 
-    rates: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
+    rates: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
     encoder_rates: tuple[PositiveFloat, ...] = (0.3, 1.0)
     alphas: tuple[PositiveFloat, ...] = (0.02, 0.1, 0.5)
 

@@ -46,11 +46,10 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel, its definition, what both are given, what its time is divided by, and how often models derive it."""
+    """A kernel and its definition, what both are given, what time is divided by, and how often models derive it."""
 
     name: str
-    ours: Function
-    plain: Function
+    both: tuple[Function, Function]
     given: Sequence[Tensor]
     count: int
     unit: str
@@ -92,12 +91,14 @@ def _smooth(graph: GraphTensors) -> list[Kernel]:
     def with_graph(function: Function, **more: object) -> Function:
         return lambda *given: function(*given, edges, **more)
 
-    attention = (message_vectors.vector_attention, reference_message.vector_attention)
+    attention = (
+        with_graph(message_vectors.vector_attention, heads=HEADS),
+        with_graph(reference_message.vector_attention, heads=HEADS),
+    )
     return [
         Kernel(
             "edge_conv, 9 harmonics",
-            with_graph(message.edge_conv),
-            with_graph(reference_message.edge_conv),
+            (with_graph(message.edge_conv), with_graph(reference_message.edge_conv)),
             [*terms, *of_edges, ways[1]],
             count,
             "edge",
@@ -105,7 +106,7 @@ def _smooth(graph: GraphTensors) -> list[Kernel]:
         ),
         Kernel(
             "vector_attention, 4 heads",
-            *(with_graph(function, heads=HEADS) for function in attention),
+            attention,
             [*of_atoms, *of_edges, ways[0]],
             count,
             "edge",
@@ -119,38 +120,37 @@ def _of_students(graph: GraphTensors) -> list[Kernel]:
     line = message_gates.line_graph(edges)
     pairs = len(line.edge_source)
 
-    def means(of: EdgeGraph) -> list[Function]:
-        both = (message_gates.gated_mean, reference_message.gated_mean)
-        return [lambda *given, mean=mean: mean(*given, of)[0] for mean in both]
+    def means(of: EdgeGraph) -> tuple[Function, Function]:
+        def first(function: Function) -> Function:
+            return lambda *given: function(*given, of)[0]
+
+        return first(message_gates.gated_mean), first(reference_message.gated_mean)
 
     def heads(function: Function) -> Function:
         return lambda *given: function(*given, edges)
 
     wide = HEADS * WIDTH
-    scores = [heads(message_heads.head_scores), heads(reference_message.head_scores)]
-    sums = [heads(message_heads.head_sum), heads(reference_message.head_sum)]
-    softmax = (message_rows.row_softmax, reference_message.row_softmax)
+    lines = (partial(message_gates.line_graph, edges), partial(_paired, edges))
+    scores = (heads(message_heads.head_scores), heads(reference_message.head_scores))
+    sums = (heads(message_heads.head_sum), heads(reference_message.head_sum))
+    softmax = (
+        lambda given: message_rows.row_softmax(given, edges.edge_offsets),
+        lambda given: reference_message.row_softmax(given, edges.edge_offsets),
+    )
     return [
-        Kernel("line_graph", partial(message_gates.line_graph, edges), partial(_paired, edges), [], pairs, "pair", 1),
-        Kernel("gated_mean of atoms", *means(edges), _mean_terms(atoms, count), count, "edge", 2),
-        Kernel("gated_mean of edges", *means(line), _mean_terms(count, pairs), pairs, "pair", 2),
-        Kernel(
-            "row_softmax, 4 heads",
-            *(lambda given, one=one: one(given, edges.edge_offsets) for one in softmax),
-            _drawn((count, HEADS)),
-            count,
-            "edge",
-            2,
-        ),
+        Kernel("line_graph", lines, [], pairs, "pair", 1),
+        Kernel("gated_mean of atoms", means(edges), _mean_terms(atoms, count), count, "edge", 2),
+        Kernel("gated_mean of edges", means(line), _mean_terms(count, pairs), pairs, "pair", 2),
+        Kernel("row_softmax, 4 heads", softmax, _drawn((count, HEADS)), count, "edge", 2),
         Kernel(
             "head_scores, 4 heads",
-            *scores,
+            scores,
             _drawn((atoms, wide), (count, wide), (HEADS, WIDTH), (HEADS, WIDTH)),
             count,
             "edge",
             2,
         ),
-        Kernel("head_sum, 4 heads", *sums, _drawn((atoms, wide), (count, wide), (count, HEADS)), count, "edge", 2),
+        Kernel("head_sum, 4 heads", sums, _drawn((atoms, wide), (count, wide), (count, HEADS)), count, "edge", 2),
     ]
 
 
@@ -174,7 +174,7 @@ def _paired(graph: EdgeGraph) -> EdgeGraph:
 
 
 def _rows(kernel: Kernel, rounds: int) -> list[timing.Row]:
-    passes = {name: _passes(function, kernel) for name, function in (("ours", kernel.ours), ("torch", kernel.plain))}
+    passes = {name: _passes(function, kernel) for name, function in zip(("ours", "torch"), kernel.both, strict=True)}
     rows = []
     for order, what in enumerate(("forward", "first derivatives", "second derivatives")[: kernel.orders]):
         seconds = timing.interleaved({name: calls[order] for name, calls in passes.items()}, rounds)

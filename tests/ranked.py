@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from made import PERIODIC_KINDS, made_crystals
 from patience import PATIENCE
+from sizes import small
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
@@ -36,7 +37,6 @@ from screening.training.together import Fence, Meeting, gathered
 
 TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("is_metal", "1", "classification"))
 LOSSES = [TargetLoss(LossName.MSE), TargetLoss(LossName.BCE, weight=0.5)]
-SIZES: dict[str, Any] = {"width": 8, "convolutions": 2, "hidden": 8, "cutoff": 5.0}
 
 Body = Callable[..., Any]
 
@@ -123,7 +123,7 @@ def made_task(model: CrystalModel, *, count: int = 40) -> Task:
 def new_model(architecture: str, dtype: torch.dtype = torch.float32) -> CrystalModel:
     """A small model with random weights, the same in every process."""
     torch.manual_seed(0)
-    return build(architecture, SIZES, TARGETS).to(dtype).train()
+    return build(architecture, small(architecture, hidden=8) | {"cutoff": 5.0}, TARGETS).to(dtype).train()
 
 
 def gradients(ranks: Ranks, model: CrystalModel, task: Task, batches: list[Any]) -> Iterator[dict[str, Tensor]]:

@@ -10,6 +10,7 @@ import pytest
 import ranked
 import torch
 from made import PERIODIC_KINDS, made_crystals
+from sizes import small
 
 from screening import config
 from screening.crystals.batch import Crystals
@@ -18,7 +19,7 @@ from screening.errors import FileFormatError, InputError, ResourceError
 from screening.models import checkpoint
 from screening.models.checkpoint import Card
 from screening.models.model import CrystalModel
-from screening.models.registry import build
+from screening.models.registry import ARCHITECTURES, build
 from screening.predictions import Target
 from screening.runs import rank_process
 from screening.runs.rank_job import RankJob
@@ -321,6 +322,35 @@ def test_a_run_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert again == found
 
 
+@pytest.mark.parametrize("architecture", sorted(set(ARCHITECTURES) - {"cgcnn"}))
+def test_every_architecture_learns_from_another(
+    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = f"model={{architecture='{architecture}',settings={toml(small(architecture) | {'cutoff': 4.0})}}}"
+    settings = files_of_a_run(tmp_path, monkeypatch, model, "training.epochs=6")
+    train(settings, tmp_path / "run", Listener(lambda text: None, lambda progress: None))
+    lines = (tmp_path / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    first, *_, last = (json.loads(line)["train"]["losses"]["nodes"] for line in lines)
+    assert last < 0.98 * first
+    assert checkpoint.load(tmp_path / "run/model.safetensors")[0].architecture == architecture
+
+
+def toml(settings: dict[str, Any]) -> str:
+    return "{" + ",".join(f"{name}={json.dumps(value)}" for name, value in settings.items()) + "}"
+
+
+def test_labels_of_crystals_that_are_there_for_predictions_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = made_crystals(7, seed=5, kinds=PERIODIC_KINDS, max_atoms=4, missing=0.0, prefix="known")
+    write(Crystals.of(some), tmp_path / "known.extxyz", format="extxyz")
+    for crystals, told in ((["more.extxyz"], False), (["more.extxyz", "known.extxyz"], True)):
+        settings = files_of_a_run(tmp_path, monkeypatch, f"predictions.crystals={crystals}")
+        said: list[str] = []
+        train(settings, tmp_path / f"run{told}", Listener(said.append, lambda progress: None))
+        assert ("7 of predictions.crystals have labels too, which are learned as labels" in said) == told
+
+
 def test_crystals_without_labels_stay_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = files_of_a_run(tmp_path, monkeypatch)
     composed: list[int] = []
@@ -435,3 +465,10 @@ def test_somebody_must_teach(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(CONFIG, encoding="utf-8")
     with pytest.raises(InputError, match="nobody teaches; add"):
         config.load(DistillationConfig, tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize("name", ["nodes", "band_gap taught"])
+def test_a_target_that_is_called_as_a_term_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(f'{CONFIG}[targets."{name}"]\n', encoding="utf-8")
+    with pytest.raises(InputError, match="rename that target"):
+        config.load(DistillationConfig, tmp_path / "c.toml", overrides=["distillation.teacher=t"])

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from screening.errors import InputError, ScreeningError
-from screening.models import across
+from screening.models import across, registry
 from screening.training.ranks import balanced, flattened, require_shareable, spread
 from screening.training.together import Fence, PeersLostError
 
-ARCHITECTURES = ["cgcnn", "sieve"]
+ARCHITECTURES = sorted(registry.ARCHITECTURES)
 TOLERANCES = {"float32": 1e-6, "float64": 1e-12}
-# Batch normalisation over the few atoms of a single crystal magnifies what rounding differs by; elsewhere it does not.
-SINGLE = {"float32": 5e-5, "float64": 1e-12}
+# Batch normalisation over few atoms, or over scores that hardly differ, magnifies what rounding differs by; float64
+# tells that from a mistake.
+MAGNIFIED = {"float32": 5e-5, "float64": 1e-12}
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,8 @@ def test_ranks_give_the_gradient_of_one_process(found: list[dict[str, Any]], arc
     for rows, ours, right in zip(ranked.BATCHES, together, alone, strict=True):
         for key in ("loss", "gradient"):
             off = np.linalg.norm(ours[key] - right[key]) / np.linalg.norm(right[key])
-            single = len(rows) == 1 and (architecture, key) == ("cgcnn", "gradient")
-            assert off < (SINGLE if single else TOLERANCES)[dtype], key
+            magnified = architecture == "gatgnn" or (architecture in ("alignn", "cgcnn") and len(rows) == 1)
+            assert off < (MAGNIFIED if magnified and key == "gradient" else TOLERANCES)[dtype], key
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
@@ -46,7 +47,7 @@ def test_running_moments_are_those_of_the_whole_batch(
 ) -> None:
     together, alone = found[0][f"{architecture} {dtype}"]
     names = [name for name in alone[0] if "running" in name]
-    assert names
+    assert names or architecture == "equivariant_transformer", "which normalises each atom by itself"
     for ours, right in zip(together, alone, strict=True):
         for name in names:
             assert ours[name] == pytest.approx(right[name], rel=5 * TOLERANCES[dtype], abs=TOLERANCES[dtype])

@@ -12,7 +12,11 @@ from typing import Annotated, Self
 from pydantic import Field, PositiveFloat, model_validator
 
 from screening.config import Settings
+from screening.crystals.labels import canonical
 from screening.training.config import TrainingConfig
+
+NODES, OF_TEACHERS = "nodes", " taught"
+"""The journal's names of what atoms cost, and of what is added to a target's name for what predictions cost."""
 
 
 class DistillationSettings(Settings):
@@ -49,4 +53,6 @@ class DistillationConfig(TrainingConfig):
     def _some_teacher(self) -> Self:
         if self.distillation is None and self.predictions is None:
             raise ValueError("nobody teaches; add [distillation] with teacher = MODEL, or [predictions] with teachers")
+        if any(name == NODES or name.endswith(OF_TEACHERS) for name in map(canonical, self.targets)):
+            raise ValueError(f"the journal calls other terms '{NODES}' and '...{OF_TEACHERS}'; rename that target")
         return self

@@ -48,9 +48,9 @@ class DistillationLesson(LabelLesson[DistillationConfig]):
 
     def splits(self, material: Material) -> list[Split]:
         """Divide the crystals with labels; those without are all trained on."""
-        count = sum(material.sizes[:LABELLED_PARTS])
-        labelled = Material(material.graphs.first(count), material.files, material.sizes)
-        more = np.arange(count, len(material.graphs))
+        self._labelled = sum(material.sizes[:LABELLED_PARTS])
+        labelled = Material(material.graphs.first(self._labelled), material.files, material.sizes)
+        more = np.arange(self._labelled, len(material.graphs))
         return [
             Split(np.concatenate([split.train, more]), split.validation, split.test)
             for split in super().splits(labelled)
@@ -87,6 +87,8 @@ class DistillationLesson(LabelLesson[DistillationConfig]):
 
     def start(self, work: Work) -> Start:
         model, properties = supervised(self.config, self.new_model(), work)
+        if work.ranks.is_first:
+            self._tell_of_labels(work)
         atoms = labels = None
         if self.config.distillation is not None:
             table = mapped(Path(work.files[ATOMS]), len(work.graphs.numbers))
@@ -96,6 +98,12 @@ class DistillationLesson(LabelLesson[DistillationConfig]):
             labels = TaughtLabels(found, self.config.predictions.weight)
         objective = Distillation(work.graphs, properties, model, atoms=atoms, labels=labels)
         return Start(model, objective, Tuning.of(self.config.init))
+
+    def _tell_of_labels(self, work: Work) -> None:
+        """Say that crystals that are there for predictions have labels, where some have: these count as any."""
+        count = int((~np.isnan(work.graphs.labels[self._labelled :])).any(axis=1).sum())
+        if count:
+            work.listener.say(f"{count:,} of predictions.crystals have labels too, which are learned as labels")
 
     def _listed(self, neighbors: Neighbors, place: Path, listener: Listener) -> LabelledGraphs:
         """The same crystals with other neighbours."""

@@ -20,13 +20,13 @@ from screening.models.layers import mean_of_atoms, unit_rows
 from screening.models.model import CrystalModel
 from screening.training.assess import Assessment
 from screening.training.config import LoopSettings
+from screening.training.distillation_config import NODES, OF_TEACHERS
 from screening.training.labelled import LabelledGraphs
 from screening.training.losses import LossSums, crystal_losses, masked_sums
 from screening.training.objectives.objective import Batch, Int64, Objective, Part
 from screening.training.objectives.properties import LABELS, Properties
 from screening.training.ranks import ALONE, Ranks
 
-NODES = "nodes"
 ATOMS, TAUGHT = "teacher", "taught"
 
 
@@ -75,7 +75,7 @@ class Distillation(Objective):
         found = {name: share * weight for name, weight in own.items()}
         if self._labels is not None:
             # Part of the terms above; told apart in the journal.
-            found |= {f"{name} taught": 0.0 for name in own}
+            found |= {f"{name}{OF_TEACHERS}": 0.0 for name in own}
         return found | ({NODES: alpha} if self._atoms is not None else {})
 
     @property

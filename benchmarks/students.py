@@ -3,8 +3,9 @@
 Two peers. The definition in tests/plain_students.py makes every tensor of edges and of pairs of edges, as public codes
 do, with the same weights on the same graphs; it stands in for the authors' codes of CrysXPP and GATGNN, which no
 registry has. The package `alignn` (extra `peers`) is the authors' of ALIGNN, in pure PyTorch: same sizes, its own
-weights, fed the same edges and pairs. Features and line graphs of the peers are made beforehand. A training step is a
-forward pass, a backward pass and Adam. Values and gradients of the definition are compared with ours first.
+weights, fed the same edges and pairs. Features and line graphs are made beforehand, for all; a run makes its line
+graphs with each batch (`benchmarks/kernels.py` has their price). A training step is a forward pass, a backward pass and
+Adam. Values and gradients of the definition are compared with ours first.
 
     python benchmarks/students.py [--quick] [--json PATH]
 """

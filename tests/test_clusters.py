@@ -50,6 +50,10 @@ def test_a_profile_goes_with_slurm_and_slurm_with_a_profile() -> None:
 def test_what_cannot_be_is_refused_first(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="local:4 and 2 workers: give one of them"):
         require_possible(chosen("local:4"), workers=2, threads=None, device="cpu")
+    with_gpus = chosen("slurm", Profile(cores=4, gpus=2, memory="8G", walltime="01:00:00"))
+    with pytest.raises(InputError, match="the profile asks for 2 GPUs, which a run of device cpu would waste"):
+        require_possible(with_gpus, workers=None, threads=None, device="cpu")
+    require_possible(with_gpus, workers=None, threads=None, device="cuda")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with pytest.raises(InputError, match="--cluster allocation: this is no batch script of Slurm"):
         require_possible(chosen("allocation"), workers=None, threads=None, device="cpu")

@@ -252,7 +252,8 @@ def called(*words: str) -> Result:
 def test_a_run_learns_and_measures_each_source_and_its_model_relaxes(folder: Path) -> None:
     result = called("train-forces", "c.toml", "--out", "run")
     assert result.exit_code == 0
-    assert "force of first.extxyz" in result.stdout
+    for part in ("validation loss", "test loss"):
+        assert "force of first.extxyz" in result.stdout.partition(part)[2]
     metrics = json.loads((folder / "run/metrics.json").read_text())
     for part in ("validation", "test"):
         found = metrics[part]["derivatives"]
@@ -455,6 +456,23 @@ def test_energies_alone_are_learned_on_their_own_scale(folder: Path) -> None:
 def test_what_cannot_be_is_refused(folder: Path, override: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         ran(folder, *override.split())
+
+
+@pytest.mark.parametrize("label", ["energy", "force", "stress"])
+def test_a_weight_on_labels_that_nobody_has_is_refused(folder: Path, label: str) -> None:
+    def without(crystal: Crystal) -> Crystal:
+        lost = {"energy": {"labels": {}}, "force": {"forces": None}, "stress": {"stress": None}}
+        return replace(crystal, **lost[label])
+
+    for seed, name in ((1, "first"), (2, "second")):
+        crystals = [without(crystal) for crystal in labelled(15, seed=seed, prefix=name)]
+        write(crystals, folder / f"{name}.extxyz", format="extxyz")
+    with pytest.raises(InputError, match=f"no crystal to train on has the label {label}, whose weight forces.{label}"):
+        ran(folder)
+    found = ran(folder, f"forces.{label}=0", out="without")
+    assert found["validation"]["derivatives"][label]["count"] == 0
+    # Noise needs no labels.
+    assert ran(folder, "forces.learn=denoising", out="denoised")["epochs"] > 0
 
 
 @pytest.mark.parametrize("forces", ["{learn='denoising_by_head'}", "{force=0.0,stress=0.0}"])

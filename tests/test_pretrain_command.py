@@ -181,9 +181,12 @@ def test_the_commands_from_structures_to_a_model(made: Path, whole: Path) -> Non
     again = config.load(TrainingConfig, made / "tuned/config.toml")
     train(again, made / "again", silent())
     assert weights(made / "again") == weights(made / "tuned")
-    taught = called("distill", "t.toml", "--set", "distillation.teacher=whole", "--out", "taught", "--quiet")
+    taught = called(
+        "distill", "t.toml", "--init", "whole", "--set", "distillation.teacher=whole", "--out", "taught", "--quiet"
+    )
     assert taught.exit_code == 0
     assert "nodes" in journal(made / "taught")[0]["train"]["losses"]
+    assert '[init]\ncheckpoint = "whole"\n' in (made / "taught/config.toml").read_text(encoding="utf-8")
 
 
 def test_a_model_without_heads_is_not_asked_to_predict(whole: Path) -> None:

@@ -2,11 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pydantic import BaseModel
-from test_screen_page import rows_after
+from page_tables import defaults, rows_after
 
 from screening import config
 from screening.training.config import InitSettings, TrainingConfig
@@ -20,19 +18,6 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="module")
 def page() -> str:
     return (ROOT / "docs/pretraining.md").read_text(encoding="utf-8")
-
-
-def defaults(kind: type[BaseModel], prefix: str) -> dict[str, str]:
-    """Every key with its default as the page spells it."""
-    found: dict[str, str] = {}
-    for name, field in kind.model_fields.items():
-        value: Any = field.default
-        if isinstance(value, BaseModel):
-            found |= defaults(type(value), f"{prefix}{name}.")
-        else:
-            shown = "required" if field.is_required() else str(list(value) if isinstance(value, tuple) else value)
-            found[f"`{prefix}{name}`"] = {"None": "none", "True": "true"}.get(shown, shown)
-    return found
 
 
 def test_the_tables_of_settings_are_the_code(page: str) -> None:

@@ -23,9 +23,10 @@ from screening.cli import app
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
 from screening.crystals.write import write
-from screening.errors import InputError
+from screening.errors import InputError, ResourceError
 from screening.models import checkpoint
 from screening.ops import core
+from screening.runs.claim import CLAIM_FILE, Claim
 from screening.training.config import TrainingConfig
 from screening.training.loop import Progress
 from screening.training.recipe import Listener, train
@@ -268,6 +269,15 @@ def test_a_process_that_is_killed_goes_on_where_it_was(folder: Path) -> None:
     assert "20 epochs" in result.stdout
     assert weights(folder / "run/model.safetensors") == weights(folder / "whole/model.safetensors")
     assert (folder / "run/metrics.json").read_bytes() == (folder / "whole/metrics.json").read_bytes()
+
+
+def test_a_folder_in_which_another_command_trains_is_refused(folder: Path) -> None:
+    (folder / "run").mkdir()
+    with Claim(folder / "run"), pytest.raises(ResourceError, match="another driver is at work there"):
+        called("train", "c.toml", "--out", "run", "--quiet")
+    assert not (folder / "run/model.safetensors").exists()
+    assert called("train", "c.toml", "--out", "run", "--quiet").exit_code == 0
+    assert not (folder / "run" / CLAIM_FILE).exists()
 
 
 def test_a_wrong_key_is_one_line_and_an_exit_code(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from screening.runs.clusters import ClusterChoice
     from screening.training.config import RunSettings
+    from screening.training.material import Listener
 
 
 S = TypeVar("S", bound="BaseModel")
@@ -42,6 +44,13 @@ Profile = Annotated[Path | None, typer.Option(metavar="FILE.toml", help="What to
 RankCount = Annotated[
     int | None, typer.Option(min=1, help="With --cluster: wait for so many workers, and use no more.")
 ]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Start from this model: a file, the folder of a run, a shipped name. Other ways: init in CONFIG.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless it fails.")]
 
 
@@ -50,13 +59,7 @@ def train(
     context: typer.Context,
     file: Config,
     overrides: Overrides = None,
-    init: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="Start from this model: a file, the folder of a run, a shipped name. Other ways: init in CONFIG.",
-        ),
-    ] = None,
+    init: Init = None,
     out: Out = None,
     cluster: Cluster = None,
     profile: Profile = None,
@@ -77,8 +80,7 @@ def train(
     """
     from screening.training.config import TrainingConfig
 
-    started = [] if init is None else [f"init.checkpoint={json.dumps(init)}"]
-    settings = _settings(TrainingConfig, file, [*(overrides or ()), *started])
+    settings = _settings(TrainingConfig, file, overrides, init)
     folder = out or Path("runs") / file.stem
     found = run_lesson(context, settings, folder, _chosen(cluster, profile, ranks), ranks=ranks, quiet=quiet)
     if not quiet:
@@ -107,7 +109,7 @@ def pretrain(
     """
     from screening.training.pretraining_config import PretrainingConfig
 
-    settings = _settings(PretrainingConfig, file, overrides or ())
+    settings = _settings(PretrainingConfig, file, overrides)
     folder = out or Path("runs") / file.stem
     found = run_lesson(context, settings, folder, _chosen(cluster, profile, ranks), ranks=ranks, quiet=quiet)
     if not quiet:
@@ -119,6 +121,7 @@ def distil(
     context: typer.Context,
     file: Config,
     overrides: Overrides = None,
+    init: Init = None,
     out: Out = None,
     cluster: Cluster = None,
     profile: Profile = None,
@@ -134,7 +137,7 @@ def distil(
     """
     from screening.training.distillation_config import DistillationConfig
 
-    settings = _settings(DistillationConfig, file, overrides or ())
+    settings = _settings(DistillationConfig, file, overrides, init)
     folder = out or Path("runs") / file.stem
     found = run_lesson(context, settings, folder, _chosen(cluster, profile, ranks), ranks=ranks, quiet=quiet)
     if not quiet:
@@ -150,6 +153,7 @@ def train_forces(
     context: typer.Context,
     file: Config,
     overrides: Overrides = None,
+    init: Init = None,
     out: Out = None,
     cluster: Cluster = None,
     profile: Profile = None,
@@ -167,7 +171,7 @@ def train_forces(
     """
     from screening.training.forces_config import ForcesConfig
 
-    settings = _settings(ForcesConfig, file, overrides or ())
+    settings = _settings(ForcesConfig, file, overrides, init)
     folder = out or Path("runs") / file.stem
     found = run_lesson(context, settings, folder, _chosen(cluster, profile, ranks), ranks=ranks, quiet=quiet)
     if not quiet:
@@ -267,10 +271,11 @@ def _chosen(cluster: str | None, profile: Path | None, ranks: int | None) -> "Cl
     return chosen(cluster, None if profile is None else load_profile(profile))
 
 
-def _settings(kind: type[S], file: Path, overrides: Sequence[str]) -> S:
+def _settings(kind: type[S], file: Path, overrides: Sequence[str] | None, init: str | None = None) -> S:
     from screening import config
 
-    return config.load(kind, file, overrides=overrides)
+    started = [] if init is None else [f"init.checkpoint={json.dumps(init)}"]
+    return config.load(kind, file, overrides=[*(overrides or ()), *started])
 
 
 def run_lesson(
@@ -289,12 +294,29 @@ def run_lesson(
 
         listener = Listener(_silent if quiet else _say, _checking(context, show), context.obj.check)
         if choice is None:
-            from screening.training.recipe import train as train_here
-
-            return train_here(settings, folder, listener)
+            return _train_alone(settings, folder, listener)
         from screening.runs.ranks import train as train_on
 
         return train_on(settings, folder, listener, choice, ranks=ranks)
+
+
+def _train_alone(settings: "RunSettings", folder: Path, listener: "Listener") -> dict[str, Any]:
+    """Train in this process, the only one in the folder meanwhile."""
+    from screening.runs.claim import Claim
+    from screening.training.recipe import claim, train
+
+    claim(folder, settings)
+    with Claim(folder, say=listener.say) as held:
+
+        def check() -> None:
+            listener.check()
+            held.check()
+
+        def watch(progress: Any) -> None:
+            held.check()
+            listener.watch(progress)
+
+        return train(settings, folder, replace(listener, check=check, watch=watch))
 
 
 def _checking(context: typer.Context, show: Watch) -> Watch:
@@ -319,10 +341,12 @@ def _results(found: dict[str, Any], units: dict[str, str]) -> list[str]:
 
 def _pretrained(found: dict[str, Any]) -> list[str]:
     lines = [f"{found['epochs']} epochs, the best is {found['best_epoch']}"]
-    if "validation" in found:
-        lines.append(f"validation loss {found['validation']['loss']:.4f}")
-        (section,) = found["validation"].keys() - {"loss"}
-        for name, metrics in found["validation"][section].items():
+    for part in ("validation", "test"):
+        if part not in found:
+            continue
+        lines.append(f"{part} loss {found[part]['loss']:.4f}")
+        (section,) = found[part].keys() - {"loss"}
+        for name, metrics in found[part][section].items():
             shown = {key: value for key, value in metrics.items() if value is not None and key != "count"}
             lines.append(f"  {name:13} " + ", ".join(f"{key} {value:.4f}" for key, value in shown.items()))
     return lines

@@ -96,6 +96,8 @@ def require_possible(choice: ClusterChoice, *, workers: int | None, threads: int
         fitting(workers=choice.workers or workers, threads=threads, device=device)
     if choice.kind == "allocation":
         Allocation.here()
+    if choice.profile is not None:
+        choice.profile.require_fit(device)
 
 
 @contextlib.contextmanager

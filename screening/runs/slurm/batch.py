@@ -46,13 +46,7 @@ def batch_script(run: BatchRun, profile: Profile, *, nodes: int | None = None, p
 
 
 def _require_fit(run: BatchRun, profile: Profile) -> None:
-    if run.device == "cuda" and not profile.gpus:
-        raise InputError("device is cuda, but the profile asks for no GPUs; set gpus in it, or device to cpu")
-    if run.device == "cpu" and profile.gpus:
-        raise InputError(
-            f"the profile asks for {profile.gpus} GPUs, which a run of device cpu would waste; set device to cuda, or "
-            "take a profile without gpus"
-        )
+    profile.require_fit(run.device)
     if any(character in run.out for character in "\n%\\"):
         raise InputError(f"out is {run.out!r}; Slurm would read more than a name into it")
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from screening.config import Settings, load
+from screening.errors import InputError
 from screening.runs.config import ClusterSettings
 
 WALLTIME = re.compile(r"(?:(\d+)-)?(\d{1,2}):(\d\d):(\d\d)")
@@ -56,6 +57,16 @@ class Profile(Settings):
     scratch: str | None = None
     stage: bool = False
     directives: tuple[str, ...] = ()
+
+    def require_fit(self, device: str) -> None:
+        """Refuse a device that the nodes lack, and GPUs that nobody would use."""
+        if device == "cuda" and not self.gpus:
+            raise InputError("device is cuda, but the profile asks for no GPUs; set gpus in it, or device to cpu")
+        if device == "cpu" and self.gpus:
+            raise InputError(
+                f"the profile asks for {self.gpus} GPUs, which a run of device cpu would waste; set device to cuda, or "
+                "take a profile without gpus"
+            )
 
     @property
     def workers_per_node(self) -> int:

@@ -85,6 +85,7 @@ class ForcesLesson(Lesson[ForcesConfig]):
         return origins_of(work.files)
 
     def start(self, work: Work) -> Start:
+        self._require_labels(work)
         model = self.new_model()
         objective = self._objective(work, model)
         if work.ranks.is_first:
@@ -177,12 +178,22 @@ class ForcesLesson(Lesson[ForcesConfig]):
     def _fractions(self, work: Work) -> npt.NDArray[np.float64]:
         return work.graphs.fractions(np.arange(len(work.graphs))).astype(np.float64)
 
+    def _require_labels(self, work: Work) -> None:
+        """Refuse a weight on a label that no training crystal has: the term would count as zero, and nobody see it."""
+        if self.config.forces.learn != "labels":
+            return
+        graphs, rows, settings = work.graphs, work.split.train, self.config.forces
+        for name, count in _counted(graphs, rows).items():
+            if count == 0 and getattr(settings, name):
+                raise InputError(
+                    f"data.train: no crystal to train on has the label {name}, whose weight forces.{name} is "
+                    f"{getattr(settings, name):g}; set it to 0, or give crystals with labels that docs/forces.md lists"
+                )
+
     def _described(self, work: Work) -> str:
         rows, graphs = work.split.train, work.graphs
-        energies = int((~np.isnan(graphs.labels[rows, 0])).sum())
-        stresses = int((~np.isnan(graphs.labels[rows, 2])).sum())
-        forces = int((~np.isnan(graphs.forces_in(rows)[:, 0])).sum())
-        labels = f"{energies:,} energies, {forces:,} forces, {stresses:,} stresses"
+        found = _counted(graphs, rows)
+        labels = f"{found['energy']:,} energies, {found['force']:,} forces, {found['stress']:,} stresses"
         return f"{sizes(work.split)}; training labels: {labels}{self._left_out(work)}"
 
     def _left_out(self, work: Work) -> str:
@@ -205,6 +216,16 @@ class ForcesLesson(Lesson[ForcesConfig]):
             text = json.dumps(kept[-1].get("validation") if kept else None).encode()
         found = json.loads(work.ranks.told(text))
         return {"validation": {"loss": found["loss"], "denoising": found["denoising"]}} if found else {}
+
+
+def _counted(graphs: LabelledGraphs, rows: npt.NDArray[np.int64]) -> dict[str, int]:
+    """How many labels of each kind there are, by the name of its weight; of force one an atom."""
+    numbers = {
+        "energy": graphs.labels[rows, 0],
+        "force": graphs.forces_in(rows)[:, 0],
+        "stress": graphs.labels[rows, 2],
+    }
+    return {name: int((~np.isnan(values)).sum()) for name, values in numbers.items()}
 
 
 def _agree_on_scaling(model: CrystalModel, ranks: Ranks) -> None:

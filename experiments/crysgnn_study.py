@@ -32,7 +32,7 @@ import studies
 from crysgnn.crystals import SUBSET, draw_subset, read_subset, write_subset
 from crysgnn.plan import Encoder, Run, every
 from crysgnn.report import report_of
-from crysgnn.running import OUTCOMES, run_all, state_of
+from crysgnn.running import MEASURED, run_all, state_of
 from crysgnn.settings import StudySettings
 
 from screening import config
@@ -58,7 +58,7 @@ def _act(chosen: argparse.Namespace) -> bool:
     if chosen.keep:
         if not is_recorded:
             raise InputError(f"{chosen.record}: it is of the subset in {SUBSET.name}, so it keeps nothing of another")
-        kept = record.pack(chosen.record, study, chosen.out, (one.name for one in plan), OUTCOMES)
+        kept = record.pack(chosen.record, study, chosen.out, (one.name for one in plan), MEASURED)
         studies.say(f"{chosen.record}: {kept} runs")
         return True
     if is_recorded and not chosen.afresh:

@@ -27,6 +27,10 @@ LARGE_PARTS: tuple[Part, ...] = ("phonons", "moduli", "fifth", "whole")
 # Parts with runs of half an hour of a core, and an architecture that is ten times slower than CGCNN.
 LONG = ("fifth", "whole")
 SLOWEST = "alignn"
+# Parts a tenth of the size of that on which rates are tried, and the model whose rate is far from the usual one: it
+# does them at other factors of its rate too, so that a gain is told from a rate that does not fit.
+SMALL_PARTS: tuple[Part, ...] = ("phonons", "moduli")
+CONTROLLED, CONTROL_FACTORS = "sieve", (1.0, 2.0, 4.0)
 # Whose rates and weights are tuned: all but the slowest, which learns at the rate of its settings, and takes the first
 # one's alpha and rate of the encoder.
 TUNED = (*LARGE, "crysxpp", "gatgnn")
@@ -50,7 +54,10 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A training run. `tried` is what a tuning run tries: a factor of the rate, of the encoder's rate, or alpha."""
+    """A training run. `tried` is what a tuning run tries: a factor of the rate, of the encoder's rate, or alpha.
+
+    `factor` is of the rate, instead of the one that tuning found.
+    """
 
     part: Part
     architecture: str
@@ -59,6 +66,7 @@ class Run:
     seed: int
     encoder: Encoder | None = None
     tried: float | None = None
+    factor: float | None = None
 
     @property
     def name(self) -> str:
@@ -66,7 +74,8 @@ class Run:
         of = "+".join(SHORT[target] for target in self.targets)
         by = "" if self.encoder is None else f"-{self.encoder.name.removeprefix('encoder-')}"
         tried = "" if self.tried is None else f"-tries-{self.tried:g}"
-        return f"{self.part}-{self.architecture}-{self.mode}{by}-{of}-seed{self.seed}{tried}"
+        factor = "" if self.factor is None else f"-rate{self.factor:g}"
+        return f"{self.part}-{self.architecture}-{self.mode}{by}-{of}-seed{self.seed}{tried}{factor}"
 
 
 def encoders(study: StudySettings) -> list[Encoder]:
@@ -98,8 +107,19 @@ def tuning(study: StudySettings) -> list[Run]:
     ]
 
 
+def controls(study: StudySettings) -> list[Run]:
+    """The runs of the small parts at other rates, one seed."""
+    return [
+        Run(part, CONTROLLED, mode, targets, study.whole_seeds[0], encoder_of(CONTROLLED, mode, study), factor=factor)
+        for part in SMALL_PARTS
+        for targets in TARGETS[part]
+        for factor in CONTROL_FACTORS
+        for mode in MODES
+    ]
+
+
 def runs(study: StudySettings) -> list[Run]:
-    """All runs but those of tuning: the subset, the ablation, then the larger parts, a seed before the next."""
+    """All other runs: the subset, the ablation, then the larger parts, a seed before the next."""
     subset = [
         Run("subset", name, mode, targets, seed, encoder_of(name, mode, study))
         for seed in study.seeds
@@ -139,7 +159,7 @@ def every(study: StudySettings) -> Sequence[Encoder | Run]:
     plan += [run for run in planned if run.part == "subset" and run.encoder not in alone]
     for encoder in alone:
         plan += [encoder, *(run for run in planned if run.encoder == encoder)]
-    plan += [run for run in planned if run.part != "subset"]
+    plan += [*(run for run in planned if run.part != "subset"), *controls(study)]
     # The sort is stable: what keeps the order within each of the three.
     return sorted(plan, key=lambda one: (_is_long(one), one.architecture == SLOWEST))
 

@@ -1,26 +1,30 @@
 """The study in words: tables in Markdown of whatever is finished."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from multitask.outcomes import Estimate
 
 from crysgnn.plan import (
+    CONTROLLED,
     LARGE,
     MODES,
     SHORT,
+    SMALL_PARTS,
     TARGETS,
     TUNED,
     Encoder,
     Mode,
     Part,
     Run,
+    controls,
     encoder_of,
     encoders,
     every,
     runs,
 )
-from crysgnn.running import best_tried, metrics_of, state_of
+from crysgnn.running import best_tried, chosen_by, metrics_of, state_of
 from crysgnn.settings import StudySettings
 
 UNITS = {"formation": "eV/atom", "gap": "eV", "bulk": "GPa", "shear": "GPa", "phonons": "cm⁻¹"}
@@ -58,6 +62,7 @@ def report_of(study: StudySettings, out: Path) -> str:
                 f"encoder's rate and alpha of {TUNED[0]}: the vanilla run had one try, where those of "
                 f"{_listed(TUNED)} had {len(study.tuning.rates)}, and a gain over it says less."
             )
+    sections += [f"## {CONTROLLED.capitalize()} on few crystals at other rates, one seed", _controlled(study, out)]
     return "\n\n".join([*sections, "## Ablation: distilled CGCNN on the subset", _ablation(study, found)]) + "\n"
 
 
@@ -85,6 +90,29 @@ def _part(part: Part, study: StudySettings, found: Mapping[Run, Mapping[str, flo
                 row += [shown(Estimate.of(own)), gain(vanilla, own)]
             rows.append(row)
     return table(["architecture", "target", "vanilla", "fine-tuned", "gain", "distilled", "gain"], rows)
+
+
+def _controlled(study: StudySettings, out: Path) -> str:
+    """Errors by factor of the rate; in bold of the one that validates best, by the product of a run's errors."""
+    best = best_tried(CONTROLLED, "vanilla", study, out)
+    tuned = [run for run in runs(study) if run.architecture == CONTROLLED and run.part in SMALL_PARTS]
+    by_factor = {(run.part, run.mode, run.factor): run for run in controls(study)}
+    by_factor |= {(run.part, run.mode, best): run for run in tuned if run.seed == study.whole_seeds[0]}
+    factors = sorted({factor for *_, factor in by_factor if factor is not None})
+    rows = []
+    for part in SMALL_PARTS:
+        for target in (target for together in TARGETS[part] for target in together):
+            for mode in MODES:
+                own = {factor: by_factor[part, mode, factor] for factor in factors}
+                scores = {factor: chosen_by(run, out) for factor, run in own.items()}
+                known = {factor: score for factor, score in scores.items() if not math.isnan(score)}
+                row = [f"{SHORT[target]} ({UNITS[SHORT[target]]})", mode]
+                for factor, run in own.items():
+                    error = metrics_of(run, out).get(target)
+                    marks = "**" if known and factor == min(known, key=known.__getitem__) else ""
+                    row.append(DASH if error is None else f"{marks}{error:.4g}{marks}")
+                rows.append(row)
+    return table(["target", "", *(f"{factor:g} times the rate" for factor in factors)], rows)
 
 
 def _ablation(study: StudySettings, found: Mapping[Run, Mapping[str, float]]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ import record
 from studies import FAILED_FILE, State, attempt, repeat, work_through
 
 from crysgnn.crystals import make_files, pool_files
-from crysgnn.plan import ASPECTS, TUNED, Encoder, Mode, Run, runs, tuning
+from crysgnn.plan import ASPECTS, TUNED, Encoder, Mode, Run, controls, runs, tuning
 from crysgnn.settings import ArchitectureSettings, StudySettings
 from screening.config import validated
 from screening.training.config import RunSettings, TrainingConfig
@@ -25,6 +26,8 @@ from screening.training.recipe import FOLDS_FILE, METRICS_FILE, MODEL_FILE, trai
 CRYSTALS = "crystals"
 # What says that a run has ended, and how.
 OUTCOMES = (METRICS_FILE, FOLDS_FILE, FAILED_FILE)
+# What it measured: by which validation crystals the epoch of each official fold was chosen too.
+MEASURED = (*OUTCOMES, *(f"fold-{fold}/{METRICS_FILE}" for fold in range(5)))
 
 
 def state_of(one: Encoder | Run, study: StudySettings, out: Path) -> State:
@@ -113,10 +116,21 @@ def metrics_of(one: Run, out: Path) -> dict[str, float]:
             return {}
         found = json.loads((folder / FOLDS_FILE).read_text(encoding="utf-8"))["targets"]
         return {target: found[target]["mae"]["mean"] for target in one.targets}
+    return _validation_of(folder, one.targets)
+
+
+def chosen_by(one: Run, out: Path) -> float:
+    """What runs of one kind are chosen by: the product of all errors of validation, of folds their mean; or NaN."""
+    folders = sorted((out / one.name).glob("fold-*")) or [out / one.name]
+    each = [_validation_of(folder, one.targets) for folder in folders]
+    return math.prod(statistics.fmean(found.get(target, math.nan) for found in each) for target in one.targets)
+
+
+def _validation_of(folder: Path, targets: Sequence[str]) -> dict[str, float]:
     if not (folder / METRICS_FILE).exists():
         return {}
     found = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))["validation"]["targets"]
-    return {target: found[target]["mae"] for target in one.targets}
+    return {target: found[target]["mae"] for target in targets}
 
 
 def best_tried(architecture: str, mode: Mode, study: StudySettings, out: Path) -> float | None:
@@ -144,7 +158,7 @@ def _is_ready(encoder: Encoder, out: Path) -> bool:
 
 
 def _is_needed(encoder: Encoder, study: StudySettings, out: Path) -> bool:
-    needing = (run for run in [*tuning(study), *runs(study)] if run.encoder == encoder)
+    needing = (run for run in [*tuning(study), *runs(study), *controls(study)] if run.encoder == encoder)
     return not all(_finished(out / run.name) or _has_failed(run, out) for run in needing)
 
 
@@ -175,7 +189,8 @@ def _rate(run: Run, study: StudySettings, out: Path) -> float:
     # Only what is tuned has a factor; of the others, the rate in the settings is the one to use.
     if run.architecture not in TUNED:
         return study.architectures[run.architecture].rate
-    return study.architectures[run.architecture].rate * _chosen(own, study, out)
+    factor = _chosen(own, study, out) if run.factor is None else run.factor
+    return study.architectures[run.architecture].rate * factor
 
 
 def _pretraining(one: Encoder, study: StudySettings, out: Path) -> PretrainingConfig:

@@ -104,13 +104,22 @@ def _value(text: str) -> Any:
 
 def _line(schema: type[BaseModel], details: Mapping[str, Any]) -> str:
     place = details["loc"]
-    where = ".".join(map(str, place)) or "the whole"
+    where = ".".join(map(str, _written(schema, place)))
     if details["type"] == "extra_forbidden":
         return f"{where} is unknown; {_suggestion(str(place[-1]), _keys_at(schema, place[:-1]))}"
     if details["type"] == "missing":
         return f"{where} is missing"
     got = "" if isinstance(details["input"], Mapping) else f", got {details['input']!r}"
-    return f"{where}: {details['msg'].removeprefix('Value error, ')}{got}"
+    return f"{where}{': ' if where else ''}{details['msg'].removeprefix('Value error, ')}{got}"
+
+
+def _written(schema: type[BaseModel], place: Sequence[str | int]) -> list[str | int]:
+    """The keys of a place, without the names that a choice of several types gives these."""
+    return [key for depth, key in enumerate(place) if not (depth and _is_choice(_annotation_at(schema, place[:depth])))]
+
+
+def _is_choice(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, types.UnionType) and _model_in(annotation) is None
 
 
 def _suggestion(key: str, valid: Iterable[str]) -> str:
@@ -122,6 +131,11 @@ def _suggestion(key: str, valid: Iterable[str]) -> str:
 
 
 def _keys_at(schema: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    model = _model_in(_annotation_at(schema, place))
+    return list(model.model_fields) if model is not None else []
+
+
+def _annotation_at(schema: type[BaseModel], place: Sequence[str | int]) -> Any:
     found: Any = schema
     for key in place:
         model = _model_in(found)
@@ -129,8 +143,7 @@ def _keys_at(schema: type[BaseModel], place: Sequence[str | int]) -> list[str]:
             found = model.model_fields[str(key)].annotation
         elif get_args(found):
             found = get_args(found)[-1] if get_origin(found) is dict else get_args(found)[0]
-    model = _model_in(found)
-    return list(model.model_fields) if model is not None else []
+    return found
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

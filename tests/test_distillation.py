@@ -24,7 +24,7 @@ from screening.predictions import Target
 from screening.runs import rank_process
 from screening.runs.rank_job import RankJob
 from screening.training import teachers as teaching
-from screening.training.config import LoopSettings, LossName
+from screening.training.config import LoopSettings, LossName, SplitSettings
 from screening.training.distillation_config import DistillationConfig
 from screening.training.gradient import whole_loss
 from screening.training.labelled import LabelledGraphs
@@ -337,6 +337,42 @@ def test_every_architecture_learns_from_another(
 
 def toml(settings: dict[str, Any]) -> str:
     return "{" + ",".join(f"{name}={json.dumps(value)}" for name, value in settings.items()) + "}"
+
+
+@pytest.mark.parametrize("scale", ["linear", "log10"])
+def test_a_target_that_only_teachers_know_is_learned_from_them(
+    scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulk = Target("bulk_modulus", "GPa")
+    settings = files_of_a_run(
+        tmp_path,
+        monkeypatch,
+        "predictions.teachers=['bulk']",
+        "data.train=['more.extxyz']",
+        "predictions.crystals=['labelled.extxyz']",
+        f"targets={{bulk_modulus={{scale='{scale}'}}}}",
+        "data.split.validation=0",
+    )
+    model = made(bulk)
+    # Values as of a modulus, all positive.
+    model.set_scaling([200.0], [30.0])
+    (tmp_path / "bulk").mkdir()
+    checkpoint.save(model, tmp_path / "bulk/model.safetensors", Card(elements=(1, 8)))
+    said: list[str] = []
+    train(settings, tmp_path / "run", Listener(said.append, lambda progress: None))
+    taught = np.load(next((tmp_path / "run/teacher").glob("predictions-*.npy")))[:, 0]
+    assert (taught > 0).all()
+    assert "training labels: bulk_modulus 0; predictions in place of missing ones: bulk_modulus 46" in "".join(said)
+    assert any("crystals have elements that teacher cgcnn was not trained on, such as" in line for line in said)
+    learned = np.log10(taught) if scale == "log10" else taught
+    ((mean, std),) = checkpoint.load(tmp_path / "run/model.safetensors")[0].scaling
+    np.testing.assert_allclose([mean, std], [learned.mean(), learned.std()], rtol=1e-6)
+    # There is nothing to validate by.
+    held = settings.model_copy(
+        update={"data": settings.data.model_copy(update={"split": SplitSettings(validation=0.2)})}
+    )
+    with pytest.raises(InputError, match=r"none of 3 validation crystals has a label of these targets; choose others"):
+        train(held, tmp_path / "held", Listener(said.append, lambda progress: None))
 
 
 def test_labels_of_crystals_that_are_there_for_predictions_are_told(

@@ -458,6 +458,17 @@ def test_what_cannot_be_is_refused(folder: Path, override: str, said: str) -> No
         ran(folder, *override.split())
 
 
+def test_a_setting_of_the_default_model_leaves_it_smooth() -> None:
+    def model(**given: Any) -> Any:
+        table = {"data": {"train": ["first.extxyz"]}, "model": given}
+        return config.validated(ForcesConfig, table, origin="test").model
+
+    wide = model(settings={"width": 8})
+    assert (wide.architecture, wide.settings) == ("sieve", {"cutoff": 5.0, "max_neighbors": "all", "width": 8})
+    assert model(architecture="sieve", settings={"cutoff": 4.0}).settings == {"cutoff": 4.0, "max_neighbors": "all"}
+    assert model(architecture="equivariant_transformer", settings={"width": 8}).settings == {"width": 8}
+
+
 @pytest.mark.parametrize("label", ["energy", "force", "stress"])
 def test_a_weight_on_labels_that_nobody_has_is_refused(folder: Path, label: str) -> None:
     def without(crystal: Crystal) -> Crystal:

@@ -56,6 +56,11 @@ def test_overrides_are_toml_values_or_bare_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
+        (
+            "init={checkpoint='a',frozen=-1}",
+            r"init\.frozen: .* greater than or equal to 0, got -1; init\.frozen: Input",
+        ),
+        ("init={checkpoint='a',new_heads=['b']}", r"config\.toml: init\.new_heads names b, which is no target"),
         ("training.epoch=3", r"training\.epoch is unknown; did you mean epochs\?"),
         ("trainin.epochs=3", r"trainin is unknown; did you mean training\?"),
         ("training.optimiser.lerning=3", r"training\.optimiser\.lerning is unknown; known here: beta2, momentum, name"),

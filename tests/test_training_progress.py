@@ -35,6 +35,16 @@ def test_a_continued_run_has_steps_behind_it_that_took_no_time(capsys: pytest.Ca
     assert left([at(k, steps=106) for k in range(101, 107)], capsys) == ["0:00:30 left", "0:00:00 left"]
 
 
+def test_what_came_before_the_first_step_is_no_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Reading and asking teachers took 1,000 seconds; then a step takes 10.
+    ticks = itertools.chain([0], itertools.count(1000, step=10))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    said = left([at(k, steps=9) for k in range(1, 10)], capsys)
+    assert said == ["100 crystals/s", "0:00:50 left", "0:00:20 left", "0:00:00 left"]
+
+
 @pytest.mark.parametrize("back", [1, 90])
 def test_a_run_after_another_or_one_that_goes_back_begins_anew(back: int, capsys: pytest.CaptureFixture[str]) -> None:
     first = [at(k, steps=100) for k in range(95, 101)]

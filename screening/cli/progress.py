@@ -50,21 +50,24 @@ def _bar() -> Iterator[Watch]:
 
 
 def _plain_lines() -> Watch:
-    told = started = before = time.monotonic()
+    told = time.monotonic()
+    # Nothing is known of the first step, before which crystals were read and teachers asked.
+    started, before = math.nan, math.nan
     first, last = 0, math.inf
 
     def watch(progress: "Progress") -> None:
         nonlocal told, started, before, first, last
-        if progress.step <= last:
-            started, first = before, progress.step - 1
         now = time.monotonic()
+        if progress.step <= last:
+            started, first = (now, progress.step) if math.isnan(before) else (before, progress.step - 1)
         before, last = now, progress.step
         if now - told < PLAIN_INTERVAL_S and progress.step < progress.steps:
             return
         told = now
         # Of this process and run alone: a continued run has steps behind it that took no time here.
-        left = (now - started) / (progress.step - first) * (progress.steps - progress.step)
-        print(f"{described(progress)}, {clock(left)} left", file=sys.stderr, flush=True)
+        made, ahead = progress.step - first, progress.steps - progress.step
+        left = f", {clock((now - started) / made * ahead)} left" if made else ""
+        print(f"{described(progress)}{left}", file=sys.stderr, flush=True)
 
     return watch
 

@@ -6,12 +6,15 @@
 [training]      the loop, as for `screening train`
 """
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from screening.config import Settings
 from screening.training.config import CardSettings, DataSettings, InitSettings, LoopSettings, ModelChoice, RunSettings
+
+DEFAULT, SMOOTH = "sieve", {"cutoff": 5.0, "max_neighbors": "all"}
 
 
 class ForcesSettings(Settings):
@@ -49,8 +52,18 @@ class ForcesSettings(Settings):
         return self.learn == "denoising" or (self.learn == "labels" and bool(self.force or self.stress))
 
 
-def _smooth_sieve() -> ModelChoice:
-    return ModelChoice(architecture="sieve", settings={"cutoff": 5.0, "max_neighbors": "all"})
+class SmoothModel(ModelChoice):
+    """An architecture that is smooth: by default `sieve`, which hears all within 5 angstrom unless told otherwise."""
+
+    architecture: str = DEFAULT
+
+    @model_validator(mode="before")
+    @classmethod
+    def _smooth_by_default(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("architecture", DEFAULT) != DEFAULT:
+            return given
+        settings = given.get("settings", {})
+        return {**given, "settings": {**SMOOTH, **settings}} if isinstance(settings, Mapping) else given
 
 
 class ForcesConfig(RunSettings):
@@ -58,7 +71,7 @@ class ForcesConfig(RunSettings):
 
     data: DataSettings
     forces: ForcesSettings = ForcesSettings()
-    model: ModelChoice = Field(default_factory=_smooth_sieve)
+    model: SmoothModel = Field(default_factory=SmoothModel)
     training: LoopSettings = LoopSettings()
     card: CardSettings = CardSettings()
     init: InitSettings | None = None

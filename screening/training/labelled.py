@@ -168,6 +168,13 @@ class LabelledGraphs:
             found[self.numbers[self.atoms_of(rows[start : start + AT_ONCE])]] = True
         return np.flatnonzero(found).tolist()
 
+    def rows_beyond(self, elements: Sequence[int]) -> Int64:
+        """The crystals that have atoms of other elements than these."""
+        known = np.zeros(256, np.bool_)
+        known[list(elements)] = True
+        others = np.flatnonzero(~known[self.numbers])
+        return np.unique(np.searchsorted(self.atom_offsets, others, side="right") - 1)
+
     def fractions(self, rows: Int64) -> Float32:
         """The part of each crystal's atoms that each atomic number has, (crystals, 119)."""
         found: Float32 = np.empty((len(rows), len(SYMBOLS)), np.float32)

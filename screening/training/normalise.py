@@ -3,11 +3,13 @@
 Fitted to the training labels that are there. Classes stay 0 and 1.
 """
 
+import difflib
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from screening.crystals.labels import TARGETS
 from screening.errors import InputError
 from screening.predictions import Target
 
@@ -48,7 +50,10 @@ def learned_labels(labels: Float64, targets: tuple[Target, ...]) -> Float64:
 def _measured(learned: Float64, target: Target) -> tuple[float, float]:
     present = learned[~np.isnan(learned)]
     if len(present) == 0:
-        raise InputError(f"no training crystal has a label {target.name}; remove the target or give labels")
+        known = [one.name for one in TARGETS]
+        near = [] if target.name in known else difflib.get_close_matches(target.name, known, n=1)
+        cure = f"did you mean {near[0]}?" if near else "remove the target or give labels"
+        raise InputError(f"no training crystal has a label {target.name}; {cure}")
     if len(np.unique(present)) == 1:
         raise InputError(f"all {len(present)} training labels {target.name} are {present[0]}; nothing can be learned")
     if target.kind == "classification":

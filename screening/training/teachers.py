@@ -39,20 +39,35 @@ SAY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Teachers:
-    """Models, in evaluation mode, that nothing trains; a hash of the weights of each, and one of all."""
+    """Models, in evaluation mode, that nothing trains; a hash of the weights of each, and one of all.
+
+    `elements` are those that each has learned from, where its card tells.
+    """
 
     models: tuple[CrystalModel, ...]
     hashes: tuple[str, ...]
+    elements: tuple[Sequence[int] | None, ...]
 
     @classmethod
     def loaded(cls, names: Iterable[str], *, device: str, encoders: bool) -> "Teachers":
         """Load models by file, folder or shipped name; without targets too, if an encoder is enough."""
-        models = [checkpoint.load(model_file(name), device=device, encoder=encoders)[0] for name in names]
+        loaded = [checkpoint.load(model_file(name), device=device, encoder=encoders) for name in names]
+        models = [model for model, _ in loaded]
         for model in models:
             model.requires_grad_(False)
         states = [{n: t.detach().cpu() for n, t in model.state_dict().items()} for model in models]
         hashes = [f"{m.architecture} {checkpoint.hash_of(s)}" for m, s in zip(models, states, strict=True)]
-        return cls(tuple(models), tuple(hashes))
+        return cls(tuple(models), tuple(hashes), tuple(card.elements for _, card in loaded))
+
+    def tell_of_unseen(self, graphs: LabelledGraphs, listener: Listener) -> None:
+        """Say of how many crystals a teacher speaks without having seen their elements."""
+        for model, elements in zip(self.models, self.elements, strict=True):
+            rows = np.empty(0, np.int64) if elements is None else graphs.rows_beyond(elements)
+            if len(rows):
+                listener.say(
+                    f"{len(rows):,} of {len(graphs):,} crystals have elements that teacher {model.architecture} was "
+                    f"not trained on, such as {graphs.ids[int(rows[0])]}; what it says of them is a guess"
+                )
 
     @property
     def hash(self) -> str:

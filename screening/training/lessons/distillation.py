@@ -72,9 +72,11 @@ class DistillationLesson(LabelLesson[DistillationConfig]):
         try:
             if self.config.distillation is not None:
                 teacher = Teachers.loaded([self.config.distillation.teacher], device=device, encoders=True)
+                teacher.tell_of_unseen(graphs, listener)
                 found[ATOMS] = str(described_atoms(teacher, lecture).resolve())
             if self.config.predictions is not None:
                 several = Teachers.loaded(self.config.predictions.teachers, device=device, encoders=False)
+                several.tell_of_unseen(graphs, listener)
                 found[PREDICTIONS] = str(predictions(several, self.labels, lecture).resolve())
         finally:
             # In the folder of this run, which is nobody else's, as `cache` may be.
@@ -86,16 +88,16 @@ class DistillationLesson(LabelLesson[DistillationConfig]):
         return (*super().origins(work), *(Path(work.files[what]).name for what in SAID if what in work.files))
 
     def start(self, work: Work) -> Start:
-        model, properties = supervised(self.config, self.new_model(), work)
+        atoms = labels = taught = None
+        if self.config.predictions is not None:
+            taught = np.array(mapped(Path(work.files[PREDICTIONS]), len(work.graphs)), np.float64)
+            labels = TaughtLabels(taught, self.config.predictions.weight)
+        model, properties = supervised(self.config, self.new_model(), work, taught=taught)
         if work.ranks.is_first:
             self._tell_of_labels(work)
-        atoms = labels = None
         if self.config.distillation is not None:
             table = mapped(Path(work.files[ATOMS]), len(work.graphs.numbers))
             atoms = TaughtAtoms(table, self.config.distillation.alpha)
-        if self.config.predictions is not None:
-            found = np.array(mapped(Path(work.files[PREDICTIONS]), len(work.graphs)), np.float64)
-            labels = TaughtLabels(found, self.config.predictions.weight)
         objective = Distillation(work.graphs, properties, model, atoms=atoms, labels=labels)
         return Start(model, objective, Tuning.of(self.config.init))
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from screening.errors import InputError
 from screening.models.model import CrystalModel, Scaling
 from screening.predictions import Target
 from screening.training.config import RunSettings, TrainingConfig
@@ -16,7 +17,7 @@ from screening.training.labelled import LabelledGraphs
 from screening.training.lessons.lesson import C, Lesson, Start, Work
 from screening.training.losses import TargetLoss
 from screening.training.material import Listener
-from screening.training.normalise import Normaliser
+from screening.training.normalise import Float64, Normaliser, learned_labels
 from screening.training.objectives.frozen import rebase
 from screening.training.objectives.properties import Properties
 from screening.training.ranks import Ranks
@@ -69,13 +70,20 @@ class PropertyLesson(LabelLesson[TrainingConfig]):
         return Start(model, objective, Tuning.of(self.config.init))
 
 
-def supervised(config: TrainingConfig, model: CrystalModel, work: Work) -> tuple[CrystalModel, Properties]:
-    """Prepare a model and the objective of its labels: scales, terms that start from composition, a checkpoint."""
+def supervised(
+    config: TrainingConfig, model: CrystalModel, work: Work, *, taught: Float64 | None = None
+) -> tuple[CrystalModel, Properties]:
+    """Prepare a model and the objective of its labels: scales, terms that start from composition, a checkpoint.
+
+    What is `taught` of a target, (crystals, targets), stands for its labels where no training crystal has one.
+    """
     graphs, split, ranks = work.graphs, work.split, work.ranks
-    normaliser = measured(graphs, split, ranks)
+    _require_judges(graphs, split)
+    labels = _stood_in(graphs, split, taught)
+    normaliser = _of_first(Normaliser.fit(labels, graphs.targets), ranks)
     if ranks.is_first:
-        work.listener.say(described(graphs, split))
-        learned = normaliser.normalise(graphs.labels[split.train])
+        work.listener.say(described(graphs, split, taught))
+        learned = normaliser.normalise(labels)
         # Composition without a label says nothing, and there may be a million such crystals.
         some = ~np.isnan(learned).all(axis=1)
         model.start_from(torch.from_numpy(graphs.fractions(split.train[some])), torch.from_numpy(learned[some]))
@@ -89,9 +97,22 @@ def supervised(config: TrainingConfig, model: CrystalModel, work: Work) -> tuple
     return model, Properties(graphs, normaliser, losses)
 
 
-def measured(graphs: LabelledGraphs, split: Split, ranks: Ranks) -> Normaliser:
-    """Measure the labels; ranks take the first one's numbers."""
-    return _of_first(Normaliser.fit(graphs.labels[split.train], graphs.targets), ranks)
+def _require_judges(graphs: LabelledGraphs, split: Split) -> None:
+    """Refuse validation crystals without any label: every epoch would be as good as the first."""
+    if len(split.validation) and np.isnan(learned_labels(graphs.labels[split.validation], graphs.targets)).all():
+        raise InputError(
+            f"none of {len(split.validation):,} validation crystals has a label of these targets; choose others, or "
+            "set data.split.by to random and data.split.validation to 0, so that the last epoch is kept"
+        )
+
+
+def _stood_in(graphs: LabelledGraphs, split: Split, taught: Float64 | None) -> Float64:
+    """Labels of the training crystals; of a target of which there are none, what is taught."""
+    labels: Float64 = graphs.labels[split.train]
+    if taught is None:
+        return labels
+    absent = np.isnan(learned_labels(labels, graphs.targets)).all(axis=0)
+    return np.where(absent, taught[split.train], labels)
 
 
 def _taken_over(normaliser: Normaliser, kept: Mapping[str, Scaling], ranks: Ranks) -> Normaliser:
@@ -108,11 +129,19 @@ def _of_first(found: Normaliser, ranks: Ranks) -> Normaliser:
     return Normaliser(found.targets, np.array(mean), np.array(std))
 
 
-def described(graphs: LabelledGraphs, split: Split) -> str:
-    """Say how many crystals and labels there are."""
-    counts = (~np.isnan(graphs.labels[split.train])).sum(axis=0).tolist()
-    labels = ", ".join(f"{target.name} {count:,}" for target, count in zip(graphs.targets, counts, strict=True))
-    return f"{sizes(split)}; training labels: {labels}"
+def described(graphs: LabelledGraphs, split: Split, taught: Float64 | None = None) -> str:
+    """Say how many crystals there are, labels that can be learned, and predictions that stand for missing ones."""
+    labels = graphs.labels[split.train]
+    told = f"{sizes(split)}; training labels: {_counted(labels, graphs.targets)}"
+    if taught is None:
+        return told
+    missing = np.where(np.isnan(labels), taught[split.train], np.nan)
+    return f"{told}; predictions in place of missing ones: {_counted(missing, graphs.targets)}"
+
+
+def _counted(labels: Float64, targets: tuple[Target, ...]) -> str:
+    counts = (~np.isnan(learned_labels(labels, targets))).sum(axis=0).tolist()
+    return ", ".join(f"{target.name} {count:,}" for target, count in zip(targets, counts, strict=True))
 
 
 def sizes(split: Split) -> str:

@@ -27,7 +27,7 @@ import record
 import studies
 from derivative.plan import planned
 from derivative.report import best_two, report_of
-from derivative.running import OUTCOMES, run_all, state_of
+from derivative.running import KEPT, run_all, state_of
 from derivative.settings import StudySettings
 
 from screening import config
@@ -47,7 +47,7 @@ def _act(chosen: argparse.Namespace) -> bool:
     study = config.load(StudySettings, chosen.config, overrides=chosen.set)
     if chosen.keep:
         names = (run.name for run in planned(study.tuning, best_two(study, out)))
-        kept = record.pack(chosen.record, study, out, names, OUTCOMES)
+        kept = record.pack(chosen.record, study, out, names, KEPT)
         studies.say(f"{chosen.record}: {kept} runs")
         return True
     if not chosen.afresh:

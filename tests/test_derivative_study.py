@@ -20,11 +20,13 @@ from derivative.plan import (
     SCRATCH,
     SIEVE,
     STARTS,
+    TASKS,
     TRANSFORMER,
     WHOLE,
     FineTuning,
     PreTraining,
     Run,
+    Task,
     planned,
     tuning,
 )
@@ -61,18 +63,24 @@ def plan(best: Sequence[str] = ()) -> list[Run]:
 
 
 def metrics(out: Path, run: FineTuning, choice: float, measure: float) -> None:
-    def of(value: float) -> dict[str, Any]:
-        if run.task.folds:
-            own: dict[str, Any] = {"mae": {"mean": value, "each": [0.9 * value, 1.1 * value]}}
-        else:
-            # Where a logarithm is learned, the error in the target's own unit decides nothing.
-            own = {"mae_log10": value, "mae": 3.0} if run.task == MODULI else {"mae": value}
+    def of(own: dict[str, Any]) -> dict[str, Any]:
         return {"targets": dict.fromkeys(run.task.targets, own)}
+
+    def one(value: float) -> dict[str, Any]:
+        # Where a logarithm is learned, the error in the target's own unit decides nothing.
+        return of({"mae_log10": value, "mae": 3.0} if run.task == MODULI else {"mae": value})
 
     folder = out / run.name
     folder.mkdir(parents=True)
-    found = of(measure) if run.task.folds else {"validation": of(choice), "test": of(measure)}
-    (folder / ("folds.json" if run.task.folds else "metrics.json")).write_text(json.dumps(found))
+    if run.task.folds:
+        each = of({"mae": {"mean": measure, "each": [0.9 * measure, 1.1 * measure]}})
+        (folder / "folds.json").write_text(json.dumps(each))
+        for fold in range(5):
+            (folder / f"fold-{fold}").mkdir()
+            found = {"validation": one(choice + 0.1 * (fold - 2)), "test": one(measure)}
+            (folder / f"fold-{fold}/metrics.json").write_text(json.dumps(found))
+        return
+    (folder / "metrics.json").write_text(json.dumps({"validation": one(choice), "test": one(measure)}))
 
 
 def known_rates(out: Path) -> None:
@@ -91,7 +99,12 @@ def test_runs_have_names_of_their_own_and_come_after_what_they_need() -> None:
     # Each start tries the same rates, and each is in every table.
     for architecture, starts in STARTS.items():
         tried = {
-            kind: [run.rate for run in tuning(STUDY.tuning) if (run.architecture, run.kind) == (architecture, kind)]
+            (task.name, kind): [
+                run.rate
+                for run in tuning(STUDY.tuning)
+                if (run.architecture, run.task, run.kind) == (architecture, task, kind)
+            ]
+            for task in TASKS[architecture]
             for kind in starts
         }
         assert all(rates == list(STUDY.tuning[architecture]) for rates in tried.values())
@@ -120,9 +133,10 @@ def test_every_run_has_a_configuration_that_is_valid(tmp_path: Path) -> None:
             assert settings.training.optimiser.rate == rate
 
 
-def test_rates_are_chosen_by_the_crystals_that_choose_when_all_are_known(tmp_path: Path) -> None:
-    run = FineTuning(PHONONS, "EFS", SIEVE, 0)
-    first, *others = (one for one in tuning(STUDY.tuning) if (one.architecture, one.kind) == (SIEVE, "EFS"))
+@pytest.mark.parametrize(("task", "seed"), [(PHONONS, 0), (MODULI, 2), (FEW, 1)])
+def test_rates_are_chosen_by_the_crystals_that_choose_when_all_are_known(task: Task, seed: int, tmp_path: Path) -> None:
+    run = FineTuning(task, "EFS", SIEVE, seed)
+    first, *others = (one for one in tuning(STUDY.tuning) if replace(one, rate=None, seed=seed) == run)
     (tmp_path / first.name).mkdir()
     (tmp_path / first.name / "failed.txt").write_text("it diverged")
     for rank, one in enumerate(others):
@@ -208,6 +222,9 @@ def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         mae = {"mae": error, "mae_log10": error}
         names = run.task.targets if isinstance(run, FineTuning) else ["none"]
         found = {part: {"targets": dict.fromkeys(names, mae)} for part in ("validation", "test")}
+        for fold in range(5):
+            (out / run.name / f"fold-{fold}").mkdir(exist_ok=True)
+            (out / run.name / f"fold-{fold}/metrics.json").write_text(json.dumps(found))
         for name in ("metrics.json", "folds.json", PUBLISHED_FILE, "model.safetensors"):
             folds = {key: {"mae": {"each": [error]}} for key in names} if name == "folds.json" else {}
             (out / run.name / name).write_text(json.dumps(found | {"targets": folds}))

@@ -52,6 +52,9 @@ PRETRAINING_NOTES = """\
 PUBLISHED_NOTES = """\
 - A potential here is one for all elements of all sources, a SNAP one for each element.
 - The set has no training crystals of Cu and Ni: of these a potential knows what mattersim has alone."""
+RATES_NOTES = """\
+- Each start tries the same rates on each task, with the first seed; validation crystals choose, of folds the mean over
+  theirs. The first seed of a table is that run."""
 FINETUNING_NOTES = f"""\
 - phonons: 1/cm, mean over the official folds, which chose nothing; {PUBLISHED_PHONONS}. moduli: of log10(GPa).
   mp2000 and whole: eV/atom and eV. All but phonons: the half of mp36k/val that chose neither epochs nor rates.
@@ -92,7 +95,7 @@ def report_of(study: StudySettings, out: Path) -> str:
     parts = ["# Pre-training on derivatives", " ".join([done, *([f"Failed: {', '.join(failed)}."] if failed else [])])]
     parts += ["## Pre-training", pretraining_table(out), PRETRAINING_NOTES]
     parts += ["## mlearn's published test crystals: force MAE, eV/angstrom", published_table(out), PUBLISHED_NOTES]
-    parts += ["## Rates", rates_table(study, out)]
+    parts += ["## Rates", rates_table(study, out), RATES_NOTES]
     for architecture in (SIEVE, TRANSFORMER):
         parts += [f"## Fine-tuning {architecture}: mean absolute error", finetuning_table(out, architecture)]
     parts += [FINETUNING_NOTES, "## The paper's claims"]

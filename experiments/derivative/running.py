@@ -33,6 +33,9 @@ CHOSEN, MEASURED = "validation", "test"
 PUBLISHED_FILE = "mlearn-test.json"
 # What says that a run has ended, and how.
 OUTCOMES = (METRICS_FILE, FOLDS_FILE, PUBLISHED_FILE, FAILED_FILE)
+# Of the official folds: what chose their epochs chooses rates too.
+FOLD_METRICS = tuple(f"fold-{fold}/{METRICS_FILE}" for fold in range(5))
+KEPT = (*OUTCOMES, *FOLD_METRICS)
 # How the shipped model is trained, which is how runs on all crystals are.
 SHIPPED = Path(__file__).resolve().parent.parent / "shipped/sieve.toml"
 
@@ -85,13 +88,13 @@ def _is_missed(run: PreTraining, out: Path, plan: Sequence[Run]) -> bool:
 
 def _outcomes(run: Run) -> Sequence[str]:
     if isinstance(run, FineTuning):
-        return [FOLDS_FILE if run.task.folds else METRICS_FILE]
+        return [FOLDS_FILE, *FOLD_METRICS] if run.task.folds else [METRICS_FILE]
     return [METRICS_FILE, *([PUBLISHED_FILE] if run.has_labels else [])]
 
 
 def best_rate(run: FineTuning, study: StudySettings, out: Path) -> float | None:
-    """The rate with which a start validates best where it tries some; None before all have ended, or if all failed."""
-    tried = [one for one in tuning(study.tuning) if (one.architecture, one.kind) == (run.architecture, run.kind)]
+    """The rate with which a start validates best on a task; None before all have ended, or if all failed."""
+    tried = [one for one in tuning(study.tuning) if replace(one, rate=None, seed=run.seed) == replace(run, rate=None)]
     errors = {}
     for one in tried:
         if not is_measured(one, out) and not has_failed(one, out):
@@ -104,12 +107,14 @@ def best_rate(run: FineTuning, study: StudySettings, out: Path) -> float | None:
 def errors_of(run: FineTuning, out: Path, part: str) -> dict[str, float]:
     """The mean absolute error of each target, of logarithms where these are learned; empty before a run is finished.
 
-    Of a run in folds it is the mean over their tests, which choose nothing.
+    Of a run in folds it is the mean over these: of what chose their epochs, or of their tests, which choose nothing.
     """
-    if run.task.folds:
+    if run.task.folds and part == MEASURED:
         return {name: statistics.fmean(values) for name, values in fold_errors_of(run, out).items()}
-    found = read_json(out / run.name / METRICS_FILE).get(part, {}).get("targets", {})
-    return {name: found[name][_metric(run.task, name)] for name in run.task.targets if name in found}
+    files = FOLD_METRICS if run.task.folds else (METRICS_FILE,)
+    each = [read_json(out / run.name / file).get(part, {}).get("targets", {}) for file in files]
+    metrics = {name: _metric(run.task, name) for name in run.task.targets if all(name in found for found in each)}
+    return {name: statistics.fmean(found[name][metric] for found in each) for name, metric in metrics.items()}
 
 
 def fold_errors_of(run: FineTuning, out: Path) -> dict[str, list[float]]:
@@ -226,7 +231,8 @@ def run_all(
         attempt(lambda: do(run, study, out, listener), out / run.name, listener)
 
     def state(run: Run) -> State:
-        return state_of(run, study, out, plan())
+        # The plan, which is dear, is nothing to the others.
+        return state_of(run, study, out, plan() if isinstance(run, PreTraining) else ())
 
     return work_through(plan, state, do_one, out, listener, budget_s=budget_s, clock=clock)
 

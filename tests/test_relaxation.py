@@ -274,6 +274,15 @@ def test_the_table_grows_as_crystals_end_and_is_asked_for_first(folder: Path, mo
     assert not list(folder.glob("out.csv*"))
 
 
+@pytest.mark.parametrize("source", ["in.extxyz", "./in.extxyz", "."])
+def test_the_command_overwrites_none_of_its_inputs(folder: Path, source: str) -> None:
+    before = (folder / "in.extxyz").read_bytes()
+    for options in (("-o", "in.extxyz"), ("-o", "out.extxyz", "--table", "in.extxyz")):
+        with pytest.raises(InputError, match="is one of the inputs; choose another name for the output"):
+            called(source, "-m", "potential.safetensors", *options)
+    assert (folder / "in.extxyz").read_bytes() == before
+
+
 def test_the_command_refuses_what_it_cannot_write_and_models_without_forces(folder: Path) -> None:
     with pytest.raises(InputError, match=r"expected a name that ends in \.extxyz"):
         called("in.extxyz", "-m", "potential.safetensors", "-o", "out.cif")

@@ -70,12 +70,14 @@ def relax(
     kind = FORMATS.get(Path(output.name.removesuffix(".gz")).suffix)
     if kind is None:
         raise InputError(f"{output}: expected a name that ends in {', '.join(FORMATS)}, or one of these with .gz")
+    from screening.crystals.write import require_no_input, write
     from screening.pretrained.shipped import load_model, model_file
 
     # Before torch, which takes seconds to load.
     found = model_file(model)
+    for written in (output, *([] if table is None else [table])):
+        require_no_input(written, inputs, folders=True)
     from screening.crystals.read import read_batches
-    from screening.crystals.write import write
     from screening.inference import usable_device
     from screening.relaxation.potential import Potential
     from screening.relaxation.relax import RelaxSettings

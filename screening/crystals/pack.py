@@ -20,7 +20,7 @@ from screening.crystals.packed_writer import PackedWriter
 from screening.crystals.read import ReadBatch, read_batches
 from screening.crystals.sink import Sink, part_of
 from screening.crystals.validate import Limits
-from screening.crystals.write import write
+from screening.crystals.write import require_no_input, write
 from screening.errors import InputError, ResourceError
 
 PACKED = "h5"
@@ -80,6 +80,8 @@ def pack(
     crystal gets its space group as the label `spacegroup_number`, 0 where none is found; a packed file says with which.
     """
     _require_output(Path(output), inputs, to or kind_of(Path(output)))
+    if rejections is not None:
+        require_no_input(rejections, inputs)
     ours = [*(path for path in (output, rejections) if path is not None), *ignore]
     stream = read_batches(inputs, limits=limits, workers=workers, ignore=ours, space_groups=space_groups)
     with contextlib.closing(stream) as batches:
@@ -154,14 +156,11 @@ def known_bytes(inputs: Iterable[str | os.PathLike[str]]) -> int | None:
 def _require_output(output: Path, inputs: Sequence[str | os.PathLike[str]], to: str) -> None:
     if to not in OUTPUTS:
         raise InputError(f"cannot write {to!r}; choose one of {', '.join(OUTPUTS)}")
-    if not output.is_file():
-        return
-    if to == PACKED:
+    require_no_input(output, inputs)
+    if to == PACKED and output.is_file():
         with output.open("rb") as file:
             if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
                 raise InputError(f"{output}: is there already and no HDF5 file; remove it or choose another name")
-    elif any(Path(path).exists() and output.samefile(path) for path in inputs):
-        raise InputError(f"{output}: is one of the inputs; choose another name for the output")
 
 
 def _require_entries(tally: Tally) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from screening.errors import InputError
 from screening.query.query import Query
+from screening.store.record import PROVENANCE, SLURM_JOBS
 from screening.store.whole import write_whole
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def export(query: Query, output: str) -> int:
     kind, path = kind_of(output), Path(output)
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}; make it first")
+    if any(path.is_file() and path.samefile(own) for own in _own_lines(query)):
+        raise InputError(f"{path}: belongs to the run itself; choose another name for the output")
     if kind in CRYSTALS:
         from screening.crystals.write import write
 
@@ -53,6 +56,12 @@ def export(query: Query, output: str) -> int:
     counted = _Counted(query.frames())
     write_whole(path, TABLE_WRITERS[kind](counted))
     return counted.rows
+
+
+def _own_lines(query: Query) -> list[Path]:
+    """Files that are of the run, under names that could be written."""
+    lines = (query.results.record.folder / name for name in (PROVENANCE, SLURM_JOBS))
+    return [path for path in lines if path.exists()]
 
 
 class _Counted:

@@ -363,6 +363,9 @@ def test_nothing_that_cannot_be_right_makes_a_folder(tmp_path: Path, made: Path)
         screen([], run, config)
     with pytest.raises(InputError, match="none: is no file, no folder and no shipped model"):
         screen([made / "c.h5"], run, config.model_copy(update={"model": "none"}))
+    encoder = screens.saved_model(tmp_path / "encoder.safetensors", targets=[])
+    with pytest.raises(InputError, match="is a pre-trained encoder, which predicts nothing; give it heads"):
+        screen([made / "c.h5"], run, config.model_copy(update={"model": str(encoder)}))
     with pytest.raises(InputError, match="no GPU can be used"):
         screen([made / "c.h5"], run, config.model_copy(update={"device": "cuda"}))
     assert not run.exists()

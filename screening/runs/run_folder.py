@@ -19,7 +19,7 @@ from screening.crystals.sink import sweep_parts_of
 from screening.crystals.version import code_version
 from screening.errors import InputError, ResourceError, ScreeningError, UnfinishedError
 from screening.machine import processors
-from screening.models.header import Card, read_card
+from screening.models.header import Card, read_card, require_targets
 from screening.models.potential_files import required_energy
 from screening.predictions import Target
 from screening.pretrained.shipped import model_file
@@ -59,9 +59,10 @@ class ModelFile:
 
     @classmethod
     def of(cls, name: str) -> "ModelFile":
-        """Find a model by what `--model` takes, and read its header."""
+        """Find a model by what `--model` takes, and read its header; refuse one that predicts nothing."""
         path = model_file(name).resolve()
         architecture, targets, card = read_card(path)
+        require_targets(path, targets)
         return cls(name, path, model_hash(path), architecture, targets, card)
 
     @classmethod

@@ -19,7 +19,7 @@ from screening.crystals.packed import PackedCrystals
 from screening.crystals.write import write
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.predictions import Target
-from screening.runs import dask_crew, provenance
+from screening.runs import dask_crew, provenance, run_folder
 from screening.runs.claim import Claim
 from screening.runs.config import BatchSettings, InputSettings, ScreenConfig, ShardSettings
 from screening.runs.listener import Listener, Progress
@@ -372,6 +372,23 @@ def test_nothing_that_cannot_be_right_makes_a_folder(tmp_path: Path, made: Path)
     run.write_text("a file")
     with pytest.raises(ResourceError, match="cannot be made a folder"):
         screen([made / "c.h5"], run, config)
+
+
+def test_the_folder_of_a_training_run_is_refused(tmp_path: Path, made: Path) -> None:
+    from screening.training import recipe
+
+    assert recipe.CONFIG_FILE == run_folder.TRAINING_BEGINS
+    of_training = {recipe.JOURNAL_FILE, recipe.STATE_FILE, recipe.MODEL_FILE, recipe.FOLDS_FILE}
+    assert of_training == set(run_folder.TRAINING_LEAVES) - {"fold-0"}
+    config = ScreenConfig(model=str(made / "m.safetensors"))
+    for name in run_folder.TRAINING_LEAVES:
+        trained = tmp_path / name
+        trained.mkdir()
+        for left in (run_folder.TRAINING_BEGINS, name):
+            (trained / left).touch()
+        with pytest.raises(InputError, match=f"{name}: is the folder of a training run; choose another folder"):
+            screen([made / "c.h5"], trained, config)
+        assert sorted(path.name for path in trained.iterdir()) == sorted([run_folder.TRAINING_BEGINS, name])
 
 
 def test_a_record_that_was_damaged_is_told(tmp_path: Path, made: Path, cluster: SpecCluster) -> None:

@@ -52,6 +52,15 @@ def write(crystals: Iterable[Crystal], path: str | os.PathLike[str], *, format: 
         raise ResourceError(message) from error
 
 
+def require_place(output: str | os.PathLike[str]) -> None:
+    """Refuse to write a file where there is no folder for it, or where a folder is."""
+    target = Path(output)
+    if not target.absolute().parent.is_dir():
+        raise InputError(f"{target}: there is no folder {target.parent}; make it first")
+    if target.is_dir():
+        raise InputError(f"{target}: a folder, expected the name of a file to write")
+
+
 def require_no_input(
     output: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]], *, folders: bool = False
 ) -> None:
@@ -76,8 +85,7 @@ def require_no_input(
 
 
 def _write_file(crystals: Iterable[Crystal], path: Path, entry: Callable[[Crystal], bytes]) -> int:
-    if path.is_dir():
-        raise InputError(f"{path}: a folder, expected the name of a file to write")
+    require_place(path)
     part = part_of(path)
     sink = Sink(part)
     try:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import screens
 from distributed import SpecCluster
-from made import made_batch, made_crystals
+from made import PERIODIC_KINDS, made_batch, made_crystals
 
 from screening.crystals.packed import PackedCrystals
 from screening.crystals.write import write
@@ -304,6 +304,19 @@ def test_files_are_packed_once_and_totals_add_up(tmp_path: Path, made: Path, clu
     with PackedCrystals(run / "input.h5") as crystals:
         assert crystals.limits.min_distance == 0.5
     assert model.exists()
+
+
+def test_labels_that_are_no_numbers_are_told_when_files_are_packed(tmp_path: Path, made: Path) -> None:
+    crystals = made_crystals(2, kinds=PERIODIC_KINDS, labels=())
+    write([replace(one, labels={"band_gap": 1.5}) for one in crystals], tmp_path / "a.extxyz", format="extxyz")
+    (tmp_path / "a.extxyz").write_text((tmp_path / "a.extxyz").read_text().replace("band_gap=1.5", "band_gap=wide"))
+    said: list[str] = []
+    config = ScreenConfig(model=str(made / "m.safetensors"))
+    model, listener = run_folder.ModelFile.of(config.model), Listener(say=said.append)
+    folder = run_folder.made_folder(tmp_path / "run")
+    run_folder.opened_run(folder, [tmp_path / "a.extxyz"], model, config, listener)
+    told = f"2 labels are no finite numbers and count as missing, the first: band_gap of {crystals[0].id}"
+    assert said == [told]
 
 
 def test_inputs_that_changed_are_refused(tmp_path: Path, made: Path, cluster: SpecCluster, files: Path) -> None:

@@ -33,7 +33,10 @@ WEIGHED = ("cif", "extxyz", "poscar", "json")
 
 @dataclass(slots=True)
 class Tally:
-    """What was read so far: `read` = `accepted` + the sum of `rejected`; the first rejection of each reason."""
+    """What was read so far: `read` = `accepted` + the sum of `rejected`; the first rejection of each reason.
+
+    `unusable` labels, forces and stresses of what was accepted are no finite numbers.
+    """
 
     accepted: int = 0
     rejected: Counter[Reason] = field(default_factory=Counter)
@@ -42,11 +45,21 @@ class Tally:
     weight: int = 0
     skipped: int = 0
     first_skipped: str = ""
+    unusable: int = 0
+    first_unusable: str = ""
 
     @property
     def read(self) -> int:
         """How many entries were read."""
         return self.accepted + self.rejected.total()
+
+    @property
+    def missing(self) -> str:
+        """What to say of labels that are no finite numbers; empty if there are none."""
+        if not self.unusable:
+            return ""
+        are = "label is no finite number and counts" if self.unusable == 1 else "labels are no finite numbers and count"
+        return f"{self.unusable:,} {are} as missing, the first: {self.first_unusable}"
 
     def add(self, batch: ReadBatch) -> None:
         """Count one more batch."""
@@ -55,6 +68,8 @@ class Tally:
         self.weight += batch.weight
         self.first_skipped = self.first_skipped or next(iter(batch.skipped), "")
         self.skipped += len(batch.skipped)
+        self.first_unusable = self.first_unusable or next(iter(batch.unusable), "")
+        self.unusable += len(batch.unusable)
         for rejection in batch.rejections:
             self.rejected[rejection.reason] += 1
             self.first.setdefault(rejection.reason, rejection)

@@ -249,6 +249,8 @@ def _pack(
     limits = config.input.limits()
     listener.tell("packing", {"inputs": list(map(str, inputs)), "workers": workers})
     tally = pack(inputs, packed, limits=limits, workers=workers, ignore=ours, progress=watch)
+    if tally.missing:
+        listener.say(tally.missing)
     duplicates = tally.rejected[Reason.DUPLICATE_ID]
     counts = {"read": tally.read, "accepted": tally.accepted, "duplicate": duplicates}
     listener.tell("packed", counts | {"rejected": tally.rejected.total() - duplicates})

@@ -1,21 +1,28 @@
 """Names of labels: each alias means one target, nothing is converted, and nothing that is no number passes."""
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from screening.cli import app
 from screening.crystals.labels import (
     TARGETS,
     Kind,
     canonical,
     canonical_labels,
     kind_of,
+    marked_labels,
     targets_table,
     unit_of,
 )
+from screening.crystals.pack import pack
+from screening.crystals.packed import PackedCrystals
 
 
 @pytest.mark.parametrize(
@@ -141,6 +148,61 @@ def test_no_finite_value_is_lost_or_changed(raw: dict[str, float]) -> None:
     finite = [value for value in raw.values() if math.isfinite(value)]
     assert sorted(labels.values()) == sorted(finite)
     assert all(canonical(name) in labels for name, value in raw.items() if math.isfinite(value))
+
+
+@pytest.mark.parametrize("value", ["abc", "1.2 eV", "1.25", "inf", math.inf, -math.inf, np.float32("inf")])
+def test_a_target_without_a_number_that_was_meant_is_marked(value: object) -> None:
+    assert marked_labels({"e_form": value, "b": 1.0}) == {"b": 1.0, "formation_energy_per_atom": math.inf}
+    assert marked_labels({"remark": value}) == {}
+    assert marked_labels({"e_form": value, "formation_energy_per_atom": 2.0}) == {"formation_energy_per_atom": 2.0}
+
+
+@pytest.mark.parametrize("value", [None, math.nan, "", " None", "NaN", "null", "n/a", "-", "0 0 1.5", "[1, 2]", [1.0]])
+def test_what_says_that_a_value_is_missing_is_not_marked(value: object) -> None:
+    assert marked_labels({"band_gap": value}) == {}
+
+
+def test_symbols_of_space_groups_are_no_mistakes() -> None:
+    assert marked_labels({"spacegroup": "Fm-3m"}) == {}
+
+
+POSCAR = '"x\n1.0\n4 0 0\n0 4 0\n0 0 4\nCu\n1\nDirect\n0 0 0\n"'
+FRAME = '1\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3:forces:R:3 id={} {}\nCu 0 0 0 {} 0 0\n'
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("workers", [1, 2])
+def test_labels_that_are_no_finite_numbers_are_told(tmp_path: Path, workers: int) -> None:
+    silent = ["band_gap=1.5", "band_gap=None", "band_gap=nan", "remark=abc", "spacegroup=Fm-3m", 'band_gap=""']
+    loud = ["e_form=inf", "e_form=abc", 'band_gap="1.2 eV"', "band_gap=-inf", "e_form=abc band_gap=xyz", "e_form=abc"]
+    frames = [FRAME.format(f"c{k}", said, 0) for k, said in enumerate([*silent, *loud])]
+    frames += [FRAME.format("push", "", "inf"), FRAME.format("pull", "", "nan")]
+    (tmp_path / "a.extxyz").write_text("".join(frames))
+    (tmp_path / "b.csv").write_text(
+        f"id,poscar,band_gap,note\nx,{POSCAR},high,odd\ny,{POSCAR},1.0,odd\nz,{POSCAR},,odd\n"
+    )
+    tally = pack([tmp_path / "a.extxyz", tmp_path / "b.csv"], tmp_path / "o.h5", workers=workers)
+    assert (tally.accepted, tally.rejected.total()) == (17, 0)
+    assert tally.missing == (
+        "10 labels are no finite numbers and count as missing, the first: formation_energy_per_atom of c6"
+    )
+    with PackedCrystals(tmp_path / "o.h5") as packed:
+        kept = {one.id: one for one in packed}
+    assert {id: one.labels for id, one in kept.items() if one.labels} == {
+        "c0": {"band_gap": 1.5},
+        "y": {"band_gap": 1.0},
+    }
+    assert kept["c0"].forces is not None
+    assert kept["push"].forces is None
+    ended = packed_by_command(tmp_path / "a.extxyz", tmp_path / "p.h5")
+    assert "9 labels are no finite numbers and count as missing, the first: formation_energy_per_atom of c6" in ended
+    assert "missing" not in packed_by_command(tmp_path / "o.h5", tmp_path / "q.h5")
+
+
+def packed_by_command(source: Path, output: Path) -> str:
+    """What `screening pack` prints."""
+    context = SimpleNamespace(check=lambda: None)
+    return CliRunner().invoke(app, ["pack", str(source), "-o", str(output)], obj=context, catch_exceptions=False).stdout
 
 
 def test_the_table_shows_every_target() -> None:

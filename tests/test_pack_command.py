@@ -28,6 +28,7 @@ from screening.crystals.elements import SYMBOLS
 from screening.crystals.pack import Tally, kind_of, known_bytes, pack
 from screening.crystals.packed import PackedCrystals
 from screening.crystals.read import read
+from screening.crystals.validate import Limits
 from screening.crystals.write import write
 from screening.errors import InputError, ResourceError
 
@@ -263,12 +264,30 @@ def test_packing_a_folder_into_itself_twice(tmp_path: Path) -> None:
 def test_no_other_file_is_overwritten(tmp_path: Path) -> None:
     source = make_input("extxyz", made_crystals(3, kinds=PERIODIC_KINDS), tmp_path)
     before = source.read_bytes()
+    other = tmp_path / "other.txt"
+    other.write_text("mine")
     with pytest.raises(InputError, match="is there already and no HDF5 file"):
-        pack([source], source, to="h5")
-    with pytest.raises(InputError, match="is one of the inputs"):
-        pack([source], source)
-    assert source.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [source]
+        pack([source], other, to="h5")
+    for how in (
+        {"output": source},
+        {"output": source, "to": "h5"},
+        {"output": tmp_path / "o.h5", "rejections": source},
+    ):
+        with pytest.raises(InputError, match="is one of the inputs"):
+            pack([source], **how)  # type: ignore[arg-type]
+    assert (source.read_bytes(), other.read_text()) == (before, "mine")
+    assert sorted(tmp_path.iterdir()) == [source, other]
+
+
+def test_a_packed_file_is_not_packed_into_itself(tmp_path: Path) -> None:
+    packed, linked = tmp_path / "a.h5", tmp_path / "b.h5"
+    pack([make_input("extxyz", made_crystals(3, kinds=PERIODIC_KINDS), tmp_path)], packed)
+    linked.symlink_to(packed)
+    before = packed.read_bytes()
+    for output in (packed, linked):
+        with pytest.raises(InputError, match="is one of the inputs; choose another name for the output"):
+            pack([packed], output, limits=Limits(max_atoms=1))
+    assert packed.read_bytes() == before
 
 
 def test_nothing_to_pack_is_told(tmp_path: Path) -> None:

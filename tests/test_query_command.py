@@ -205,6 +205,16 @@ def test_mistakes_are_told(run: Path, words: list[str], said: str) -> None:
     assert ended.stdout == ""
 
 
+@pytest.mark.parametrize("name", ["provenance.jsonl", "slurm.jsonl"])
+def test_what_a_run_says_of_itself_is_not_overwritten(run: Path, name: str) -> None:
+    (run / name).write_text("{}\n")
+    ended = CliRunner().invoke(app, ["query", str(run), "-o", str(run / name)])
+    assert isinstance(ended.exception, InputError)
+    assert "belongs to the run itself; choose another name" in str(ended.exception)
+    assert (run / name).read_text() == "{}\n"
+    (run / name).unlink()
+
+
 def test_a_mistake_is_one_line(run: Path) -> None:
     ended = command("query", run, "--where", "bandgapp > 1")
     assert (ended.returncode, ended.stdout) == (InputError.exit_code, "")

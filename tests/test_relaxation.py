@@ -17,6 +17,7 @@ from screening.cli import app
 from screening.crystals.batch import Crystals
 from screening.crystals.convert import crystal_to_ase
 from screening.crystals.crystal import Crystal
+from screening.crystals.elements import SYMBOLS
 from screening.crystals.write import write
 from screening.errors import InputError, ResourceError
 from screening.models.checkpoint import Card, save
@@ -253,6 +254,30 @@ def test_what_is_refused_is_a_row_where_it_came_and_in_the_total(folder: Path) -
     assert [one.id for one in screening.read("out.extxyz")] == [first, second, third]
 
 
+def test_elements_that_the_potential_has_not_seen_are_told(folder: Path) -> None:
+    crystals = list(screening.read("in.extxyz"))
+    first, foreign = crystals[0], sorted(set(crystals[0].numbers.tolist()))
+    known = sorted({int(z) for one in crystals for z in one.numbers} - set(foreign))
+    torch.manual_seed(0)
+    model = build("sieve", small("sieve") | SMOOTH["sieve"], [TARGET])
+    save(model, folder / "some.safetensors", Card(elements=tuple(known)))
+    save(model, folder / "all.safetensors", Card(elements=tuple(range(1, 100))))
+    words = ("in.extxyz", "-o", "out.extxyz", "--table", "out.csv", "--steps", "0")
+    expected = {
+        "some": [str(len(set(one.numbers.tolist()) - {*known})) for one in crystals],
+        "all": ["0"] * 5,
+        "potential": [""] * 5,
+    }
+    for name, counts in expected.items():
+        ran = called(*words, "-m", f"{name}.safetensors")
+        with (folder / "out.csv").open(encoding="utf-8") as file:
+            assert [row["unseen_elements"] for row in csv.DictReader(file)] == counts
+        symbols = ", ".join(SYMBOLS[z] for z in foreign)
+        said = f"{5 - counts.count('0')} of 5 crystals have elements that the potential was not trained on, such as "
+        assert (f"{said}{first.id} ({symbols})" in ran.stderr) == (name == "some")
+        assert ("not trained on" in ran.stderr) == (name == "some")
+
+
 def test_the_table_grows_as_crystals_end_and_is_asked_for_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("in.extxyz", "-m", "potential.safetensors", "-o", "out.extxyz", "--steps", "0")
     with pytest.raises(ResourceError, match="cannot be written"):
@@ -272,6 +297,15 @@ def test_the_table_grows_as_crystals_end_and_is_asked_for_first(folder: Path, mo
     assert len(sizes) == 5
     assert sizes == sorted(set(sizes))
     assert not list(folder.glob("out.csv*"))
+
+
+@pytest.mark.parametrize("source", ["in.extxyz", "./in.extxyz", "."])
+def test_the_command_overwrites_none_of_its_inputs(folder: Path, source: str) -> None:
+    before = (folder / "in.extxyz").read_bytes()
+    for options in (("-o", "in.extxyz"), ("-o", "out.extxyz", "--table", "in.extxyz")):
+        with pytest.raises(InputError, match="is one of the inputs; choose another name for the output"):
+            called(source, "-m", "potential.safetensors", *options)
+    assert (folder / "in.extxyz").read_bytes() == before
 
 
 def test_the_command_refuses_what_it_cannot_write_and_models_without_forces(folder: Path) -> None:

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import screens
 from distributed import SpecCluster
-from made import made_batch, made_crystals
+from made import PERIODIC_KINDS, made_batch, made_crystals
 
 from screening.crystals.packed import PackedCrystals
 from screening.crystals.write import write
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.predictions import Target
-from screening.runs import dask_crew, provenance
+from screening.runs import dask_crew, provenance, run_folder
 from screening.runs.claim import Claim
 from screening.runs.config import BatchSettings, InputSettings, ScreenConfig, ShardSettings
 from screening.runs.listener import Listener, Progress
@@ -306,6 +306,19 @@ def test_files_are_packed_once_and_totals_add_up(tmp_path: Path, made: Path, clu
     assert model.exists()
 
 
+def test_labels_that_are_no_numbers_are_told_when_files_are_packed(tmp_path: Path, made: Path) -> None:
+    crystals = made_crystals(2, kinds=PERIODIC_KINDS, labels=())
+    write([replace(one, labels={"band_gap": 1.5}) for one in crystals], tmp_path / "a.extxyz", format="extxyz")
+    (tmp_path / "a.extxyz").write_text((tmp_path / "a.extxyz").read_text().replace("band_gap=1.5", "band_gap=wide"))
+    said: list[str] = []
+    config = ScreenConfig(model=str(made / "m.safetensors"))
+    model, listener = run_folder.ModelFile.of(config.model), Listener(say=said.append)
+    folder = run_folder.made_folder(tmp_path / "run")
+    run_folder.opened_run(folder, [tmp_path / "a.extxyz"], model, config, listener)
+    told = f"2 labels are no finite numbers and count as missing, the first: band_gap of {crystals[0].id}"
+    assert said == [told]
+
+
 def test_inputs_that_changed_are_refused(tmp_path: Path, made: Path, cluster: SpecCluster, files: Path) -> None:
     run, config = tmp_path / "run", ScreenConfig(model=str(made / "m.safetensors"))
     screen([files], run, config, cluster=cluster)
@@ -363,12 +376,32 @@ def test_nothing_that_cannot_be_right_makes_a_folder(tmp_path: Path, made: Path)
         screen([], run, config)
     with pytest.raises(InputError, match="none: is no file, no folder and no shipped model"):
         screen([made / "c.h5"], run, config.model_copy(update={"model": "none"}))
+    encoder = screens.saved_model(tmp_path / "encoder.safetensors", targets=[])
+    with pytest.raises(InputError, match="is a pre-trained encoder, which predicts nothing; give it heads"):
+        screen([made / "c.h5"], run, config.model_copy(update={"model": str(encoder)}))
     with pytest.raises(InputError, match="no GPU can be used"):
         screen([made / "c.h5"], run, config.model_copy(update={"device": "cuda"}))
     assert not run.exists()
     run.write_text("a file")
     with pytest.raises(ResourceError, match="cannot be made a folder"):
         screen([made / "c.h5"], run, config)
+
+
+def test_the_folder_of_a_training_run_is_refused(tmp_path: Path, made: Path) -> None:
+    from screening.training import recipe
+
+    assert recipe.CONFIG_FILE == run_folder.TRAINING_BEGINS
+    of_training = {recipe.JOURNAL_FILE, recipe.STATE_FILE, recipe.MODEL_FILE, recipe.FOLDS_FILE}
+    assert of_training == set(run_folder.TRAINING_LEAVES) - {"fold-0"}
+    config = ScreenConfig(model=str(made / "m.safetensors"))
+    for name in run_folder.TRAINING_LEAVES:
+        trained = tmp_path / name
+        trained.mkdir()
+        for left in (run_folder.TRAINING_BEGINS, name):
+            (trained / left).touch()
+        with pytest.raises(InputError, match=f"{name}: is the folder of a training run; choose another folder"):
+            screen([made / "c.h5"], trained, config)
+        assert sorted(path.name for path in trained.iterdir()) == sorted([run_folder.TRAINING_BEGINS, name])
 
 
 def test_a_record_that_was_damaged_is_told(tmp_path: Path, made: Path, cluster: SpecCluster) -> None:

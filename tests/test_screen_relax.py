@@ -54,7 +54,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(made: Path, **options: Any) -> ScreenConfig:
-    relax = relaxing.SETTINGS.model_copy(update={"potential": str(made / "p.safetensors")} | options.pop("relax", {}))
+    asked = {"potential": str(made / "p.safetensors")} | options.pop("relax", {})
+    relax = relaxing.SETTINGS.model_copy(update=asked) if asked["potential"] else RelaxationSettings()
     given = {"model": str(made / "m.safetensors"), "shards": ShardSettings(least=5, most=9), "relax": relax}
     return ScreenConfig(**given | options)
 
@@ -222,9 +223,19 @@ def test_shards_are_smaller_when_crystals_are_relaxed_unless_told_otherwise(made
     for relax in ({"potential": potential}, RelaxationSettings(potential=potential)):
         found = ScreenConfig(relax=relax)
         assert (found.shards.least, found.shards.most) == (100, 1000)
-    assert ScreenConfig(relax={"steps": 3}).shards == ShardSettings()
     assert config.load(ScreenConfig, None, overrides=["relax.potential=p", "shards.most=300"]).shards.most == 300
     assert ScreenConfig(relax={"potential": "p"}, shards=ShardSettings()).shards == ShardSettings()
+
+
+def test_settings_of_a_relaxation_without_a_potential_are_refused() -> None:
+    both = r"relax: relax.force and relax.steps are set, but relax.potential is not, .*; name a potential with --relax"
+    with pytest.raises(InputError, match=both):
+        config.load(ScreenConfig, None, overrides=["relax.steps=3", "relax.force=0.05"])
+    with pytest.raises(InputError, match=r"relax.steps is set, but relax.potential is not"):
+        config.load(BatchRun, None, overrides=["inputs=['c.h5']", "out='r'", "relax.steps=500"])
+    resolved = ScreenConfig().model_dump(mode="json")
+    assert ScreenConfig.model_validate(resolved) == ScreenConfig()
+    assert RelaxationSettings(**resolved["relax"]).in_vain == ()
 
 
 def test_a_submitted_run_relaxes_too(made: Path) -> None:

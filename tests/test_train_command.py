@@ -146,6 +146,45 @@ def test_evaluate_repeats_the_metrics_of_the_run(folder: Path, pictures: None) -
     assert "eV/atom" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--json", "none/m.json"), "none/m.json: there is no folder none; make it first"),
+        (("--plot", "none/p.png"), "none/p.png: there is no folder none; make it first"),
+        (("--plot", "p.gif"), "p.gif: what is drawn is a PNG; end the name in .png"),
+        (("--json", "."), ".: a folder, expected the name of a file to write"),
+        (("--json", "val.extxyz"), "val.extxyz: is one of the inputs; choose another name"),
+    ],
+    ids=str,
+)
+def test_evaluate_refuses_what_it_cannot_write_before_it_predicts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, str], said: str
+) -> None:
+    monkeypatch.setattr("screening.pretrained.shipped.load_model", lambda *given, **more: pytest.fail("was loaded"))
+    before = sorted(folder.iterdir())
+    (folder / "m.safetensors").touch()
+    with pytest.raises(InputError) as refused:
+        called("evaluate", "m.safetensors", "val.extxyz", *options)
+    assert said in str(refused.value)
+    assert sorted(folder.iterdir()) == sorted([*before, folder / "m.safetensors"])
+
+
+def test_evaluate_prints_what_it_found_though_it_cannot_be_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran(folder)
+
+    def full(path: Path, blocks: object) -> None:
+        raise ResourceError(f"{path}: the disk is full")
+
+    monkeypatch.setattr("screening.store.whole.write_whole", full)
+    result = CliRunner().invoke(
+        app, ["evaluate", "run", "val.extxyz", "--json", "m.json"], obj=SimpleNamespace(check=lambda: None)
+    )
+    assert isinstance(result.exception, ResourceError)
+    assert "formation_energy_per_atom" in result.stdout
+
+
 def test_evaluate_counts_nothing_where_labels_are_missing(folder: Path) -> None:
     ran(folder)
     bare = made_crystals(4, kinds=PERIODIC_KINDS, labels=())

@@ -196,5 +196,7 @@ def _summary(tally: "Tally", output: Path, seconds: float) -> Iterator[str]:
     for reason, count in tally.rejected.most_common():
         first = tally.first[reason]
         yield f"  {reason} {count:,}, the first in {first.source}: {first.message}"
+    if tally.missing:
+        yield tally.missing
     if tally.skipped:
         yield f"passed over {tally.skipped:,} files of no known format, the first {tally.first_skipped}"

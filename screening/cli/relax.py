@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from screening.cli.app import app
+from screening.crystals.elements import SYMBOLS
 from screening.errors import InputError, ResourceError
 
 if TYPE_CHECKING:
     from screening.crystals.batch import Crystals
-    from screening.crystals.crystal import Rejection
+    from screening.crystals.crystal import Crystal, Rejection
     from screening.crystals.read import ReadBatch
     from screening.relaxation.relax import Relaxed
 
 PLAIN_INTERVAL_S = 10.0
 FORMATS = {".extxyz": "extxyz", ".xyz": "extxyz", ".jsonl": "jsonl"}
-COLUMNS = ("id", "outcome", "steps", "energy", "energy_before", "force", "stress", "reason", "message")
+UNSEEN = "unseen_elements"
+COLUMNS = ("id", "outcome", "steps", "energy", "energy_before", "force", "stress", UNSEEN, "reason", "message")
 REJECTED = "rejected"
 Take = Callable[[Sequence[object]], None]
 
@@ -61,7 +63,8 @@ def relax(
     Many crystals move at once, and each ends on its own: converged, timed out after so many steps, or diverged, which
     is when its energy or forces are no numbers, its volume is off by a factor of three, or an atom has left all its
     neighbours. All are written, in their order, with energy, forces and stress, but those that diverged without.
-    What is refused when it is read is counted, and is a row of the table with the reason. Crystals that are not
+    What is refused when it is read is counted, and is a row of the table with the reason. Crystals with elements that
+    the model was not trained on are counted too, and the table says how many each has. Crystals that are not
     periodic in all directions keep their cells. A model has forces when it takes all neighbours under an envelope and
     predicts an energy; docs/forces.md says how to train one.
 
@@ -70,12 +73,14 @@ def relax(
     kind = FORMATS.get(Path(output.name.removesuffix(".gz")).suffix)
     if kind is None:
         raise InputError(f"{output}: expected a name that ends in {', '.join(FORMATS)}, or one of these with .gz")
+    from screening.crystals.write import require_no_input, write
     from screening.pretrained.shipped import load_model, model_file
 
     # Before torch, which takes seconds to load.
     found = model_file(model)
+    for written in (output, *([] if table is None else [table])):
+        require_no_input(written, inputs, folders=True)
     from screening.crystals.read import read_batches
-    from screening.crystals.write import write
     from screening.inference import usable_device
     from screening.relaxation.potential import Potential
     from screening.relaxation.relax import RelaxSettings
@@ -87,11 +92,13 @@ def relax(
     say = _silent if quiet else _say
     if card.limits:
         say(f"{model}: {card.limits}")
-    given = _Given()
+    given, unseen = _Given(), _Unseen(card.elements)
     with Potential(loaded, device=device, threads=threads) as potential, _listing(table) as take:
         moving = relaxed(potential, given.crystals(read_batches(inputs, workers=workers)), settings)
-        told = _told(moving, given, outcomes, take, say, context.obj.check)
+        told = _told(moving, given, unseen, outcomes, take, say, context.obj.check)
         write((one.crystal for one in told), output, format=kind)
+    if unseen.crystals:
+        say(unseen.words)
     if not quiet:
         seconds = time.monotonic() - started
         ends = ", ".join(f"{outcomes[name]:,} {name.replace('_', ' ')}" for name in sorted(outcomes))
@@ -118,9 +125,41 @@ class _Given:
             yield self.refused.popleft()[1]
 
 
+class _Unseen:
+    """Crystals with elements that a potential was not trained on: how many of all, and the first of them.
+
+    Which elements are `known` is what its card says; where it does not, none are counted.
+    """
+
+    def __init__(self, known: Iterable[int] | None) -> None:
+        self._known = None if known is None else frozenset(known)
+        self._all, self._first = 0, ""
+        self.crystals = 0
+
+    def count(self, crystal: "Crystal") -> int | str:
+        """Count such elements of one more crystal; nothing where the known ones are not."""
+        if self._known is None:
+            return ""
+        foreign = sorted(set(crystal.numbers.tolist()) - self._known)
+        self._all += 1
+        if foreign:
+            self._first = self._first or f"{crystal.id} ({', '.join(SYMBOLS[number] for number in foreign)})"
+            self.crystals += 1
+        return len(foreign)
+
+    @property
+    def words(self) -> str:
+        """What there is to say of them."""
+        return (
+            f"{self.crystals:,} of {self._all:,} crystals have elements that the potential was not trained on, such as "
+            f"{self._first}: forces there mean nothing"
+        )
+
+
 def _told(
     found: "Iterable[Relaxed]",
     given: _Given,
+    unseen: "_Unseen",
     outcomes: Counter[str],
     take: Take,
     say: Callable[[str], None],
@@ -133,7 +172,7 @@ def _told(
             if not outcomes[REJECTED]:
                 say(f"refused, the first: {one.message}")
             outcomes[REJECTED] += 1
-            take((one.id, REJECTED, *[""] * 5, one.reason.value, one.message))
+            take((one.id, REJECTED, *[""] * 6, one.reason.value, one.message))
 
     told = time.monotonic()
     for number, one in enumerate(found):
@@ -141,7 +180,7 @@ def _told(
         refuse(number)
         outcomes[one.outcome.value] += 1
         numbers = one.energy, one.energy_before, one.force, one.stress
-        take((one.crystal.id, one.outcome.value, one.steps, *map(repr, numbers), "", ""))
+        take((one.crystal.id, one.outcome.value, one.steps, *map(repr, numbers), unseen.count(one.crystal), "", ""))
         if time.monotonic() - told > PLAIN_INTERVAL_S:
             told = time.monotonic()
             ends = ", ".join(f"{count:,} {name}" for name, count in outcomes.items())

@@ -215,6 +215,7 @@ def evaluate(
 
     # Before torch, which takes seconds to load.
     file = model_file(model)
+    _require_places(as_json, plot, inputs)
     from screening.inference import usable_device
     from screening.models.potential_files import REFERENCED
     from screening.training.judge import evaluate as judged
@@ -234,14 +235,14 @@ def evaluate(
             say=_say,
             watch=context.obj.check,
         )
-        _write_json(as_json, errors)
         print("\n".join(_compared(errors)))
+        _write_json(as_json, errors)
         return
     if source is not None:
         raise InputError(f"{model}: is no potential of `screening train-forces`, so it has no --source of energies")
     found = judged(loaded, inputs, workers=workers, device=device, plot=plot, say=_say, watch=context.obj.check)
-    _write_json(as_json, {"targets": found})
     print(metrics_table(found, {target.name: target.unit for target in loaded.targets}))
+    _write_json(as_json, {"targets": found})
 
 
 def _compared(errors: dict[str, dict[str, Any]]) -> list[str]:
@@ -253,9 +254,23 @@ def _compared(errors: dict[str, dict[str, Any]]) -> list[str]:
     return [*(potential_table(found) for found in (errors["all"], *several)), f"units: {units}"]
 
 
+def _require_places(as_json: Path | None, plot: Path | None, inputs: Sequence[Path]) -> None:
+    """Refuse, before hours of predicting, files that could not be written, or are inputs."""
+    from screening.crystals.write import require_no_input, require_place
+
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise InputError(f"{plot}: what is drawn is a PNG; end the name in .png")
+    for path in (as_json, plot):
+        if path is not None:
+            require_place(path)
+            require_no_input(path, inputs)
+
+
 def _write_json(path: Path | None, found: dict[str, Any]) -> None:
     if path is not None:
-        path.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        from screening.store.whole import write_whole
+
+        write_whole(path, [(json.dumps(found, indent=2, allow_nan=False) + "\n").encode()])
 
 
 def _chosen(cluster: str | None, profile: Path | None, ranks: int | None) -> "ClusterChoice | None":

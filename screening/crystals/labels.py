@@ -1,7 +1,7 @@
 """The names and units of labels: one canonical name per target, and the aliases people use for it.
 
 Values are never converted, only named: a file that stores log10(GPa) under `K_VRH` stays wrong, one that
-calls its formation energy `e_form` is understood. Readers pass every raw label through `canonical_labels`.
+calls its formation energy `e_form` is understood. Readers pass every raw label through `marked_labels`.
 
 Names are compared after folding: lower case, and every run of characters other than a-z and 0-9 is one `_`,
 dropped at both ends. So `K_VRH`, `k_vrh` and `k-vrh`, `gap pbe` and `gap_pbe`, `log10(K_VRH)` and `log10_k_vrh`,
@@ -171,6 +171,16 @@ TARGETS = (
 )
 
 
+# What tables and programs write where there is no value.
+MISSING_WORDS = frozenset(
+    {"", "nan", "-nan", "none", "null", "nil", "na", "n/a", "<na>", "missing", "-", "--", "?", "."}
+)
+# Targets that go by the name of what is often a symbol, such as Fm-3m.
+_SYMBOLS_TOO = frozenset({"spacegroup_number"})
+# Several numbers: of each atom, say, which are no label.
+_ARRAY = re.compile(r"\[?[-+.\de]+(?:[\s,]+[-+.\de]+)+\]?")
+
+
 def _folded(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
@@ -214,6 +224,29 @@ def canonical_labels(raw: Mapping[str, object]) -> dict[str, float]:
         free = meant == name or (meant not in present and meant not in labels)
         labels[meant if free else name] = number
     return labels
+
+
+def marked_labels(raw: Mapping[str, object]) -> dict[str, float]:
+    """Give the same, and infinity for each target that has no number, but a value that was meant to be one.
+
+    `validate` makes such a label missing, and tells it. Text that says that a value is missing means none.
+    """
+    labels = canonical_labels(raw)
+    meant = (canonical(str(name)) for name, value in raw.items() if is_unusable(str(name), value))
+    return labels | {name: math.inf for name in meant if name not in labels}
+
+
+def is_unusable(name: str, value: object) -> bool:
+    """Whether a value, which is no label, is of a known target: infinite, or text that is none and not missing."""
+    if not isinstance(value, str):
+        return isinstance(value, float | np.floating) and math.isinf(value) and expects_number(name)
+    text = value.strip().lower()
+    return expects_number(name) and text not in MISSING_WORDS and not _ARRAY.fullmatch(text)
+
+
+def expects_number(name: str) -> bool:
+    """Whether a name is of a target, under which text is a mistake."""
+    return (target := canonical(name)) in _BY_NAME and target not in _SYMBOLS_TOO
 
 
 def _number(value: object) -> float | None:

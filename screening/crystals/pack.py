@@ -20,7 +20,7 @@ from screening.crystals.packed_writer import PackedWriter
 from screening.crystals.read import ReadBatch, read_batches
 from screening.crystals.sink import Sink, part_of
 from screening.crystals.validate import Limits
-from screening.crystals.write import write
+from screening.crystals.write import require_no_input, write
 from screening.errors import InputError, ResourceError
 
 PACKED = "h5"
@@ -33,7 +33,10 @@ WEIGHED = ("cif", "extxyz", "poscar", "json")
 
 @dataclass(slots=True)
 class Tally:
-    """What was read so far: `read` = `accepted` + the sum of `rejected`; the first rejection of each reason."""
+    """What was read so far: `read` = `accepted` + the sum of `rejected`; the first rejection of each reason.
+
+    `unusable` labels, forces and stresses of what was accepted are no finite numbers.
+    """
 
     accepted: int = 0
     rejected: Counter[Reason] = field(default_factory=Counter)
@@ -42,11 +45,21 @@ class Tally:
     weight: int = 0
     skipped: int = 0
     first_skipped: str = ""
+    unusable: int = 0
+    first_unusable: str = ""
 
     @property
     def read(self) -> int:
         """How many entries were read."""
         return self.accepted + self.rejected.total()
+
+    @property
+    def missing(self) -> str:
+        """What to say of labels that are no finite numbers; empty if there are none."""
+        if not self.unusable:
+            return ""
+        are = "label is no finite number and counts" if self.unusable == 1 else "labels are no finite numbers and count"
+        return f"{self.unusable:,} {are} as missing, the first: {self.first_unusable}"
 
     def add(self, batch: ReadBatch) -> None:
         """Count one more batch."""
@@ -55,6 +68,8 @@ class Tally:
         self.weight += batch.weight
         self.first_skipped = self.first_skipped or next(iter(batch.skipped), "")
         self.skipped += len(batch.skipped)
+        self.first_unusable = self.first_unusable or next(iter(batch.unusable), "")
+        self.unusable += len(batch.unusable)
         for rejection in batch.rejections:
             self.rejected[rejection.reason] += 1
             self.first.setdefault(rejection.reason, rejection)
@@ -80,6 +95,8 @@ def pack(
     crystal gets its space group as the label `spacegroup_number`, 0 where none is found; a packed file says with which.
     """
     _require_output(Path(output), inputs, to or kind_of(Path(output)))
+    if rejections is not None:
+        require_no_input(rejections, inputs)
     ours = [*(path for path in (output, rejections) if path is not None), *ignore]
     stream = read_batches(inputs, limits=limits, workers=workers, ignore=ours, space_groups=space_groups)
     with contextlib.closing(stream) as batches:
@@ -154,14 +171,11 @@ def known_bytes(inputs: Iterable[str | os.PathLike[str]]) -> int | None:
 def _require_output(output: Path, inputs: Sequence[str | os.PathLike[str]], to: str) -> None:
     if to not in OUTPUTS:
         raise InputError(f"cannot write {to!r}; choose one of {', '.join(OUTPUTS)}")
-    if not output.is_file():
-        return
-    if to == PACKED:
+    require_no_input(output, inputs)
+    if to == PACKED and output.is_file():
         with output.open("rb") as file:
             if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
                 raise InputError(f"{output}: is there already and no HDF5 file; remove it or choose another name")
-    elif any(Path(path).exists() and output.samefile(path) for path in inputs):
-        raise InputError(f"{output}: is one of the inputs; choose another name for the output")
 
 
 def _require_entries(tally: Tally) -> None:

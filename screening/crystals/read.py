@@ -41,6 +41,7 @@ class ReadBatch:
 
     Entry `rejected_entries[k]` of the stretch is `rejections[k]`; the other entries are the crystals, in order.
     `skipped` names files in folders and archives that no format claims; `weight` is about how many bytes were read.
+    `unusable` names labels, forces and stresses that are no finite numbers, and count as missing.
     Iterating gives every entry in the order of the files.
     """
 
@@ -49,6 +50,7 @@ class ReadBatch:
     rejected_entries: Sequence[int] = ()
     skipped: Sequence[str] = ()
     weight: int = 0
+    unusable: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.crystals) + len(self.rejections)
@@ -130,9 +132,10 @@ def parsed(group: Group, limits: Limits, space_groups: float | None = None) -> R
     validated = validate(batch.crystals, limits)
     kept = validated.accepted
     if space_groups is not None:
-        found = symmetry.space_groups(kept, space_groups)
-        kept = replace(kept, labels=dict(kept.labels) | {symmetry.GROUP_LABEL: found})
-    return batch.refusing(validated.rejected_rows, validated.rejections, kept)
+        groups = symmetry.space_groups(kept, space_groups)
+        kept = replace(kept, labels=dict(kept.labels) | {symmetry.GROUP_LABEL: groups})
+    found = batch.refusing(validated.rejected_rows, validated.rejections, kept)
+    return replace(found, unusable=validated.unusable)
 
 
 def _as_entries(group: Group) -> ReadBatch:

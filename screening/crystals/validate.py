@@ -58,11 +58,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Validated:
-    """The accepted crystals in order, the rejections in order, and the rows the rejected ones had in the batch."""
+    """The accepted crystals in order, the rejections in order, and the rows the rejected ones had in the batch.
+
+    `unusable` names what accepted crystals had that is no finite number, and became missing.
+    """
 
     accepted: Crystals
     rejections: list[Rejection]
     rejected_rows: Int64
+    unusable: list[str]
 
 
 def validate(crystals: Crystals, limits: Limits | None = None) -> Validated:
@@ -85,7 +89,8 @@ def validate(crystals: Crystals, limits: Limits | None = None) -> Validated:
             staying = np.delete(np.arange(len(kept)), [k for k, _ in refusals])
             rows, kept = rows[staying], kept.take(staying)
     order = sorted(refused)
-    return Validated(_with_finite_labels(kept), [refused[row] for row in order], np.array(order, np.int64))
+    rejections, rejected_rows = [refused[row] for row in order], np.array(order, np.int64)
+    return Validated(_with_finite_labels(kept), rejections, rejected_rows, _unusable(kept))
 
 
 def _empty(crystals: Crystals, limits: Limits) -> Iterator[Refusal]:
@@ -255,6 +260,22 @@ def _first_atoms(crystals: Crystals, marked: Any) -> list[tuple[int, int]]:
     crystal = np.searchsorted(crystals.atom_offsets, atoms, side="right") - 1
     rows, start = np.unique(crystal, return_index=True)
     return list(zip(rows.tolist(), (atoms[start] - crystals.atom_offsets[rows]).tolist(), strict=True))
+
+
+def _unusable(crystals: Crystals) -> list[str]:
+    """Name labels that are infinite, and forces and stresses that are not finite in part: NaN alone means missing."""
+    found = [
+        (row, name) for name, column in crystals.labels.items() for row in np.flatnonzero(np.isinf(column)).tolist()
+    ]
+    if crystals.forces is not None:
+        ends = crystals.atom_offsets
+        for row, _ in _first_atoms(crystals, ~np.isfinite(crystals.forces).all(1)):
+            if not np.isnan(crystals.forces[ends[row] : ends[row + 1]]).all():
+                found.append((row, "the forces"))
+    if crystals.stress is not None:
+        bad = ~np.isfinite(crystals.stress).all(axis=(1, 2)) & ~np.isnan(crystals.stress).all(axis=(1, 2))
+        found += [(row, "the stress") for row in np.flatnonzero(bad).tolist()]
+    return [f"{name} of {crystals.ids[row]}" for row, name in sorted(found, key=lambda one: one[0])]
 
 
 def _with_finite_labels(crystals: Crystals) -> Crystals:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -52,12 +52,40 @@ def write(crystals: Iterable[Crystal], path: str | os.PathLike[str], *, format: 
         raise ResourceError(message) from error
 
 
+def require_place(output: str | os.PathLike[str]) -> None:
+    """Refuse to write a file where there is no folder for it, or where a folder is."""
+    target = Path(output)
+    if not target.absolute().parent.is_dir():
+        raise InputError(f"{target}: there is no folder {target.parent}; make it first")
+    if target.is_dir():
+        raise InputError(f"{target}: a folder, expected the name of a file to write")
+
+
+def require_no_input(
+    output: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]], *, folders: bool = False
+) -> None:
+    """Refuse to replace a file that is one of the inputs; with `folders`, one that lies in a folder that is an input.
+
+    Without it, the caller passes over its output in folders.
+    """
+    target = Path(output)
+    if not target.is_file():
+        return
+    given = [path for path in map(Path, inputs) if path.exists()]
+    if any(target.samefile(path) for path in given):
+        raise InputError(f"{target}: is one of the inputs; choose another name for the output")
+    above = target.resolve().parents
+    if folders and any(path.is_dir() and path.resolve() in above for path in given):
+        raise InputError(
+            f"{target}: is there already, in a folder that is one of the inputs; choose another name for the output"
+        )
+
+
 # --- one file -------------------------------------------------------------------------------------------------
 
 
 def _write_file(crystals: Iterable[Crystal], path: Path, entry: Callable[[Crystal], bytes]) -> int:
-    if path.is_dir():
-        raise InputError(f"{path}: a folder, expected the name of a file to write")
+    require_place(path)
     part = part_of(path)
     sink = Sink(part)
     try:

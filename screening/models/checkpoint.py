@@ -25,6 +25,7 @@ from screening.models.header import (
     TargetRecord,
     header_in,
     opened,
+    require_targets,
     targets_in,
 )
 from screening.models.header import Card as Card
@@ -57,10 +58,8 @@ def load(path: Path | str, *, device: torch.device | str = "cpu", encoder: bool 
     """
     file = Path(path)
     header, tensors = _read(file)
-    if not header.targets and not encoder:
-        raise InputError(
-            f"{file}: is a pre-trained encoder, which predicts nothing; give it heads with `screening train --init`"
-        )
+    if not encoder:
+        require_targets(file, header.targets)
     model = _built(file, header)
     _fill(file, model, tensors)
     return model.to(device).eval(), header.card

@@ -1,7 +1,7 @@
 """What a model file says of its model without its weights: architecture, targets, neighbours, card. No torch needed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -126,6 +126,14 @@ def header_in(file: Path, metadata: Mapping[str, str] | None) -> Header:
         f"{file}: has model format {version}, and this version of screening reads {FORMAT_VERSION}; "
         "update screening, or save the model anew"
     )
+
+
+def require_targets(file: Path, targets: Sequence[object]) -> None:
+    """Refuse a model that can only describe atoms."""
+    if not targets:
+        raise InputError(
+            f"{file}: is a pre-trained encoder, which predicts nothing; give it heads with `screening train --init`"
+        )
 
 
 def targets_in(header: Header) -> tuple[Target, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from screening.errors import InputError
 from screening.query.query import Query
+from screening.store.record import PROVENANCE, SLURM_JOBS
 from screening.store.whole import write_whole
 
 if TYPE_CHECKING:
@@ -41,18 +42,23 @@ def kind_of(output: str) -> str:
 
 def export(query: Query, output: str) -> int:
     """Write what a question finds in the way that the output's name says, and tell how many rows there were."""
-    kind, path = kind_of(output), Path(output)
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
-    if kind in CRYSTALS:
-        from screening.crystals.write import write
+    from screening.crystals.write import require_place, write
 
+    kind, path = kind_of(output), Path(output)
+    if any(path.is_file() and path.samefile(own) for own in _own_lines(query)):
+        raise InputError(f"{path}: belongs to the run itself; choose another name for the output")
+    if kind in CRYSTALS:
         return write(query.crystals(), path, format=kind)
-    if path.is_dir():
-        raise InputError(f"{path}: a folder, expected the name of a file to write")
+    require_place(path)
     counted = _Counted(query.frames())
     write_whole(path, TABLE_WRITERS[kind](counted))
     return counted.rows
+
+
+def _own_lines(query: Query) -> list[Path]:
+    """Files that are of the run, under names that could be written."""
+    lines = (query.results.record.folder / name for name in (PROVENANCE, SLURM_JOBS))
+    return [path for path in lines if path.exists()]
 
 
 class _Counted:

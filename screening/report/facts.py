@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from screening.errors import InputError
-from screening.store.record import RunRecord
-
-PROVENANCE = "provenance.jsonl"
+from screening.store.record import PROVENANCE, RunRecord
 
 
 @dataclass(frozen=True)

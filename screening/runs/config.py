@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from screening.config import Settings
 from screening.crystals.validate import Limits as CrystalLimits
@@ -53,6 +53,13 @@ class RelaxationSettings(Settings):
     steps: Annotated[int, Field(ge=0, le=1_000_000)] = 500
     cells: bool = True
     swell: Annotated[float, Field(gt=1.0)] = 3.0
+
+    @property
+    def in_vain(self) -> tuple[str, ...]:
+        """What is set though nothing relaxes; none if everything is spelled out as it is by default anyway."""
+        said = tuple(name for name in type(self).model_fields if name in self.model_fields_set - {"potential"})
+        spelled_out = len(said) == len(type(self).model_fields) - 1 and self == RelaxationSettings()
+        return () if self.potential is not None or spelled_out else said
 
     def relaxation(self, potential_hash: str) -> Relaxation:
         """How crystals are relaxed, by the potential with this hash."""
@@ -111,6 +118,17 @@ class ScreenConfig(Settings):
     batches: BatchSettings = BatchSettings()
     limits: LimitSettings = LimitSettings()
     cluster: ClusterSettings = ClusterSettings()
+
+    @field_validator("relax")
+    @classmethod
+    def _relaxing(cls, relax: RelaxationSettings) -> RelaxationSettings:
+        if relax.in_vain:
+            said = " and ".join(f"relax.{name}" for name in relax.in_vain)
+            raise ValueError(
+                f"{said} {'are' if len(relax.in_vain) > 1 else 'is'} set, but relax.potential is not, so nothing would "
+                "be relaxed; name a potential with --relax or relax.potential, or leave that out"
+            )
+        return relax
 
     @model_validator(mode="before")
     @classmethod

@@ -15,8 +15,8 @@ from typing import Any
 
 from screening.crystals.version import code_version
 from screening.errors import ResourceError
+from screening.store.record import PROVENANCE as PROVENANCE_FILE
 
-PROVENANCE_FILE = "provenance.jsonl"
 PACKAGES = ("torch", "numpy", "h5py", "dask", "distributed", "pymatgen", "gemmi", "ase")
 GIT_LIMIT_S = 5.0
 

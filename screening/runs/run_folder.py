@@ -19,10 +19,10 @@ from screening.crystals.sink import sweep_parts_of
 from screening.crystals.version import code_version
 from screening.errors import InputError, ResourceError, ScreeningError, UnfinishedError
 from screening.machine import processors
-from screening.models.header import Card, read_card
+from screening.models.header import Card, read_card, require_targets
 from screening.models.potential_files import required_energy
 from screening.predictions import Target
-from screening.pretrained.shipped import model_file
+from screening.pretrained.shipped import RUN_MODEL, model_file
 from screening.runs import sources
 from screening.runs.config import ScreenConfig
 from screening.runs.listener import Listener
@@ -44,6 +44,9 @@ from screening.store.schema import Stamp
 MOST_READERS = 8
 # Less than this is parsed before the first process besides this one has started.
 SMALL_BYTES = 8_000_000
+# What training writes first, and then; known here by name, because a driver loads no torch.
+TRAINING_BEGINS = "config.toml"
+TRAINING_LEAVES = ("metrics.jsonl", "state.safetensors", RUN_MODEL, "fold-0", "folds.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,10 @@ class ModelFile:
 
     @classmethod
     def of(cls, name: str) -> "ModelFile":
-        """Find a model by what `--model` takes, and read its header."""
+        """Find a model by what `--model` takes, and read its header; refuse one that predicts nothing."""
         path = model_file(name).resolve()
         architecture, targets, card = read_card(path)
+        require_targets(path, targets)
         return cls(name, path, model_hash(path), architecture, targets, card)
 
     @classmethod
@@ -100,7 +104,9 @@ class Run:
 
 
 def made_folder(out: Path) -> Path:
-    """Make the folder of a run, if need be, with its folder of shards."""
+    """Make the folder of a run, if need be, with its folder of shards; refuse the folder of a training run."""
+    if _is_of_training(out):
+        raise InputError(f"{out}: is the folder of a training run; choose another folder for this one with --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         # Private when it is made; whoever wants to share a run opens its folder, which then stays so.
@@ -109,6 +115,13 @@ def made_folder(out: Path) -> Path:
     except OSError as error:
         raise ResourceError(f"{out}: cannot be made a folder ({error.strerror or error}); choose another") from error
     return out
+
+
+def _is_of_training(folder: Path) -> bool:
+    # A configuration alone may be one of a screen; a folder with a record is gone on with, whatever else is there.
+    if (folder / RUN_FILE).exists() or not (folder / TRAINING_BEGINS).exists():
+        return False
+    return any((folder / name).exists() for name in TRAINING_LEAVES)
 
 
 def require_inputs(inputs: Sequence[Path]) -> None:
@@ -236,6 +249,8 @@ def _pack(
     limits = config.input.limits()
     listener.tell("packing", {"inputs": list(map(str, inputs)), "workers": workers})
     tally = pack(inputs, packed, limits=limits, workers=workers, ignore=ours, progress=watch)
+    if tally.missing:
+        listener.say(tally.missing)
     duplicates = tally.rejected[Reason.DUPLICATE_ID]
     counts = {"read": tally.read, "accepted": tally.accepted, "duplicate": duplicates}
     listener.tell("packed", counts | {"rejected": tally.rejected.total() - duplicates})

@@ -21,6 +21,8 @@ SHARDS = "shards"
 RESULTS = "results.h5"
 INPUT = "input.h5"
 RELAXED = "relaxed.h5"
+PROVENANCE = "provenance.jsonl"
+SLURM_JOBS = "slurm.jsonl"
 # What a stamp has as JSON in attributes, and the record as it is.
 JSON_FIELDS = ("targets", RELAXATION)
 

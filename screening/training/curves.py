@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from screening.errors import ResourceError
 from screening.predictions import Target
 from screening.training.metrics import auc
 
@@ -104,5 +105,9 @@ def _short(target: Target) -> str:
 
 def _save(figure: Figure, path: Path) -> None:
     part = path.with_name(f"{path.name}.part")
-    figure.savefig(part, format="png", dpi=120)
-    part.replace(path)
+    try:
+        figure.savefig(part, format="png", dpi=120)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ResourceError(f"{path}: cannot be written ({error.strerror or error}); check the disk") from error

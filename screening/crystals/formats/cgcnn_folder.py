@@ -22,7 +22,7 @@ from screening.crystals.crystal import Crystal, Reason, Rejection
 from screening.crystals.formats.chunk import CHUNK, UNREADABLE, Chunk, CutShort, gathered, guarded, parsed, pieces
 from screening.crystals.formats.format import Document, Format, Piece
 from screening.crystals.formats.table import number_in
-from screening.crystals.labels import canonical_labels
+from screening.crystals.labels import marked_labels
 
 LIST = "id_prop.csv"
 UNLISTED = "unlisted"
@@ -150,7 +150,7 @@ def _entry(document: Document, chunk: Chunk, row: list[str], place: str, source:
     base = document.name.removesuffix(LIST).rstrip("/")
     read = _read_cif(path, id, f"{base}/{path.relative_to(folder).as_posix()}")
     cells = dict(zip(chunk.columns, map(number_in, map(str.strip, row[1:])), strict=False))
-    return replace(read, labels={**read.labels, **canonical_labels(cells)}) if isinstance(read, Crystal) else read
+    return replace(read, labels={**read.labels, **marked_labels(cells)}) if isinstance(read, Crystal) else read
 
 
 def _read_cif(path: Path, id: str, source: str) -> Crystal | Rejection:

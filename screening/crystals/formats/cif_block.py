@@ -11,7 +11,7 @@ from screening.crystals.crystal import Crystal, Float64, Reason, Rejection
 from screening.crystals.formats.cif_sites import LARGEST, coordinates_of, elements_of, require_full, sites_in
 from screening.crystals.formats.cif_symmetry import operations_in
 from screening.crystals.formats.cif_values import Refused, number_in, quoted, unreadable
-from screening.crystals.labels import canonical_labels
+from screening.crystals.labels import marked_labels
 from screening.ops.symmetry import expand_sites
 from screening.ops.text import cell_lattice
 
@@ -142,4 +142,9 @@ def _labels(block: cif.Block) -> dict[str, float]:
     if not names:
         return {}
     values = block.find_values(LABEL_VALUE)
-    return canonical_labels({cif.as_string(n): number_in(v) for n, v in zip(names, values, strict=False)})
+    return marked_labels({cif.as_string(n): _label(v) for n, v in zip(names, values, strict=False)})
+
+
+def _label(word: str) -> float | str:
+    number = number_in(word)
+    return cif.as_string(word) if number is None else number

@@ -13,7 +13,7 @@ import numpy as np
 
 from screening.crystals.crystal import Crystal, Float64, Reason, Rejection
 from screening.crystals.formats.shapes import Refused, crystal_of, forces_of, json_value, shape_of, stress_of
-from screening.crystals.labels import STRESS_KEY, canonical_labels
+from screening.crystals.labels import STRESS_KEY, is_unusable, marked_labels
 
 # A row may hold several crystals (before and after relaxation): the first of these wins. Compared folded.
 CARRIERS = (
@@ -86,7 +86,7 @@ def entry_of(entry: object, *, fallback_id: str, source: str, key: str = "") -> 
                 told.read(layer, depth)
         id = told.id(key) or fallback_id
         crystal = crystal_of(layers[-1], id=id, source=source)
-        return _with_labels(crystal, told.labels, layers) if isinstance(crystal, Crystal) else crystal
+        return _with_labels(crystal, told.texts | told.labels, layers) if isinstance(crystal, Crystal) else crystal
     except Refused as refused:
         return Rejection(id, source, refused.reason, str(refused))
     except _BAD_CONTENT as error:
@@ -169,10 +169,11 @@ def _may_carry(key: str, value: object) -> bool:
 
 
 class _Told:
-    """What the layers of an entry say of it: ids, the outermost first, and numbers that may be labels."""
+    """What the layers of an entry say of it: ids, the outermost first, numbers that may be labels, and such texts."""
 
     def __init__(self) -> None:
         self.labels: dict[str, object] = {}
+        self.texts: dict[str, object] = {}
         self._ids: list[tuple[int, int, str]] = []
 
     def id(self, key: str) -> str:
@@ -193,10 +194,15 @@ class _Told:
             elif value is not None and not isinstance(value, list):
                 rank = _id_rank(name)
                 if rank is None:
-                    if not isinstance(value, str):
-                        self.labels.setdefault(name, value)
+                    self._keep(name, value)
                 elif rank < _NOT_ID and (text := _id_text(value)):
                     self._ids.append((depth, rank, text))
+
+    def _keep(self, name: str, value: object) -> None:
+        if not isinstance(value, str):
+            self.labels.setdefault(name, value)
+        elif is_unusable(name, value):
+            self.texts.setdefault(name, value)
 
 
 @lru_cache(maxsize=4096)
@@ -218,7 +224,7 @@ def _id_text(value: object) -> str:
 
 
 def _with_labels(crystal: Crystal, raw: dict[str, object], layers: Sequence[Any]) -> Crystal:
-    labels = canonical_labels(raw)
+    labels = marked_labels(raw)
     forces, stress = crystal.forces, crystal.stress
     for layer in layers:
         if forces is None and isinstance(layer, dict):

@@ -2,6 +2,8 @@
 
 Splitting is cheap and happens in one process, in file order; parsing is the work and happens in any
 process. `read.py` joins the two, `formats/__init__.py` lists the formats.
+
+In what is parsed, an infinite label was meant to be a number and is none; `validate` makes it missing, and names it.
 """
 
 import gzip

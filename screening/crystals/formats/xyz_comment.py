@@ -16,7 +16,7 @@ from screening.crystals.crystal import PERIODIC, Float64, Reason
 from screening.crystals.formats.entry import ID_KEYS, NAME_KEY, NOT_LABELS
 from screening.crystals.formats.shapes import Refused
 from screening.crystals.formats.words import number_in
-from screening.crystals.labels import canonical_labels
+from screening.crystals.labels import marked_labels
 from screening.crystals.volume import volume_of
 
 Flags = tuple[bool, bool, bool]
@@ -89,7 +89,7 @@ def comment_of(pairs: Sequence[Pair]) -> Comment:
         columns=values[roles.columns] if roles.columns >= 0 else "",
         lattice=lattice,
         pbc=_pbc(values[roles.pbc]) if roles.pbc >= 0 else pbc,
-        labels=canonical_labels({pairs[k].key: scalar(values[k]) for k in roles.labels}),
+        labels=marked_labels({pairs[k].key: _label(values[k]) for k in roles.labels}),
         stress=stress,
     )
 
@@ -159,6 +159,11 @@ def scalar(text: str) -> float | bool | None:
     if word in BOOLEANS:
         return BOOLEANS[word]
     return number_in(word)
+
+
+def _label(text: str) -> float | bool | str:
+    found = scalar(text)
+    return text if found is None else found
 
 
 def _numbers(what: str, text: str) -> list[float]:

@@ -8,7 +8,7 @@ What fits is what xyz_comment.py would have read, to the bit.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isinf
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from screening.crystals.formats.xyz_comment import (
     stress_of_virial,
 )
 from screening.crystals.formats.xyz_frames import Frames, Int64
-from screening.crystals.labels import canonical_labels
+from screening.crystals.labels import canonical_labels, expects_number
 from screening.ops.text import scan_lines
 
 Bool = npt.NDArray[np.bool_]
@@ -234,7 +234,8 @@ def _outline(line: str) -> _Outline | None:
         stress=_by_rows(columns.get(roles.stress, [])),
         virial=_by_rows(columns.get(roles.virial, []) if roles.stress < 0 else []),
         labels={name: columns[int(k)][0] for name, k in named.items() if int(k) in columns},
-        constants={name: comment.labels[name] for name, k in named.items() if int(k) not in columns},
+        constants={name: comment.labels[name] for name, k in named.items() if int(k) not in columns}
+        | {name: value for name, value in comment.labels.items() if isinf(value)},
     )
 
 
@@ -250,7 +251,10 @@ def _kind(k: int, pair: Pair, roles: Roles) -> int:
         return SPAN
     if isinstance(scalar(pair.value), bool):
         return LITERAL
-    return REMARK if scalar(pair.value) is None else FINITE if _is_finite(pair.value) else LITERAL
+    if scalar(pair.value) is None:
+        # Text that is missing, and text that is a mistake, are told apart line by line.
+        return LITERAL if expects_number(pair.key) else REMARK
+    return FINITE if _is_finite(pair.value) else LITERAL
 
 
 def _width(kind: int) -> int:

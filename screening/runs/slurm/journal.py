@@ -10,8 +10,7 @@ from typing import Any
 
 from screening.errors import ResourceError
 from screening.runs.provenance import now
-
-JOURNAL_FILE = "slurm.jsonl"
+from screening.store.record import SLURM_JOBS as JOURNAL_FILE
 
 
 def note(folder: Path, kind: str, **facts: Any) -> None:

@@ -1,6 +1,7 @@
 """Whole runs: from files and a configuration to a checkpoint, metrics and pictures; continued, judged, listed."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -222,6 +223,16 @@ def test_part_of_the_training_set(folder: Path) -> None:
     settings = config.load(TrainingConfig, folder / "c.toml", overrides=[*BY_FILES, "data.fraction=0.5"])
     train(settings, folder / "run", Listener(told.append, lambda progress: None))
     assert "20 to train, 12 to validate" in told[-1]
+
+
+def test_atoms_without_a_neighbour_are_told_and_a_cutoff_that_reaches_none_is_refused(folder: Path) -> None:
+    told: list[str] = []
+    settings = config.load(TrainingConfig, folder / "c.toml", overrides=["model.settings.cutoff=2.0"])
+    train(settings, folder / "run", Listener(told.append, lambda progress: None))
+    (lonely,) = [text for text in told if "to train" in text]
+    assert re.search(r"to test; \d+(\.\d+)? % of the atoms to train on have no neighbour within 2 angstrom", lonely)
+    with pytest.raises(InputError, match=r"has a neighbour within 0\.8 angstrom; give model\.settings\.cutoff in"):
+        ran(folder, "model.settings.cutoff=0.8", out="none")
 
 
 def test_a_run_leaves_the_threads_of_others_alone(folder: Path) -> None:

@@ -204,6 +204,7 @@ def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
             listener.say(f"{folder} is finished")
         found: dict[str, Any] = json.loads(finished)
         return found
+    _require_edges(work)
     start = lesson.start(work)
     task = Task(work.graphs, work.split, start.objective, start.tuning)
     stamp = ""
@@ -223,6 +224,16 @@ def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
         _write_json(done, outcome)
         (folder / STATE_FILE).unlink(missing_ok=True)
     return outcome
+
+
+def _require_edges(work: Work) -> None:
+    """Refuse crystals whose atoms see no other, as those of a cutoff in nanometres do."""
+    graphs = work.graphs
+    if not graphs.edge_counts[work.split.train].any():
+        raise InputError(
+            f"no atom to train on has a neighbour within {graphs.neighbors.cutoff:g} angstrom; give "
+            "model.settings.cutoff in angstrom, or check the unit of the crystals"
+        )
 
 
 def _card(lesson: Lesson[Any], work: Work) -> checkpoint.Card:

@@ -194,7 +194,7 @@ class ForcesLesson(Lesson[ForcesConfig]):
         rows, graphs = work.split.train, work.graphs
         found = _counted(graphs, rows)
         labels = f"{found['energy']:,} energies, {found['force']:,} forces, {found['stress']:,} stresses"
-        return f"{sizes(work.split)}; training labels: {labels}{self._left_out(work)}"
+        return f"{sizes(graphs, work.split)}; training labels: {labels}{self._left_out(work)}"
 
     def _left_out(self, work: Work) -> str:
         """Say how many energies nothing is compared with."""

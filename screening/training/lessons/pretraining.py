@@ -43,7 +43,7 @@ class PretrainingLesson(Lesson[PretrainingConfig]):
         objective = Structure(graphs, groups, split.train, self.config.objectives, model.width)
         if work.ranks.is_first:
             known = int((groups[split.train] > 0).sum())
-            work.listener.say(f"{sizes(split)}; {known:,} crystals to train on have a space group")
+            work.listener.say(f"{sizes(graphs, split)}; {known:,} crystals to train on have a space group")
         return Start(model, objective)
 
     def judged(self, work: Work) -> dict[str, Any]:

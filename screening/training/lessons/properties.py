@@ -112,9 +112,16 @@ def described(graphs: LabelledGraphs, split: Split) -> str:
     """Say how many crystals and labels there are."""
     counts = (~np.isnan(graphs.labels[split.train])).sum(axis=0).tolist()
     labels = ", ".join(f"{target.name} {count:,}" for target, count in zip(graphs.targets, counts, strict=True))
-    return f"{sizes(split)}; training labels: {labels}"
+    return f"{sizes(graphs, split)}; training labels: {labels}"
 
 
-def sizes(split: Split) -> str:
-    """Say how many crystals are for what."""
-    return f"{len(split.train):,} to train, {len(split.validation):,} to validate, {len(split.test):,} to test"
+def sizes(graphs: LabelledGraphs, split: Split) -> str:
+    """Say how many crystals are for what, and how many atoms to train on have no neighbour, if some have none."""
+    told = f"{len(split.train):,} to train, {len(split.validation):,} to validate, {len(split.test):,} to test"
+    lonely, atoms = graphs.lonely_atoms(split.train), int(graphs.atom_counts[split.train].sum())
+    if not lonely:
+        return told
+    return (
+        f"{told}; {100 * lonely / atoms:.3g} % of the atoms to train on have no neighbour within "
+        f"{graphs.neighbors.cutoff:g} angstrom: is model.settings.cutoff right?"
+    )

@@ -24,7 +24,7 @@ from screening.cli import app
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
 from screening.crystals.write import write
-from screening.errors import InputError, ResourceError
+from screening.errors import FileFormatError, InputError, ResourceError
 from screening.models import checkpoint
 from screening.ops import core
 from screening.runs.claim import CLAIM_FILE, Claim
@@ -175,6 +175,14 @@ def test_a_finished_run_is_not_run_again(folder: Path) -> None:
     told: list[Progress] = []
     assert ran(folder, watch=told.append) == first
     assert told == []
+
+
+@pytest.mark.parametrize("content", [b"", b'{"epochs": 2, "val', b"[]", b"\x00\xff"])
+def test_a_damaged_outcome_is_named(folder: Path, content: bytes) -> None:
+    (folder / "run").mkdir()
+    (folder / "run/metrics.json").write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"run/metrics\.json: is damaged; remove it to train here again, or"):
+        ran(folder)
 
 
 def test_a_folder_of_another_run_is_refused(folder: Path) -> None:

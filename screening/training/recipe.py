@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from screening import config as toml
-from screening.errors import InputError
+from screening.errors import FileFormatError, InputError
 from screening.models import checkpoint
 from screening.models.model import CrystalModel
 from screening.ops import core
@@ -198,7 +198,7 @@ def _read(lesson: Lesson[Any], listener: Listener, take: Callable[[LabelledGraph
 def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
     config, folder, ranks, listener = lesson.config, work.folder, work.ranks, work.listener
     done = folder / METRICS_FILE
-    finished = ranks.told(done.read_bytes() if ranks.is_first and done.exists() else b"")
+    finished = ranks.told(_outcome_in(done) if ranks.is_first and done.exists() else b"")
     if finished:
         if ranks.is_first:
             listener.say(f"{folder} is finished")
@@ -224,6 +224,18 @@ def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
         _write_json(done, outcome)
         (folder / STATE_FILE).unlink(missing_ok=True)
     return outcome
+
+
+def _outcome_in(file: Path) -> bytes:
+    """What a finished run has left, an object of JSON."""
+    content = file.read_bytes()
+    try:
+        whole = isinstance(json.loads(content), dict)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise FileFormatError(f"{file}: is damaged; remove it to train here again, or remove the folder")
+    return content
 
 
 def _require_edges(work: Work) -> None:

@@ -177,6 +177,20 @@ def test_a_finished_run_is_not_run_again(folder: Path) -> None:
     assert told == []
 
 
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_finished_run_of_other_crystals_is_refused(folder: Path, part: str) -> None:
+    write(Crystals.of(labelled(9, seed=3, prefix="test")), folder / "test.extxyz", format="extxyz")
+    parts = (*BY_FILES, "data.test=['test.extxyz']", "training.epochs=1")
+    found = ran(folder, *parts)
+    write(Crystals.of(labelled(11, seed=4, prefix=part)), folder / f"{part}.extxyz", format="extxyz")
+    with pytest.raises(InputError, match="run: is finished, with other settings or data, or from other models; choose"):
+        ran(folder, *parts)
+    # As older versions wrote it.
+    del found["stamp"]
+    (folder / "run/metrics.json").write_text(json.dumps(found), encoding="utf-8")
+    assert ran(folder, *parts) == found
+
+
 @pytest.mark.parametrize("content", [b"", b'{"epochs": 2, "val', b"[]", b"\x00\xff"])
 def test_a_damaged_outcome_is_named(folder: Path, content: bytes) -> None:
     (folder / "run").mkdir()

@@ -43,6 +43,7 @@ from screening.training.resume import write_whole
 from screening.training.splits import Split
 
 CONFIG_FILE, METRICS_FILE, FOLDS_FILE, GRAPHS = "config.toml", "metrics.json", "folds.json", "graphs"
+STAMP = "stamp"
 
 
 def train(
@@ -200,9 +201,10 @@ def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
     done = folder / METRICS_FILE
     finished = ranks.told(_outcome_in(done) if ranks.is_first and done.exists() else b"")
     if finished:
-        if ranks.is_first:
-            listener.say(f"{folder} is finished")
         found: dict[str, Any] = json.loads(finished)
+        if ranks.is_first:
+            _require_current(found, lesson, work)
+            listener.say(f"{folder} is finished")
         return found
     _require_edges(work)
     start = lesson.start(work)
@@ -211,8 +213,7 @@ def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
     keep: Keep = _kept_by_others
     if ranks.is_first:
         card = _card(lesson, work)
-        validation = work.graphs.fingerprint(work.split.validation)
-        stamp = _stamp(config, card.fingerprint, validation, *lesson.origins(work))
+        stamp = _stamp(lesson, work, card.fingerprint)
         keep = _keeping(folder / MODEL_FILE, card)
     fitting = Fitting(
         start.model, task, config.training, folder, stamp=stamp, keep=keep, watch=listener.watch, ranks=ranks
@@ -220,6 +221,7 @@ def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
     at = fitting.run()
     outcome = {"epochs": at.epoch, "best_epoch": at.best_epoch} | lesson.judged(work)
     if ranks.writes():
+        outcome[STAMP] = _final_stamp(stamp, work)
         draw_curves(read_journal(folder / JOURNAL_FILE), lesson.targets, folder / "curves.png")
         _write_json(done, outcome)
         (folder / STATE_FILE).unlink(missing_ok=True)
@@ -236,6 +238,17 @@ def _outcome_in(file: Path) -> bytes:
     if not whole:
         raise FileFormatError(f"{file}: is damaged; remove it to train here again, or remove the folder")
     return content
+
+
+def _require_current(found: dict[str, Any], lesson: Lesson[Any], work: Work) -> None:
+    """Refuse what a run found with other data, or from other models; of older versions nothing says which it had."""
+    if STAMP not in found:
+        return
+    if found[STAMP] != _final_stamp(_stamp(lesson, work, work.graphs.fingerprint(work.split.train)), work):
+        raise InputError(
+            f"{work.folder}: is finished, with other settings or data, or from other models; choose another folder, or "
+            "delete this one"
+        )
 
 
 def _require_edges(work: Work) -> None:
@@ -274,15 +287,21 @@ def _kept_by_others(best: CrystalModel, epoch: int, found: Assessment | None) ->
     raise AssertionError("only the first rank writes")
 
 
-def _stamp(config: RunSettings, *fingerprints: str) -> str:
+def _stamp(lesson: Lesson[Any], work: Work, learned_from: str) -> str:
     """What a state must agree on to be continued: everything that decides a step."""
-    decisive = config.model_dump(mode="json", exclude={"training": {"save_every_s"}})
+    fingerprints = (learned_from, work.graphs.fingerprint(work.split.validation), *lesson.origins(work))
+    decisive = lesson.config.model_dump(mode="json", exclude={"training": {"save_every_s"}})
     del decisive["card"]
     if decisive.get("init", "") is None:
         # As it was before there was such a setting.
         del decisive["init"]
     text = json.dumps([decisive, *fingerprints], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _final_stamp(stamp: str, work: Work) -> str:
+    """The same of a finished run, which has measured test crystals too."""
+    return hashlib.sha256(f"{stamp} {work.graphs.fingerprint(work.split.test)}".encode()).hexdigest()
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -68,7 +68,10 @@ Keep = Callable[[CrystalModel, int, Assessment | None], None]
 
 
 class Fitting:
-    """One run of the loop. `keep` stores the model whenever it is the best so far; `watch` is told every step."""
+    """One run of the loop. `keep` stores the model whenever it is the best so far; `watch` is told every step.
+
+    `say` is told what is amiss in the folder, and no reason to end.
+    """
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Fitting:
         stamp: str,
         keep: Keep,
         watch: Watch,
+        say: Callable[[str], None] = lambda text: None,
         ranks: Ranks = ALONE,
     ) -> None:
         require_device(settings)
@@ -102,7 +106,9 @@ class Fitting:
         if ranks.is_first and self._state_path.exists():
             self._at = load_state(self._state_path, self._learner, stamp=stamp)
         self._at = agreed(self._learner, self._at, ranks)
-        self._journal = Journal(folder / JOURNAL_FILE, valid_bytes=self._at.journal_bytes) if ranks.writes() else None
+        self._journal = None
+        if ranks.writes():
+            self._journal = Journal(folder / JOURNAL_FILE, valid_bytes=self._at.journal_bytes, say=say)
         self._steps = sum(len(self._batches(epoch)) for epoch in range(settings.epochs))
         self._rate = rate_of(settings.schedule, rate=settings.optimiser.rate, steps=self._steps)
         self._validation = ""

@@ -216,10 +216,18 @@ def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
         stamp = _stamp(lesson, work, card.fingerprint)
         keep = _keeping(folder / MODEL_FILE, card)
     fitting = Fitting(
-        start.model, task, config.training, folder, stamp=stamp, keep=keep, watch=listener.watch, ranks=ranks
+        start.model,
+        task,
+        config.training,
+        folder,
+        stamp=stamp,
+        keep=keep,
+        watch=listener.watch,
+        say=listener.say,
+        ranks=ranks,
     )
     at = fitting.run()
-    outcome = {"epochs": at.epoch, "best_epoch": at.best_epoch} | lesson.judged(work)
+    outcome = {"epochs": at.epoch, "best_epoch": at.best_epoch} | lesson.judged(work, at.best_epoch)
     if ranks.writes():
         outcome[STAMP] = _final_stamp(stamp, work)
         draw_curves(read_journal(folder / JOURNAL_FILE), lesson.targets, folder / "curves.png")

@@ -15,7 +15,7 @@ from screening.models.potential_files import REFERENCED
 from screening.predictions import Target
 from screening.training.config import RunSettings
 from screening.training.forces_config import ForcesConfig
-from screening.training.journal import read_journal
+from screening.training.journal import validation_of
 from screening.training.labelled import LabelledGraphs
 from screening.training.lessons.lesson import Lesson, Start, Work
 from screening.training.lessons.properties import sizes
@@ -107,10 +107,10 @@ class ForcesLesson(Lesson[ForcesConfig]):
             return ""
         return "Learned without energies: those of crystals of other elements cannot be compared."
 
-    def judged(self, work: Work) -> dict[str, Any]:
+    def judged(self, work: Work, epoch: int) -> dict[str, Any]:
         """Errors of the model that was kept; of a head, which was not, those of its epoch."""
         if self.config.forces.learn == "denoising_by_head":
-            return self._journalled(work)
+            return self._journalled(work, epoch)
         model = self.loaded(work)
         _agree_on_scaling(model, work.ranks)
         objective = self._objective(work, model)
@@ -209,11 +209,10 @@ class ForcesLesson(Lesson[ForcesConfig]):
             "their source tells of one of their elements"
         )
 
-    def _journalled(self, work: Work) -> dict[str, Any]:
+    def _journalled(self, work: Work, epoch: int) -> dict[str, Any]:
         text = b""
         if work.ranks.is_first:
-            kept = [entry for entry in read_journal(work.folder / JOURNAL_FILE) if entry["best"]]
-            text = json.dumps(kept[-1].get("validation") if kept else None).encode()
+            text = json.dumps(validation_of(work.folder / JOURNAL_FILE, epoch)).encode()
         found = json.loads(work.ranks.told(text))
         return {"validation": {"loss": found["loss"], "denoising": found["denoising"]}} if found else {}
 

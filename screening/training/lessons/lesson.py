@@ -82,8 +82,8 @@ class Lesson(ABC, Generic[C]):
         """Make the model and the objective; all ranks do, and go on with the weights of the first."""
 
     @abstractmethod
-    def judged(self, work: Work) -> dict[str, Any]:
-        """Measure what came out, as it lies on disk."""
+    def judged(self, work: Work, epoch: int) -> dict[str, Any]:
+        """Measure what came out, as it lies on disk: the model of that epoch."""
 
     @property
     def maps_graphs(self) -> bool:

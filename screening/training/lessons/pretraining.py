@@ -8,7 +8,7 @@ import numpy as np
 from screening.crystals.symmetry import GROUP_LABEL
 from screening.predictions import Target
 from screening.training.config import RunSettings
-from screening.training.journal import read_journal
+from screening.training.journal import validation_of
 from screening.training.lessons.lesson import Lesson, Start, Work
 from screening.training.lessons.properties import sizes
 from screening.training.loop import JOURNAL_FILE
@@ -46,11 +46,10 @@ class PretrainingLesson(Lesson[PretrainingConfig]):
             work.listener.say(f"{sizes(graphs, split)}; {known:,} crystals to train on have a space group")
         return Start(model, objective)
 
-    def judged(self, work: Work) -> dict[str, Any]:
+    def judged(self, work: Work, epoch: int) -> dict[str, Any]:
         """The validation metrics of the epoch that was kept; the heads that they need are not."""
         text = b""
         if work.ranks.is_first:
-            kept = [entry for entry in read_journal(work.folder / JOURNAL_FILE) if entry["best"]]
-            text = json.dumps(kept[-1].get("validation") if kept else None).encode()
+            text = json.dumps(validation_of(work.folder / JOURNAL_FILE, epoch)).encode()
         found = json.loads(work.ranks.told(text))
         return {"validation": {"loss": found["loss"], SECTION: found[SECTION]}} if found else {}

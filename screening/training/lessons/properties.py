@@ -47,7 +47,8 @@ class LabelLesson(Lesson[C]):
         """A hash of that checkpoint."""
         return origins_of(work.files)
 
-    def judged(self, work: Work) -> dict[str, Any]:
+    def judged(self, work: Work, epoch: int) -> dict[str, Any]:
+        del epoch
         model, found = self.loaded(work), {}
         for name, rows in (("validation", work.split.validation), ("test", work.split.test)):
             if len(rows):

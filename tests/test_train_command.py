@@ -313,6 +313,12 @@ def test_a_folder_in_which_another_command_trains_is_refused(folder: Path) -> No
     assert not (folder / "run" / CLAIM_FILE).exists()
 
 
+def test_what_cannot_be_made_a_folder_is_said(folder: Path) -> None:
+    for out, why in (("c.toml", "File exists"), ("c.toml/run", "Not a directory")):
+        with pytest.raises(ResourceError, match=rf"{out}: cannot be made a folder \({why}\); choose another"):
+            called("train", "c.toml", "--out", out, "--quiet")
+
+
 def test_a_wrong_key_is_one_line_and_an_exit_code(folder: Path) -> None:
     process = command(folder, "train", "c.toml", "--set", "training.epoch=3")
     said = process.communicate(timeout=60)[1]

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from screening import config as toml
-from screening.errors import FileFormatError, InputError
+from screening.errors import FileFormatError, InputError, ResourceError
 from screening.models import checkpoint
 from screening.models.model import CrystalModel
 from screening.ops import core
@@ -112,7 +112,10 @@ def _divided(
 
 def claim(folder: Path, config: RunSettings) -> None:
     """Write the resolved configuration, or see that the folder's own is the same."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{folder}: cannot be made a folder ({error.strerror or error}); choose another") from error
     path, text = folder / CONFIG_FILE, toml.to_toml(config)
     if path.exists() and path.read_text(encoding="utf-8") != text:
         differing = _first_difference(path.read_text(encoding="utf-8"), text)

@@ -201,8 +201,35 @@ def test_a_damaged_outcome_is_named(folder: Path, content: bytes) -> None:
 
 def test_a_folder_of_another_run_is_refused(folder: Path) -> None:
     ran(folder)
-    with pytest.raises(InputError, match=r"other settings \(there 'epochs = 2', now 'epochs = 3'\)"):
+    with pytest.raises(InputError, match=r"other settings \(training\.epochs there 2, now 3\); choose another"):
         ran(folder, "training.epochs=3")
+    more = ("training.clip_norm=1.0", "training.optimiser.rate=0.1", "training.seed=2", "model.settings.width=4")
+    with pytest.raises(
+        InputError, match=r"\(model\.settings\.width there 8, now 4; .*rate there 0\.001, now 0\.1; and 1 more\)"
+    ):
+        ran(folder, *more)
+    (folder / "run/config.toml").write_bytes(b"[da")
+    with pytest.raises(FileFormatError, match=r"config\.toml: is damaged .*; choose another folder with --out"):
+        ran(folder)
+
+
+@pytest.mark.parametrize("by", ["random", "folds"])
+def test_a_folder_in_which_nothing_was_learned_takes_other_settings(folder: Path, by: str) -> None:
+    with pytest.raises(InputError, match="has a neighbour"):
+        ran(folder, "model.settings.cutoff=0.8", f"data.split.by={by}")
+    found = ran(folder, "training.epochs=1", f"data.split.by={by}")
+    settings = config.load(TrainingConfig, folder / "run/config.toml")
+    assert (settings.training.epochs, settings.model.settings["cutoff"]) == (1, 5.0)
+    assert "folds" in found if by == "folds" else found["epochs"] == 1
+
+
+def test_settings_are_replaced_only_by_whom_the_folder_is(folder: Path) -> None:
+    with pytest.raises(InputError, match="has a neighbour"):
+        ran(folder, "model.settings.cutoff=0.8")
+    before = (folder / "run/config.toml").read_bytes()
+    with Claim(folder / "run"), pytest.raises(ResourceError, match="another driver is at work there"):
+        called("train", "c.toml", "--out", "run", "--quiet")
+    assert (folder / "run/config.toml").read_bytes() == before
 
 
 def test_the_seed_decides_and_nothing_else(folder: Path) -> None:
@@ -314,6 +341,9 @@ def test_a_folder_in_which_another_command_trains_is_refused(folder: Path) -> No
 
 
 def test_what_cannot_be_made_a_folder_is_said(folder: Path) -> None:
+    (folder / "run/config.toml.part").mkdir(parents=True)
+    with pytest.raises(ResourceError, match=r"run/config\.toml: cannot be written \(Is a directory\); a run needs a"):
+        ran(folder)
     for out, why in (("c.toml", "File exists"), ("c.toml/run", "Not a directory")):
         with pytest.raises(ResourceError, match=rf"{out}: cannot be made a folder \({why}\); choose another"):
             called("train", "c.toml", "--out", out, "--quiet")

@@ -44,6 +44,8 @@ from screening.training.splits import Split
 
 CONFIG_FILE, METRICS_FILE, FOLDS_FILE, GRAPHS = "config.toml", "metrics.json", "folds.json", "graphs"
 STAMP = "stamp"
+LEARNED = (STATE_FILE, MODEL_FILE, METRICS_FILE, FOLDS_FILE)
+NAMED_KEYS = 3
 
 
 def train(
@@ -66,6 +68,8 @@ def train(
     require_device(config.training)
     if ranks.writes():
         claim(folder, config)
+        # Where nothing has been learned another one may lie there, which only whoever works there alone replaces.
+        _write_config(folder, config)
     lesson = lesson_of(config)
     with _using_threads(config.training.threads), _material(lesson, folder, listener, material) as own:
         found = prepare_objective(config, own, folder, listener) if files is None else files
@@ -111,21 +115,48 @@ def _divided(
 
 
 def claim(folder: Path, config: RunSettings) -> None:
-    """Write the resolved configuration, or see that the folder's own is the same."""
+    """Write the resolved configuration, or see that the folder's own is the same, or that nothing was learned by it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(f"{folder}: cannot be made a folder ({error.strerror or error}); choose another") from error
-    path, text = folder / CONFIG_FILE, toml.to_toml(config)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        differing = _first_difference(path.read_text(encoding="utf-8"), text)
-        raise InputError(f"{folder} holds a run with other settings ({differing}); choose another folder with --out")
-    write_whole(path, text.encode())
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        _write_config(folder, config)
+    elif path.read_bytes() != toml.to_toml(config).encode() and _has_learned(folder):
+        raise InputError(
+            f"{folder} holds a run with other settings ({_differing(path, config)}); choose another folder with --out"
+        )
 
 
-def _first_difference(before: str, now: str) -> str:
-    lines = zip(before.splitlines(), now.splitlines(), strict=False)
-    return next((f"there {a!r}, now {b!r}" for a, b in lines if a != b), "one has more keys than the other")
+def _write_config(folder: Path, config: RunSettings) -> None:
+    path = folder / CONFIG_FILE
+    try:
+        write_whole(path, toml.to_toml(config).encode())
+    except OSError as error:
+        raise ResourceError(
+            f"{path}: cannot be written ({error.strerror or error}); a run needs a folder that it can write to"
+        ) from error
+
+
+def _has_learned(folder: Path) -> bool:
+    """Whether anything is there that a run with other settings would spoil."""
+    places = [folder, *folder.glob("fold-*")]
+    kept = any((place / name).exists() for place in places for name in LEARNED)
+    journals = [place / JOURNAL_FILE for place in places]
+    return kept or any(journal.exists() and journal.stat().st_size for journal in journals)
+
+
+def _differing(path: Path, config: RunSettings) -> str:
+    """Name the first keys in which a run's configuration is not the one of its folder."""
+    try:
+        found = toml.differences(path.read_text(encoding="utf-8"), toml.to_toml(config))
+    except ValueError as error:
+        raise FileFormatError(
+            f"{path}: is damaged ({error}); choose another folder with --out, or remove this one"
+        ) from error
+    more = [f"and {len(found) - NAMED_KEYS} more"] if len(found) > NAMED_KEYS else []
+    return "; ".join([*found[:NAMED_KEYS], *more]) or "in another order"
 
 
 @contextmanager

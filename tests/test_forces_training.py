@@ -458,6 +458,26 @@ def test_what_cannot_be_is_refused(folder: Path, override: str, said: str) -> No
         ran(folder, *override.split())
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model={architecture='cgcnn'}", "this cgcnn .* is not smooth"),
+        ("init.checkpoint=nowhere", "nowhere: is no file, no folder and no shipped model"),
+        ("training.select=noise.mae", "expected one of loss, energy.mae, energy.rmse, force.mae"),
+        ("forces.learn=denoising training.select=force.mae", "expected one of loss, noise.mae, noise.rmse$"),
+    ],
+)
+def test_what_no_crystal_can_mend_is_said_before_any_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, override: str, said: str
+) -> None:
+    def unread(*arguments: object, **named: object) -> None:
+        raise AssertionError("nothing is to be read")
+
+    monkeypatch.setattr("screening.training.recipe.read_crystals", unread)
+    with pytest.raises(InputError, match=said):
+        ran(folder, *override.split())
+
+
 @pytest.mark.parametrize("label", ["energy", "force", "stress"])
 def test_a_weight_on_labels_that_nobody_has_is_refused(folder: Path, label: str) -> None:
     def without(crystal: Crystal) -> Crystal:

@@ -30,7 +30,7 @@ from screening.ops import core
 from screening.runs.claim import CLAIM_FILE, Claim
 from screening.training.config import TrainingConfig
 from screening.training.loop import Progress
-from screening.training.recipe import Listener, train
+from screening.training.recipe import Listener, prepare_files, train
 
 COMMAND = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; from screening.cli import main; main()"]
 PNG = b"\x89PNG"
@@ -347,6 +347,33 @@ def test_what_cannot_be_made_a_folder_is_said(folder: Path) -> None:
     for out, why in (("c.toml", "File exists"), ("c.toml/run", "Not a directory")):
         with pytest.raises(ResourceError, match=rf"{out}: cannot be made a folder \({why}\); choose another"):
             called("train", "c.toml", "--out", out, "--quiet")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.select=formation_energy_per_atom.auc", r"training\.select is .*; expected one of loss, formation_"),
+        ("init.checkpoint=nowhere", "nowhere: is no file, no folder and no shipped model"),
+        ("init.checkpoint=sieve", "sieve: is a sieve, and this run trains a cgcnn"),
+        ("init={checkpoint='first',frozen=4}", r"init\.frozen is 4, and the encoder of cgcnn has 2 stages"),
+    ],
+)
+def test_what_no_crystal_can_mend_is_said_before_any_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, override: str, said: str
+) -> None:
+    if "first" in override:
+        ran(folder, "training.epochs=1", out="first")
+    monkeypatch.setattr("screening.training.recipe.read_crystals", unread)
+    with pytest.raises(InputError, match=said):
+        ran(folder, override)
+    settings = config.load(TrainingConfig, folder / "c.toml", overrides=[override])
+    with pytest.raises(InputError, match=said):
+        # As a driver of ranks does.
+        prepare_files(settings, folder / "graphs", Listener(lambda text: None, lambda progress: None))
+
+
+def unread(*arguments: object, **named: object) -> None:
+    raise AssertionError("nothing is to be read")
 
 
 def test_a_wrong_key_is_one_line_and_an_exit_code(folder: Path) -> None:

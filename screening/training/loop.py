@@ -7,7 +7,7 @@ loop, in step, each with a part of every batch, and end with the same weights.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +87,7 @@ class Fitting:
         ranks: Ranks = ALONE,
     ) -> None:
         require_device(settings)
-        _require_metric(settings.select, task.objective)
+        require_metric(settings.select, task.objective.selectable)
         self._model = model.to(settings.device)
         self._learned = task.objective.learner(self._model).to(settings.device)
         self._task, self._settings, self._keep, self._watch, self._ranks = task, settings, keep, watch, ranks
@@ -333,7 +333,8 @@ def require_device(settings: LoopSettings) -> None:
         raise InputError(f"training.precision = {settings.precision!r} is for GPUs; use float32 on a CPU")
 
 
-def _require_metric(select: str, objective: Objective) -> None:
-    known = ["loss", *(f"{name}.{metric}" for name, own in objective.selectable.items() for metric in own)]
+def require_metric(select: str, selectable: Mapping[str, Sequence[str]]) -> None:
+    """Raise if the best epoch is to be chosen by what is not measured."""
+    known = ["loss", *(f"{name}.{metric}" for name, own in selectable.items() for metric in own)]
     if select not in known:
         raise InputError(f"training.select is {select!r}; expected one of {', '.join(known)}")

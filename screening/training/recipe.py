@@ -71,6 +71,8 @@ def train(
         # Where nothing has been learned another one may lie there, which only whoever works there alone replaces.
         _write_config(folder, config)
     lesson = lesson_of(config)
+    if files is None:
+        lesson.check()
     with _using_threads(config.training.threads), _material(lesson, folder, listener, material) as own:
         found = prepare_objective(config, own, folder, listener) if files is None else files
         return _divided(lesson, own, folder, listener, ranks, found)
@@ -84,7 +86,7 @@ def _material(lesson: Lesson[Any], folder: Path, listener: Listener, given: Mate
         yield prepare(lesson.config, listener)
     else:
         try:
-            sizes = prepare_files(lesson.config, folder / GRAPHS, listener)
+            sizes = _read_into_files(lesson, folder / GRAPHS, listener)
             yield prepared(lesson.config, folder / GRAPHS, sizes)
         finally:
             shutil.rmtree(folder / GRAPHS, ignore_errors=True)
@@ -181,8 +183,16 @@ def prepare(config: RunSettings, listener: Listener) -> Material:
 
 
 def prepare_files(config: RunSettings, folder: Path, listener: Listener) -> tuple[int, ...]:
-    """Do the same into files in a folder, for processes that share them; give the number of crystals of each part."""
+    """Do the same into files in a folder, for processes that share them; give the number of crystals of each part.
+
+    What will fail without any crystal, these processes are spared.
+    """
     lesson = lesson_of(config)
+    lesson.check()
+    return _read_into_files(lesson, folder, listener)
+
+
+def _read_into_files(lesson: Lesson[Any], folder: Path, listener: Listener) -> tuple[int, ...]:
     with GraphWriter(folder, lesson.labels, lesson.neighbors, forces=lesson.keeps_forces) as writer:
         return _read(lesson, listener, writer.append)
 

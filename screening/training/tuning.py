@@ -126,6 +126,13 @@ def started(model: CrystalModel, settings: InitSettings, file: str | None = None
     return Taken({name: source.scaling[rows[1].index(name)] for name in kept}, calm)
 
 
+def require_startable(model: CrystalModel, settings: InitSettings | None) -> None:
+    """Refuse a checkpoint that is not there or does not fit a new model, which is of no use afterwards."""
+    if settings is not None:
+        started(model, settings)
+        Tuning.of(settings).freeze(model)
+
+
 def target_dimensions(model: CrystalModel) -> dict[str, int]:
     """Along which dimension a tensor of the weights has a place for each target, for those that have."""
     other = Target("another target", "")

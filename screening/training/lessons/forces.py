@@ -1,7 +1,7 @@
 """`screening train-forces`: a potential from energies, forces and stresses, or from atoms that were moved."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,13 +22,13 @@ from screening.training.lessons.properties import sizes
 from screening.training.loop import JOURNAL_FILE
 from screening.training.material import Listener, Material
 from screening.training.mechanics import STRESS, VOLUME
-from screening.training.objectives.denoising import DenoisingByDerivative, DenoisingByHead
+from screening.training.objectives.denoising import Denoising, DenoisingByDerivative, DenoisingByHead
 from screening.training.objectives.forces import Compared, EnergyForceStress, Sources
 from screening.training.objectives.frozen import calibrate
 from screening.training.ranks import Ranks
 from screening.training.references import References
 from screening.training.splits import Split, split_once
-from screening.training.tuning import INIT, Tuning, located, origins_of, started
+from screening.training.tuning import INIT, Tuning, located, origins_of, require_startable, started
 
 ENERGY = Target("energy", "eV/cell")
 LEARNED = Target(REFERENCED, "eV/atom")
@@ -74,6 +74,17 @@ class ForcesLesson(Lesson[ForcesConfig]):
         parts = zip(*((split.train, split.validation, split.test) for split in found), strict=True)
         self._sources = Sources(tuple(self.parts), np.repeat(np.arange(len(material.sizes)), material.sizes))
         return [Split(*(np.concatenate(part) for part in parts))]
+
+    @property
+    def selectable(self) -> Mapping[str, Sequence[str]]:
+        return (EnergyForceStress if self.config.forces.learn == "labels" else Denoising).measured()
+
+    def check(self) -> None:
+        """Refuse a model that has no forces, and a checkpoint to start from that does not fit, too."""
+        super().check()
+        model = self.new_model()
+        require_smooth(model)
+        require_startable(model, self.config.init)
 
     def prepare(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> dict[str, str]:
         """Find the checkpoint to start from, if there is one."""

@@ -1,6 +1,7 @@
 """`screening pretrain`: an encoder from structures alone."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from screening.training.journal import validation_of
 from screening.training.lessons.lesson import Lesson, Start, Work
 from screening.training.lessons.properties import sizes
 from screening.training.loop import JOURNAL_FILE
-from screening.training.objectives.structure import SECTION, Structure
+from screening.training.objectives.structure import SECTION, Structure, selectable_of
 from screening.training.pretraining_config import PretrainingConfig
 
 
@@ -35,6 +36,10 @@ class PretrainingLesson(Lesson[PretrainingConfig]):
     @property
     def targets(self) -> tuple[Target, ...]:
         return ()
+
+    @property
+    def selectable(self) -> Mapping[str, Sequence[str]]:
+        return selectable_of(self.config.objectives)
 
     def start(self, work: Work) -> Start:
         graphs, split = work.graphs, work.split

@@ -1,7 +1,7 @@
 """`screening train`: targets from labels."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,10 +18,10 @@ from screening.training.losses import TargetLoss
 from screening.training.material import Listener
 from screening.training.normalise import Normaliser
 from screening.training.objectives.frozen import rebase
-from screening.training.objectives.properties import Properties
+from screening.training.objectives.properties import Properties, selectable_of
 from screening.training.ranks import Ranks
 from screening.training.splits import Split
-from screening.training.tuning import INIT, NOTHING, Tuning, located, origins_of, started
+from screening.training.tuning import INIT, NOTHING, Tuning, located, origins_of, require_startable, started
 
 
 class LabelLesson(Lesson[C]):
@@ -37,6 +37,15 @@ class LabelLesson(Lesson[C]):
     @property
     def targets(self) -> tuple[Target, ...]:
         return self.labels
+
+    @property
+    def selectable(self) -> Mapping[str, Sequence[str]]:
+        return selectable_of(self.labels)
+
+    def check(self) -> None:
+        """Refuse a checkpoint to start from that does not fit, too."""
+        super().check()
+        require_startable(self.new_model(), self.config.init)
 
     def prepare(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> dict[str, str]:
         """Find the checkpoint to start from, if there is one."""

@@ -81,6 +81,21 @@ def to_toml(settings: BaseModel) -> str:
     return "\n".join(_tables(settings.model_dump(mode="json"), ())) + "\n"
 
 
+def differences(before: str, now: str) -> list[str]:
+    """Say of two texts of settings in which keys they differ, and what each has there."""
+    there, here = (_leaves(tomllib.loads(text), ()) for text in (before, now))
+    pairs = {key: (there.get(key, "none"), here.get(key, "none")) for key in there | here}
+    return [f"{key} there {old}, now {new}" for key, (old, new) in pairs.items() if old != new]
+
+
+def _leaves(table: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in table.items():
+        own = (*path, _key(key))
+        found |= _leaves(value, own) if isinstance(value, Mapping) else {".".join(own): _literal(value)}
+    return found
+
+
 def _apply(values: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     keys = [key.strip() for key in dotted.split(".")]

@@ -269,7 +269,7 @@ def test_the_budget_is_of_the_whole_command(tmp_path: Path, pretend: list[str]) 
 def test_a_trial_is_not_taken_for_the_run(tmp_path: Path, pretend: list[str]) -> None:
     words = [str(tmp_path), "--quiet"]
     assert derivative_study.main([*words, "--set", "pretraining.epochs=1"]) == 0
-    with pytest.raises(InputError, match=r"holds a run with other settings.*epochs = 1"):
+    with pytest.raises(InputError, match=r"holds a run with other settings.*training.epochs there 1, now"):
         run_all(listed(plan()), STUDY, tmp_path, SILENT, budget_s=60.0)
     assert derivative_study.main(words) == InputError.exit_code
 

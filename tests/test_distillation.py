@@ -459,6 +459,26 @@ def test_a_device_that_is_not_there_is_named_before_teachers_speak(
     assert all(Path(name).is_absolute() and Path(name).exists() for name in files.values())
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("distillation.teacher=nowhere", "nowhere: is no file, no folder and no shipped model"),
+        ("predictions.teachers=['model','nowhere']", "nowhere: is no file, no folder and no shipped model"),
+        ("predictions.teachers=['encoder']", "is a pre-trained encoder, which predicts nothing"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused_before_crystals_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, said: str
+) -> None:
+    def unread(*arguments: object, **named: object) -> None:
+        raise AssertionError("nothing is to be read")
+
+    settings = files_of_a_run(tmp_path, monkeypatch, override)
+    monkeypatch.setattr("screening.training.recipe.read_crystals", unread)
+    with pytest.raises(InputError, match=said):
+        train(settings, tmp_path / "run", Listener(lambda text: None, lambda progress: None))
+
+
 def test_ranks_in_another_folder_find_what_the_driver_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = files_of_a_run(tmp_path, monkeypatch, "cache=shared", "init.checkpoint=first")
     saved(tmp_path / "first", ENERGY, GAP, seed=5, width=6, cutoff=4.0)

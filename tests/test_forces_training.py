@@ -469,6 +469,26 @@ def test_a_setting_of_the_default_model_leaves_it_smooth() -> None:
     assert model(architecture="equivariant_transformer", settings={"width": 8}).settings == {"width": 8}
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model={architecture='cgcnn'}", "this cgcnn .* is not smooth"),
+        ("init.checkpoint=nowhere", "nowhere: is no file, no folder and no shipped model"),
+        ("training.select=noise.mae", "expected one of loss, energy.mae, energy.rmse, force.mae"),
+        ("forces.learn=denoising training.select=force.mae", "expected one of loss, noise.mae, noise.rmse$"),
+    ],
+)
+def test_what_no_crystal_can_mend_is_said_before_any_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, override: str, said: str
+) -> None:
+    def unread(*arguments: object, **named: object) -> None:
+        raise AssertionError("nothing is to be read")
+
+    monkeypatch.setattr("screening.training.recipe.read_crystals", unread)
+    with pytest.raises(InputError, match=said):
+        ran(folder, *override.split())
+
+
 @pytest.mark.parametrize("label", ["energy", "force", "stress"])
 def test_a_weight_on_labels_that_nobody_has_is_refused(folder: Path, label: str) -> None:
     def without(crystal: Crystal) -> Crystal:

@@ -199,7 +199,7 @@ def test_files_without_space_groups_are_refused(made: Path) -> None:
     with pytest.raises(InputError, match="no training crystal has a space group"):
         train(settings(*without), made / "refused", silent())
     none = ["objectives.space_group.weight=0", "objectives.contrast.weight=0", "training.epochs=1"]
-    found = train(settings(*without, *none), made / "two", silent())
+    found = train(settings(*without, *none), made / "refused", silent())
     assert set(found["validation"]["objectives"]) == {"nodes", "connectivity"}
 
 
@@ -209,8 +209,15 @@ def test_files_without_space_groups_are_refused(made: Path) -> None:
         ("data.split.by=folds", "pre-training has no folds"),
         ("objectives.nodes.weigth=1", "did you mean weight"),
         ("training.select=nodes.mae", "expected one of loss, nodes.accuracy, connectivity.accuracy"),
+        ("objectives.contrast.weight=0 training.select=contrast.accuracy", "loss, nodes.*space_group.accuracy_5$"),
     ],
 )
-def test_settings_that_cannot_be_used_are_named(made: Path, override: str, said: str) -> None:
+def test_settings_that_cannot_be_used_are_named_before_crystals_are_read(
+    made: Path, monkeypatch: pytest.MonkeyPatch, override: str, said: str
+) -> None:
+    def unread(*arguments: object, **named: object) -> None:
+        raise AssertionError("nothing is to be read")
+
+    monkeypatch.setattr("screening.training.recipe.read_crystals", unread)
     with pytest.raises(InputError, match=said):
-        train(settings(override), made / "wrong", silent())
+        train(settings(*override.split()), made / "wrong", silent())

@@ -1,6 +1,7 @@
 """Whole runs: from files and a configuration to a checkpoint, metrics and pictures; continued, judged, listed."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -23,13 +24,13 @@ from screening.cli import app
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
 from screening.crystals.write import write
-from screening.errors import InputError, ResourceError
+from screening.errors import FileFormatError, InputError, ResourceError
 from screening.models import checkpoint
 from screening.ops import core
 from screening.runs.claim import CLAIM_FILE, Claim
 from screening.training.config import TrainingConfig
 from screening.training.loop import Progress
-from screening.training.recipe import Listener, train
+from screening.training.recipe import Listener, prepare_files, train
 
 COMMAND = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; from screening.cli import main; main()"]
 PNG = b"\x89PNG"
@@ -215,10 +216,59 @@ def test_a_finished_run_is_not_run_again(folder: Path) -> None:
     assert told == []
 
 
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_finished_run_of_other_crystals_is_refused(folder: Path, part: str) -> None:
+    write(Crystals.of(labelled(9, seed=3, prefix="test")), folder / "test.extxyz", format="extxyz")
+    parts = (*BY_FILES, "data.test=['test.extxyz']", "training.epochs=1")
+    found = ran(folder, *parts)
+    write(Crystals.of(labelled(11, seed=4, prefix=part)), folder / f"{part}.extxyz", format="extxyz")
+    with pytest.raises(InputError, match="run: is finished, with other settings or data, or from other models; choose"):
+        ran(folder, *parts)
+    # As older versions wrote it.
+    del found["stamp"]
+    (folder / "run/metrics.json").write_text(json.dumps(found), encoding="utf-8")
+    assert ran(folder, *parts) == found
+
+
+@pytest.mark.parametrize("content", [b"", b'{"epochs": 2, "val', b"[]", b"\x00\xff"])
+def test_a_damaged_outcome_is_named(folder: Path, content: bytes) -> None:
+    (folder / "run").mkdir()
+    (folder / "run/metrics.json").write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"run/metrics\.json: is damaged; remove it to train here again, or"):
+        ran(folder)
+
+
 def test_a_folder_of_another_run_is_refused(folder: Path) -> None:
     ran(folder)
-    with pytest.raises(InputError, match=r"other settings \(there 'epochs = 2', now 'epochs = 3'\)"):
+    with pytest.raises(InputError, match=r"other settings \(training\.epochs there 2, now 3\); choose another"):
         ran(folder, "training.epochs=3")
+    more = ("training.clip_norm=1.0", "training.optimiser.rate=0.1", "training.seed=2", "model.settings.width=4")
+    with pytest.raises(
+        InputError, match=r"\(model\.settings\.width there 8, now 4; .*rate there 0\.001, now 0\.1; and 1 more\)"
+    ):
+        ran(folder, *more)
+    (folder / "run/config.toml").write_bytes(b"[da")
+    with pytest.raises(FileFormatError, match=r"config\.toml: is damaged .*; choose another folder with --out"):
+        ran(folder)
+
+
+@pytest.mark.parametrize("by", ["random", "folds"])
+def test_a_folder_in_which_nothing_was_learned_takes_other_settings(folder: Path, by: str) -> None:
+    with pytest.raises(InputError, match="has a neighbour"):
+        ran(folder, "model.settings.cutoff=0.8", f"data.split.by={by}")
+    found = ran(folder, "training.epochs=1", f"data.split.by={by}")
+    settings = config.load(TrainingConfig, folder / "run/config.toml")
+    assert (settings.training.epochs, settings.model.settings["cutoff"]) == (1, 5.0)
+    assert "folds" in found if by == "folds" else found["epochs"] == 1
+
+
+def test_settings_are_replaced_only_by_whom_the_folder_is(folder: Path) -> None:
+    with pytest.raises(InputError, match="has a neighbour"):
+        ran(folder, "model.settings.cutoff=0.8")
+    before = (folder / "run/config.toml").read_bytes()
+    with Claim(folder / "run"), pytest.raises(ResourceError, match="another driver is at work there"):
+        called("train", "c.toml", "--out", "run", "--quiet")
+    assert (folder / "run/config.toml").read_bytes() == before
 
 
 def test_the_seed_decides_and_nothing_else(folder: Path) -> None:
@@ -261,6 +311,16 @@ def test_part_of_the_training_set(folder: Path) -> None:
     settings = config.load(TrainingConfig, folder / "c.toml", overrides=[*BY_FILES, "data.fraction=0.5"])
     train(settings, folder / "run", Listener(told.append, lambda progress: None))
     assert "20 to train, 12 to validate" in told[-1]
+
+
+def test_atoms_without_a_neighbour_are_told_and_a_cutoff_that_reaches_none_is_refused(folder: Path) -> None:
+    told: list[str] = []
+    settings = config.load(TrainingConfig, folder / "c.toml", overrides=["model.settings.cutoff=2.0"])
+    train(settings, folder / "run", Listener(told.append, lambda progress: None))
+    (lonely,) = [text for text in told if "to train" in text]
+    assert re.search(r"to test; \d+(\.\d+)? % of the atoms to train on have no neighbour within 2 angstrom", lonely)
+    with pytest.raises(InputError, match=r"has a neighbour within 0\.8 angstrom; give model\.settings\.cutoff in"):
+        ran(folder, "model.settings.cutoff=0.8", out="none")
 
 
 def test_a_run_leaves_the_threads_of_others_alone(folder: Path) -> None:
@@ -317,6 +377,42 @@ def test_a_folder_in_which_another_command_trains_is_refused(folder: Path) -> No
     assert not (folder / "run/model.safetensors").exists()
     assert called("train", "c.toml", "--out", "run", "--quiet").exit_code == 0
     assert not (folder / "run" / CLAIM_FILE).exists()
+
+
+def test_what_cannot_be_made_a_folder_is_said(folder: Path) -> None:
+    (folder / "run/config.toml.part").mkdir(parents=True)
+    with pytest.raises(ResourceError, match=r"run/config\.toml: cannot be written \(Is a directory\); a run needs a"):
+        ran(folder)
+    for out, why in (("c.toml", "File exists"), ("c.toml/run", "Not a directory")):
+        with pytest.raises(ResourceError, match=rf"{out}: cannot be made a folder \({why}\); choose another"):
+            called("train", "c.toml", "--out", out, "--quiet")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.select=formation_energy_per_atom.auc", r"training\.select is .*; expected one of loss, formation_"),
+        ("init.checkpoint=nowhere", "nowhere: is no file, no folder and no shipped model"),
+        ("init.checkpoint=sieve", "sieve: is a sieve, and this run trains a cgcnn"),
+        ("init={checkpoint='first',frozen=4}", r"init\.frozen is 4, and the encoder of cgcnn has 2 stages"),
+    ],
+)
+def test_what_no_crystal_can_mend_is_said_before_any_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, override: str, said: str
+) -> None:
+    if "first" in override:
+        ran(folder, "training.epochs=1", out="first")
+    monkeypatch.setattr("screening.training.recipe.read_crystals", unread)
+    with pytest.raises(InputError, match=said):
+        ran(folder, override)
+    settings = config.load(TrainingConfig, folder / "c.toml", overrides=[override])
+    with pytest.raises(InputError, match=said):
+        # As a driver of ranks does.
+        prepare_files(settings, folder / "graphs", Listener(lambda text: None, lambda progress: None))
+
+
+def unread(*arguments: object, **named: object) -> None:
+    raise AssertionError("nothing is to be read")
 
 
 def test_a_wrong_key_is_one_line_and_an_exit_code(folder: Path) -> None:

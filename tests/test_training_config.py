@@ -37,6 +37,19 @@ def test_targets_get_canonical_names_units_and_losses(tmp_path: Path) -> None:
     assert [s.resolved_loss for s in found.targets.values()] == [LossName.MSE, LossName.BCE]
 
 
+def test_differences_are_named_by_whole_keys(tmp_path: Path) -> None:
+    before, now = (
+        config.to_toml(loaded(tmp_path, *overrides))
+        for overrides in (("training.patience=4",), ("model.settings.width=64", "training.optimiser.rate=0.2"))
+    )
+    assert sorted(config.differences(before, now)) == [
+        "model.settings.width there none, now 64",
+        "training.optimiser.rate there 0.001, now 0.2",
+        "training.patience there 4, now none",
+    ]
+    assert config.differences(before, before) == []
+
+
 def test_overrides_are_toml_values_or_bare_words(tmp_path: Path) -> None:
     overrides = (
         "training.epochs=3",

@@ -23,7 +23,7 @@ from screening.models.registry import build
 from screening.predictions import Target
 from screening.training.assess import Assessment
 from screening.training.config import LoopSettings, LossName
-from screening.training.journal import read_journal
+from screening.training.journal import read_journal, validation_of
 from screening.training.labelled import LabelledGraphs
 from screening.training.loop import JOURNAL_FILE, STATE_FILE, Fitting, Progress, Task
 from screening.training.losses import TargetLoss
@@ -83,6 +83,7 @@ class Run:
     told: list[Progress] = field(default_factory=list)
     kept: list[tuple[int, dict[str, bytes]]] = field(default_factory=list)
     make: Callable[[], CrystalModel] = new_model
+    said: list[str] = field(default_factory=list)
 
     def fit(self, *, watch: Callable[[Progress], None] = lambda progress: None, stamp: str = "s") -> Position:
         def told(progress: Progress) -> None:
@@ -93,7 +94,10 @@ class Run:
         model = self.make()
         normaliser = self.task.objective.normaliser
         model.set_scaling(normaliser.mean.tolist(), normaliser.std.tolist())
-        return Fitting(model, self.task, self.settings, self.folder, stamp=stamp, keep=self.keep, watch=told).run()
+        say = self.said.append
+        return Fitting(
+            model, self.task, self.settings, self.folder, stamp=stamp, keep=self.keep, watch=told, say=say
+        ).run()
 
     def keep(self, model: CrystalModel, epoch: int, found: Assessment | None) -> None:
         assert not model.training
@@ -424,6 +428,34 @@ def test_the_average_moves_and_exchanges() -> None:
     torch.testing.assert_close(model.state_dict()[weight], start[weight] + 0.5)
     average.exchange()
     torch.testing.assert_close(model.state_dict()[weight], start[weight] + 1.0)
+
+
+@pytest.mark.parametrize("left", ["nothing", "no file", "a line and a half"])
+def test_a_run_goes_on_without_lines_that_are_lost(tmp_path: Path, left: str) -> None:
+    said: list[str] = []
+    run = Run(tmp_path, SETTINGS.model_copy(update={"epochs": 4, "patience": None}), said=said)
+    run.killed_at(9)
+    path = tmp_path / JOURNAL_FILE
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[1][:20] if left == "a line and a half" else b"")
+    if left == "no file":
+        path.unlink()
+    assert said == []
+    run.killed_at(13)
+    assert said == [f"{path}: has lost lines of epochs that are done; going on without them"]
+    run.fit()
+    assert len(said) == 1
+    kept = [1] if left == "a line and a half" else []
+    assert [entry["epoch"] for entry in read_journal(path)] == [*kept, 3, 4]
+    assert validation_of(path, 3)["loss"] > 0
+    assert validation_of(path, 2) is None
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"epoch": 1}\n' + bytes(20) + b'{"epoch": 2}\n')
+    with pytest.raises(FileFormatError, match=r"metrics\.jsonl: line 2 is damaged; remove that line, and the same"):
+        read_journal(path)
 
 
 def test_a_line_that_is_being_written_is_not_read(tmp_path: Path) -> None:

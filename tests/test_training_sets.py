@@ -80,6 +80,14 @@ def test_the_fingerprint_tells_data_apart() -> None:
     assert LabelledGraphs.of([CRYSTALS], TARGETS[:1], NEIGHBORS).fingerprint(ROWS) != GRAPHS.fingerprint(ROWS)
 
 
+def test_atoms_without_neighbours_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labelled, "AT_ONCE", 2)
+    crystals = [crystal(f"c{k}", [3] * size) for k, size in enumerate([1, 2, 1, 3, 1])]
+    graphs = LabelledGraphs.of([Crystals.of(crystals)], (), Neighbors(cutoff=16.0))
+    chosen = [[0, 1, 2, 3, 4], [3, 1], [1, 4], []]
+    assert [graphs.lonely_atoms(np.array(rows, np.int64)) for rows in chosen] == [3, 0, 1, 0]
+
+
 def test_no_crystals_make_an_empty_set() -> None:
     assert len(LabelledGraphs.of([], TARGETS, NEIGHBORS)) == 0
     assert ordered_batches(GRAPHS, ROWS[:0], batch_size=4, max_atoms=10, max_edges=10) == []

@@ -112,8 +112,18 @@ def test_an_encoder_alone_can_be_taken_over(architecture: str, of: str, tmp_path
     ("source", "init", "said"),
     [
         (("sieve", {}), {}, "is a sieve, and this run trains a cgcnn; set model.architecture = 'sieve'"),
-        (("cgcnn", {"width": 12}), {}, r"its embedding.weight is of shape \(12, 92\), here it is of \(8, 92\); give"),
+        (
+            ("cgcnn", {"width": 12}),
+            {},
+            r"its embedding.weight is of shape \(12, 92\), here it is of shape \(8, 92\); give",
+        ),
         (("cgcnn", {"convolutions": 1}), {}, r"its convolutions.1.*is absent"),
+        (
+            ("cgcnn", {"convolutions": 3, "hidden": 9}),
+            {"readout": False},
+            r"its convolutions\.2\.\S+ is of shape .*, here it is absent; give model\.settings the sizes of its encoder"
+            r"\. What differs: convolutions \(there 3, here 2\), hidden \(there 9, here 6\)",
+        ),
         (("cgcnn", {"hidden": 9}), {}, r"heads.hidden.0.weight: in the checkpoint a target's part.*init.readout=false"),
         (("cgcnn", {"cutoff": 6.0}), {}, "learned on Neighbors"),
         (("cgcnn", {}), {"frozen": 4}, "init.frozen is 4, and the encoder of cgcnn has 3 stages; give at most so many"),

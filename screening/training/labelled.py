@@ -161,6 +161,11 @@ class LabelledGraphs:
         """The places of these crystals' atoms among all, end to end."""
         return _ranges(self.atom_offsets[rows], self.atom_counts[rows])
 
+    def lonely_atoms(self, rows: Int64) -> int:
+        """How many atoms of these crystals have no neighbour."""
+        parts = (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
+        return sum(int((self._row_lengths(self.atoms_of(part)) == 0).sum()) for part in parts)
+
     def elements(self, rows: Int64) -> list[int]:
         """The atomic numbers that occur in these crystals, ascending."""
         found = np.zeros(256, np.bool_)

@@ -7,7 +7,7 @@ loop, in step, each with a part of every batch, and end with the same weights.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,10 @@ Keep = Callable[[CrystalModel, int, Assessment | None], None]
 
 
 class Fitting:
-    """One run of the loop. `keep` stores the model whenever it is the best so far; `watch` is told every step."""
+    """One run of the loop. `keep` stores the model whenever it is the best so far; `watch` is told every step.
+
+    `say` is told what is amiss in the folder, and no reason to end.
+    """
 
     def __init__(
         self,
@@ -80,10 +83,11 @@ class Fitting:
         stamp: str,
         keep: Keep,
         watch: Watch,
+        say: Callable[[str], None] = lambda text: None,
         ranks: Ranks = ALONE,
     ) -> None:
         require_device(settings)
-        _require_metric(settings.select, task.objective)
+        require_metric(settings.select, task.objective.selectable)
         self._model = model.to(settings.device)
         self._learned = task.objective.learner(self._model).to(settings.device)
         self._task, self._settings, self._keep, self._watch, self._ranks = task, settings, keep, watch, ranks
@@ -102,7 +106,9 @@ class Fitting:
         if ranks.is_first and self._state_path.exists():
             self._at = load_state(self._state_path, self._learner, stamp=stamp)
         self._at = agreed(self._learner, self._at, ranks)
-        self._journal = Journal(folder / JOURNAL_FILE, valid_bytes=self._at.journal_bytes) if ranks.writes() else None
+        self._journal = None
+        if ranks.writes():
+            self._journal = Journal(folder / JOURNAL_FILE, valid_bytes=self._at.journal_bytes, say=say)
         self._steps = sum(len(self._batches(epoch)) for epoch in range(settings.epochs))
         self._rate = rate_of(settings.schedule, rate=settings.optimiser.rate, steps=self._steps)
         self._validation = ""
@@ -327,7 +333,8 @@ def require_device(settings: LoopSettings) -> None:
         raise InputError(f"training.precision = {settings.precision!r} is for GPUs; use float32 on a CPU")
 
 
-def _require_metric(select: str, objective: Objective) -> None:
-    known = ["loss", *(f"{name}.{metric}" for name, own in objective.selectable.items() for metric in own)]
+def require_metric(select: str, selectable: Mapping[str, Sequence[str]]) -> None:
+    """Raise if the best epoch is to be chosen by what is not measured."""
+    known = ["loss", *(f"{name}.{metric}" for name, own in selectable.items() for metric in own)]
     if select not in known:
         raise InputError(f"training.select is {select!r}; expected one of {', '.join(known)}")

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from screening import config as toml
-from screening.errors import InputError
+from screening.errors import FileFormatError, InputError, ResourceError
 from screening.models import checkpoint
 from screening.models.model import CrystalModel
 from screening.ops import core
@@ -43,6 +43,9 @@ from screening.training.resume import write_whole
 from screening.training.splits import Split
 
 CONFIG_FILE, METRICS_FILE, FOLDS_FILE, GRAPHS = "config.toml", "metrics.json", "folds.json", "graphs"
+STAMP = "stamp"
+LEARNED = (STATE_FILE, MODEL_FILE, METRICS_FILE, FOLDS_FILE)
+NAMED_KEYS = 3
 
 
 def train(
@@ -65,7 +68,11 @@ def train(
     require_device(config.training)
     if ranks.writes():
         claim(folder, config)
+        # Where nothing has been learned another one may lie there, which only whoever works there alone replaces.
+        _write_config(folder, config)
     lesson = lesson_of(config)
+    if files is None:
+        lesson.check()
     with _using_threads(config.training.threads), _material(lesson, folder, listener, material) as own:
         found = prepare_objective(config, own, folder, listener) if files is None else files
         return _divided(lesson, own, folder, listener, ranks, found)
@@ -79,7 +86,7 @@ def _material(lesson: Lesson[Any], folder: Path, listener: Listener, given: Mate
         yield prepare(lesson.config, listener)
     else:
         try:
-            sizes = prepare_files(lesson.config, folder / GRAPHS, listener)
+            sizes = _read_into_files(lesson, folder / GRAPHS, listener)
             yield prepared(lesson.config, folder / GRAPHS, sizes)
         finally:
             shutil.rmtree(folder / GRAPHS, ignore_errors=True)
@@ -110,18 +117,48 @@ def _divided(
 
 
 def claim(folder: Path, config: RunSettings) -> None:
-    """Write the resolved configuration, or see that the folder's own is the same."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path, text = folder / CONFIG_FILE, toml.to_toml(config)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        differing = _first_difference(path.read_text(encoding="utf-8"), text)
-        raise InputError(f"{folder} holds a run with other settings ({differing}); choose another folder with --out")
-    write_whole(path, text.encode())
+    """Write the resolved configuration, or see that the folder's own is the same, or that nothing was learned by it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{folder}: cannot be made a folder ({error.strerror or error}); choose another") from error
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        _write_config(folder, config)
+    elif path.read_bytes() != toml.to_toml(config).encode() and _has_learned(folder):
+        raise InputError(
+            f"{folder} holds a run with other settings ({_differing(path, config)}); choose another folder with --out"
+        )
 
 
-def _first_difference(before: str, now: str) -> str:
-    lines = zip(before.splitlines(), now.splitlines(), strict=False)
-    return next((f"there {a!r}, now {b!r}" for a, b in lines if a != b), "one has more keys than the other")
+def _write_config(folder: Path, config: RunSettings) -> None:
+    path = folder / CONFIG_FILE
+    try:
+        write_whole(path, toml.to_toml(config).encode())
+    except OSError as error:
+        raise ResourceError(
+            f"{path}: cannot be written ({error.strerror or error}); a run needs a folder that it can write to"
+        ) from error
+
+
+def _has_learned(folder: Path) -> bool:
+    """Whether anything is there that a run with other settings would spoil."""
+    places = [folder, *folder.glob("fold-*")]
+    kept = any((place / name).exists() for place in places for name in LEARNED)
+    journals = [place / JOURNAL_FILE for place in places]
+    return kept or any(journal.exists() and journal.stat().st_size for journal in journals)
+
+
+def _differing(path: Path, config: RunSettings) -> str:
+    """Name the first keys in which a run's configuration is not the one of its folder."""
+    try:
+        found = toml.differences(path.read_text(encoding="utf-8"), toml.to_toml(config))
+    except ValueError as error:
+        raise FileFormatError(
+            f"{path}: is damaged ({error}); choose another folder with --out, or remove this one"
+        ) from error
+    more = [f"and {len(found) - NAMED_KEYS} more"] if len(found) > NAMED_KEYS else []
+    return "; ".join([*found[:NAMED_KEYS], *more]) or "in another order"
 
 
 @contextmanager
@@ -146,8 +183,16 @@ def prepare(config: RunSettings, listener: Listener) -> Material:
 
 
 def prepare_files(config: RunSettings, folder: Path, listener: Listener) -> tuple[int, ...]:
-    """Do the same into files in a folder, for processes that share them; give the number of crystals of each part."""
+    """Do the same into files in a folder, for processes that share them; give the number of crystals of each part.
+
+    What will fail without any crystal, these processes are spared.
+    """
     lesson = lesson_of(config)
+    lesson.check()
+    return _read_into_files(lesson, folder, listener)
+
+
+def _read_into_files(lesson: Lesson[Any], folder: Path, listener: Listener) -> tuple[int, ...]:
     with GraphWriter(folder, lesson.labels, lesson.neighbors, forces=lesson.keeps_forces) as writer:
         return _read(lesson, listener, writer.append)
 
@@ -198,31 +243,74 @@ def _read(lesson: Lesson[Any], listener: Listener, take: Callable[[LabelledGraph
 def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
     config, folder, ranks, listener = lesson.config, work.folder, work.ranks, work.listener
     done = folder / METRICS_FILE
-    finished = ranks.told(done.read_bytes() if ranks.is_first and done.exists() else b"")
+    finished = ranks.told(_outcome_in(done) if ranks.is_first and done.exists() else b"")
     if finished:
-        if ranks.is_first:
-            listener.say(f"{folder} is finished")
         found: dict[str, Any] = json.loads(finished)
+        if ranks.is_first:
+            _require_current(found, lesson, work)
+            listener.say(f"{folder} is finished")
         return found
+    _require_edges(work)
     start = lesson.start(work)
     task = Task(work.graphs, work.split, start.objective, start.tuning)
     stamp = ""
     keep: Keep = _kept_by_others
     if ranks.is_first:
         card = _card(lesson, work)
-        validation = work.graphs.fingerprint(work.split.validation)
-        stamp = _stamp(config, card.fingerprint, validation, *lesson.origins(work))
+        stamp = _stamp(lesson, work, card.fingerprint)
         keep = _keeping(folder / MODEL_FILE, card)
     fitting = Fitting(
-        start.model, task, config.training, folder, stamp=stamp, keep=keep, watch=listener.watch, ranks=ranks
+        start.model,
+        task,
+        config.training,
+        folder,
+        stamp=stamp,
+        keep=keep,
+        watch=listener.watch,
+        say=listener.say,
+        ranks=ranks,
     )
     at = fitting.run()
-    outcome = {"epochs": at.epoch, "best_epoch": at.best_epoch} | lesson.judged(work)
+    outcome = {"epochs": at.epoch, "best_epoch": at.best_epoch} | lesson.judged(work, at.best_epoch)
     if ranks.writes():
+        outcome[STAMP] = _final_stamp(stamp, work)
         draw_curves(read_journal(folder / JOURNAL_FILE), lesson.targets, folder / "curves.png")
         _write_json(done, outcome)
         (folder / STATE_FILE).unlink(missing_ok=True)
     return outcome
+
+
+def _outcome_in(file: Path) -> bytes:
+    """What a finished run has left, an object of JSON."""
+    content = file.read_bytes()
+    try:
+        whole = isinstance(json.loads(content), dict)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise FileFormatError(f"{file}: is damaged; remove it to train here again, or remove the folder")
+    return content
+
+
+def _require_current(found: dict[str, Any], lesson: Lesson[Any], work: Work) -> None:
+    """Refuse what a run found with other data, or from other models; of older versions nothing says which it had."""
+    if STAMP not in found:
+        return
+    if found[STAMP] != _final_stamp(_stamp(lesson, work, work.graphs.fingerprint(work.split.train)), work):
+        raise InputError(
+            f"{work.folder}: is finished, with other settings or data, or from other models; choose another folder, or "
+            "delete this one"
+        )
+
+
+def _require_edges(work: Work) -> None:
+    """Refuse crystals whose atoms see no other, as those of a cutoff in nanometres do."""
+    graphs = work.graphs
+    if not graphs.edge_counts[work.split.train].any():
+        raise InputError(
+            f"no atom to train on has a neighbour within {graphs.neighbors.cutoff:g} angstrom; give "
+            "model.settings.cutoff in angstrom, or check the unit of the crystals"
+        )
 
 
 def _card(lesson: Lesson[Any], work: Work) -> checkpoint.Card:
@@ -251,15 +339,21 @@ def _kept_by_others(best: CrystalModel, epoch: int, found: Assessment | None) ->
     raise AssertionError("only the first rank writes")
 
 
-def _stamp(config: RunSettings, *fingerprints: str) -> str:
+def _stamp(lesson: Lesson[Any], work: Work, learned_from: str) -> str:
     """What a state must agree on to be continued: everything that decides a step."""
-    decisive = config.model_dump(mode="json", exclude={"training": {"save_every_s"}})
+    fingerprints = (learned_from, work.graphs.fingerprint(work.split.validation), *lesson.origins(work))
+    decisive = lesson.config.model_dump(mode="json", exclude={"training": {"save_every_s"}})
     del decisive["card"]
     if decisive.get("init", "") is None:
         # As it was before there was such a setting.
         del decisive["init"]
     text = json.dumps([decisive, *fingerprints], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _final_stamp(stamp: str, work: Work) -> str:
+    """The same of a finished run, which has measured test crystals too."""
+    return hashlib.sha256(f"{stamp} {work.graphs.fingerprint(work.split.test)}".encode()).hexdigest()
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

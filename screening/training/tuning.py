@@ -111,7 +111,7 @@ def started(model: CrystalModel, settings: InitSettings, file: str | None = None
     kept = _kept(model, source, settings)
     shared = settings.readout and bool(source.targets)
     own, theirs, along = model.state_dict(), source.state_dict(), target_dimensions(model)
-    encoder = {name for stage in model.stages for part in stage for name in own if _lies_in(name, part)}
+    encoder = _encoder(model).keys()
     rows = [[t.name for t in each.targets] for each in (model, source)]
     copied = encoder | (own.keys() - along.keys() if shared else set())
     with torch.no_grad():
@@ -120,10 +120,17 @@ def started(model: CrystalModel, settings: InitSettings, file: str | None = None
                 places = [(rows[0].index(target), rows[1].index(target)) for target in kept]
                 _copy_rows(name, tensor, theirs.get(name), along[name], places)
             elif name in copied:
-                _copy(name, tensor, theirs.get(name), settings, encodes=name in encoder)
+                _copy(name, tensor, theirs.get(name), settings)
     # Its target is what learning derivatives leaves, in which moments stand still.
     calm = frozenset(copied if REFERENCED in rows[1] else ())
     return Taken({name: source.scaling[rows[1].index(name)] for name in kept}, calm)
+
+
+def require_startable(model: CrystalModel, settings: InitSettings | None) -> None:
+    """Refuse a checkpoint that is not there or does not fit a new model, which is of no use afterwards."""
+    if settings is not None:
+        started(model, settings)
+        Tuning.of(settings).freeze(model)
 
 
 def target_dimensions(model: CrystalModel) -> dict[str, int]:
@@ -168,15 +175,46 @@ def _require_alike(model: CrystalModel, source: CrystalModel, origin: str) -> No
         raise InputError(f"{model.architecture} does not say what its encoder is made of, so it cannot start from one")
     if source.neighbors != model.neighbors:
         raise InputError(f"{origin}: learned on {source.neighbors}, and this run has {model.neighbors}; use its own")
+    _require_same_encoder(model, source, origin)
 
 
-def _copy(name: str, own: Tensor, theirs: Tensor | None, settings: InitSettings, *, encodes: bool) -> None:
+def _require_same_encoder(model: CrystalModel, source: CrystalModel, origin: str) -> None:
+    """Refuse an encoder of other sizes, a deeper one too, whose last layers would be left out."""
+    own, theirs = _encoder(model), _encoder(source)
+    for name in [*own, *(theirs.keys() - own.keys())]:
+        here, there = (_shape(encoder.get(name)) for encoder in (own, theirs))
+        if here != there:
+            raise InputError(
+                f"{origin}: its {name} is {there}, here it is {here}; give model.settings the sizes of its encoder"
+                f"{_differing(model, source)}"
+            )
+
+
+def _encoder(model: CrystalModel) -> dict[str, Tensor]:
+    """The tensors that encode, by name."""
+    parts = [part for stage in model.stages for part in stage]
+    return {name: own for name, own in model.state_dict().items() if any(_lies_in(name, part) for part in parts)}
+
+
+def _differing(model: CrystalModel, source: CrystalModel) -> str:
+    """Say which settings two models of one architecture differ in."""
+    own, theirs = (each.settings.model_dump(mode="json") for each in (model, source))
+    found = [f"{key} (there {theirs[key]!r}, here {own[key]!r})" for key in own if own[key] != theirs[key]]
+    return f". What differs: {', '.join(found)}" if found else ""
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else f"of shape {tuple(tensor.shape)}"
+
+
+def _copy(name: str, own: Tensor, theirs: Tensor | None, settings: InitSettings) -> None:
     if theirs is not None and theirs.shape == own.shape:
         own.copy_(theirs)
         return
-    there = "absent" if theirs is None else f"of shape {tuple(theirs.shape)}"
-    advice = "give model.settings the sizes of its encoder" if encodes else "give its sizes, or set init.readout=false"
-    raise InputError(f"{settings.checkpoint}: its {name} is {there}, here it is of {tuple(own.shape)}; {advice}")
+    raise InputError(
+        f"{settings.checkpoint}: its {name} is {_shape(theirs)}, here it is {_shape(own)}; give its sizes, or set "
+        "init.readout=false"
+    )
 
 
 def _copy_rows(
@@ -186,9 +224,8 @@ def _copy_rows(
         taken = None if theirs is None else theirs.select(dimension, there)
         place = own.select(dimension, here)
         if taken is None or taken.shape != place.shape:
-            shape = "absent" if taken is None else f"of shape {tuple(taken.shape)}"
             raise InputError(
-                f"{name}: in the checkpoint a target's part of it is {shape}, here it is of {tuple(place.shape)}; give "
+                f"{name}: in the checkpoint a target's part of it is {_shape(taken)}, here it is {_shape(place)}; give "
                 "the sizes of its heads, or set init.readout=false"
             )
         place.copy_(taken)

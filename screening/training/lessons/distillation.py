@@ -56,6 +56,14 @@ class DistillationLesson(LabelLesson[DistillationConfig]):
             for split in super().splits(labelled)
         ]
 
+    def check(self) -> None:
+        """Refuse teachers that are not there or cannot say what they are asked, too."""
+        super().check()
+        if self.config.distillation is not None:
+            Teachers.loaded([self.config.distillation.teacher], device="cpu", encoders=True)
+        if self.config.predictions is not None:
+            Teachers.loaded(self.config.predictions.teachers, device="cpu", encoders=False)
+
     def prepare(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> dict[str, str]:
         """Have the teachers say what they know, if they have not."""
         device = self.config.training.device

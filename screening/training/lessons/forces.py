@@ -1,7 +1,7 @@
 """`screening train-forces`: a potential from energies, forces and stresses, or from atoms that were moved."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,20 +15,20 @@ from screening.models.potential_files import REFERENCED
 from screening.predictions import Target
 from screening.training.config import RunSettings
 from screening.training.forces_config import ForcesConfig
-from screening.training.journal import read_journal
+from screening.training.journal import validation_of
 from screening.training.labelled import LabelledGraphs
 from screening.training.lessons.lesson import Lesson, Start, Work
 from screening.training.lessons.properties import sizes
 from screening.training.loop import JOURNAL_FILE
 from screening.training.material import Listener, Material
 from screening.training.mechanics import STRESS, VOLUME
-from screening.training.objectives.denoising import DenoisingByDerivative, DenoisingByHead
+from screening.training.objectives.denoising import Denoising, DenoisingByDerivative, DenoisingByHead
 from screening.training.objectives.forces import Compared, EnergyForceStress, Sources
 from screening.training.objectives.frozen import calibrate
 from screening.training.ranks import Ranks
 from screening.training.references import References
 from screening.training.splits import Split, split_once
-from screening.training.tuning import INIT, Tuning, located, origins_of, started
+from screening.training.tuning import INIT, Tuning, located, origins_of, require_startable, started
 
 ENERGY = Target("energy", "eV/cell")
 LEARNED = Target(REFERENCED, "eV/atom")
@@ -75,6 +75,17 @@ class ForcesLesson(Lesson[ForcesConfig]):
         self._sources = Sources(tuple(self.parts), np.repeat(np.arange(len(material.sizes)), material.sizes))
         return [Split(*(np.concatenate(part) for part in parts))]
 
+    @property
+    def selectable(self) -> Mapping[str, Sequence[str]]:
+        return (EnergyForceStress if self.config.forces.learn == "labels" else Denoising).measured()
+
+    def check(self) -> None:
+        """Refuse a model that has no forces, and a checkpoint to start from that does not fit, too."""
+        super().check()
+        model = self.new_model()
+        require_smooth(model)
+        require_startable(model, self.config.init)
+
     def prepare(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> dict[str, str]:
         """Find the checkpoint to start from, if there is one."""
         del graphs, folder, listener
@@ -107,10 +118,10 @@ class ForcesLesson(Lesson[ForcesConfig]):
             return ""
         return "Learned without energies: those of crystals of other elements cannot be compared."
 
-    def judged(self, work: Work) -> dict[str, Any]:
+    def judged(self, work: Work, epoch: int) -> dict[str, Any]:
         """Errors of the model that was kept; of a head, which was not, those of its epoch."""
         if self.config.forces.learn == "denoising_by_head":
-            return self._journalled(work)
+            return self._journalled(work, epoch)
         model = self.loaded(work)
         _agree_on_scaling(model, work.ranks)
         objective = self._objective(work, model)
@@ -194,7 +205,7 @@ class ForcesLesson(Lesson[ForcesConfig]):
         rows, graphs = work.split.train, work.graphs
         found = _counted(graphs, rows)
         labels = f"{found['energy']:,} energies, {found['force']:,} forces, {found['stress']:,} stresses"
-        return f"{sizes(work.split)}; training labels: {labels}{self._left_out(work)}"
+        return f"{sizes(graphs, work.split)}; training labels: {labels}{self._left_out(work)}"
 
     def _left_out(self, work: Work) -> str:
         """Say how many energies nothing is compared with."""
@@ -209,11 +220,10 @@ class ForcesLesson(Lesson[ForcesConfig]):
             "their source tells of one of their elements"
         )
 
-    def _journalled(self, work: Work) -> dict[str, Any]:
+    def _journalled(self, work: Work, epoch: int) -> dict[str, Any]:
         text = b""
         if work.ranks.is_first:
-            kept = [entry for entry in read_journal(work.folder / JOURNAL_FILE) if entry["best"]]
-            text = json.dumps(kept[-1].get("validation") if kept else None).encode()
+            text = json.dumps(validation_of(work.folder / JOURNAL_FILE, epoch)).encode()
         found = json.loads(work.ranks.told(text))
         return {"validation": {"loss": found["loss"], "denoising": found["denoising"]}} if found else {}
 

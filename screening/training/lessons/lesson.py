@@ -5,7 +5,7 @@ A lesson says what is read of the crystals, which model is trained on what objec
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, final
@@ -21,6 +21,7 @@ from screening.models.model import CrystalModel
 from screening.predictions import Target
 from screening.training.config import RunSettings, SplitSettings
 from screening.training.labelled import LabelledGraphs
+from screening.training.loop import require_metric
 from screening.training.material import Files, Listener, Material
 from screening.training.objectives.objective import Objective
 from screening.training.ranks import Ranks
@@ -82,8 +83,17 @@ class Lesson(ABC, Generic[C]):
         """Make the model and the objective; all ranks do, and go on with the weights of the first."""
 
     @abstractmethod
-    def judged(self, work: Work) -> dict[str, Any]:
-        """Measure what came out, as it lies on disk."""
+    def judged(self, work: Work, epoch: int) -> dict[str, Any]:
+        """Measure what came out, as it lies on disk: the model of that epoch."""
+
+    @property
+    @abstractmethod
+    def selectable(self) -> Mapping[str, Sequence[str]]:
+        """The metrics by which the best epoch may be chosen, as `Objective` has them."""
+
+    def check(self) -> None:
+        """Refuse what can be known to fail without any crystal; called before these are read, which may take hours."""
+        require_metric(self.config.training.select, self.selectable)
 
     @property
     def maps_graphs(self) -> bool:

@@ -1,7 +1,7 @@
 """`screening train`: targets from labels."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,10 +19,10 @@ from screening.training.losses import TargetLoss
 from screening.training.material import Listener
 from screening.training.normalise import Float64, Normaliser, learned_labels
 from screening.training.objectives.frozen import rebase
-from screening.training.objectives.properties import Properties
+from screening.training.objectives.properties import Properties, selectable_of
 from screening.training.ranks import Ranks
 from screening.training.splits import Split
-from screening.training.tuning import INIT, NOTHING, Tuning, located, origins_of, started
+from screening.training.tuning import INIT, NOTHING, Tuning, located, origins_of, require_startable, started
 
 
 class LabelLesson(Lesson[C]):
@@ -39,6 +39,15 @@ class LabelLesson(Lesson[C]):
     def targets(self) -> tuple[Target, ...]:
         return self.labels
 
+    @property
+    def selectable(self) -> Mapping[str, Sequence[str]]:
+        return selectable_of(self.labels)
+
+    def check(self) -> None:
+        """Refuse a checkpoint to start from that does not fit, too."""
+        super().check()
+        require_startable(self.new_model(), self.config.init)
+
     def prepare(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> dict[str, str]:
         """Find the checkpoint to start from, if there is one."""
         del graphs, folder, listener
@@ -48,7 +57,8 @@ class LabelLesson(Lesson[C]):
         """A hash of that checkpoint."""
         return origins_of(work.files)
 
-    def judged(self, work: Work) -> dict[str, Any]:
+    def judged(self, work: Work, epoch: int) -> dict[str, Any]:
+        del epoch
         model, found = self.loaded(work), {}
         for name, rows in (("validation", work.split.validation), ("test", work.split.test)):
             if len(rows):
@@ -132,7 +142,7 @@ def _of_first(found: Normaliser, ranks: Ranks) -> Normaliser:
 def described(graphs: LabelledGraphs, split: Split, taught: Float64 | None = None) -> str:
     """Say how many crystals there are, labels that can be learned, and predictions that stand for missing ones."""
     labels = graphs.labels[split.train]
-    told = f"{sizes(split)}; training labels: {_counted(labels, graphs.targets)}"
+    told = f"{sizes(graphs, split)}; training labels: {_counted(labels, graphs.targets)}"
     if taught is None:
         return told
     missing = np.where(np.isnan(labels), taught[split.train], np.nan)
@@ -144,6 +154,13 @@ def _counted(labels: Float64, targets: tuple[Target, ...]) -> str:
     return ", ".join(f"{target.name} {count:,}" for target, count in zip(targets, counts, strict=True))
 
 
-def sizes(split: Split) -> str:
-    """Say how many crystals are for what."""
-    return f"{len(split.train):,} to train, {len(split.validation):,} to validate, {len(split.test):,} to test"
+def sizes(graphs: LabelledGraphs, split: Split) -> str:
+    """Say how many crystals are for what, and how many atoms to train on have no neighbour, if some have none."""
+    told = f"{len(split.train):,} to train, {len(split.validation):,} to validate, {len(split.test):,} to test"
+    lonely, atoms = graphs.lonely_atoms(split.train), int(graphs.atom_counts[split.train].sum())
+    if not lonely:
+        return told
+    return (
+        f"{told}; {100 * lonely / atoms:.3g} % of the atoms to train on have no neighbour within "
+        f"{graphs.neighbors.cutoff:g} angstrom: is model.settings.cutoff right?"
+    )

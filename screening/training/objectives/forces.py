@@ -9,6 +9,7 @@ Both compare the model's own derivatives, so that the loss differentiates it twi
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,13 @@ class Compared(Objective):
 
     @property
     def selectable(self) -> Mapping[str, Sequence[str]]:
-        return dict.fromkeys(self.terms, ("mae", "rmse"))
+        return self.measured()
+
+    @classmethod
+    @final
+    def measured(cls) -> Mapping[str, Sequence[str]]:
+        """The metrics of each term."""
+        return dict.fromkeys(cls.terms, ("mae", "rmse"))
 
     def sums(self, model: CrystalModel, part: Part) -> LossSums:
         found = self.errors(model, part, learning=True)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from screening.models.model import CrystalModel
+from screening.predictions import Target
 from screening.training.assess import Assessment, assess
 from screening.training.config import LoopSettings
 from screening.training.labelled import LabelledGraphs
@@ -20,6 +21,11 @@ SELECTABLE = {
     "classification": ("mae", "rmse", "auc", "accuracy"),
 }
 LABELS = "labels"
+
+
+def selectable_of(targets: Sequence[Target]) -> Mapping[str, Sequence[str]]:
+    """The metrics of targets by which the best epoch may be chosen."""
+    return {target.name: SELECTABLE[target.kind] for target in targets}
 
 
 @final
@@ -38,7 +44,7 @@ class Properties(Objective):
 
     @property
     def selectable(self) -> Mapping[str, Sequence[str]]:
-        return {target.name: SELECTABLE[target.kind] for target in self._graphs.targets}
+        return selectable_of(self._graphs.targets)
 
     def gather(self, batch: Batch) -> Part:
         graph, _ = self._graphs.take(batch.own, device=batch.device)

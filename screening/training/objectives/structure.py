@@ -147,6 +147,12 @@ def _aspects(
     return found
 
 
+def selectable_of(settings: ObjectivesSettings) -> Mapping[str, Sequence[str]]:
+    """The metrics by which the best epoch may be chosen, of the aspects that have a weight."""
+    kinds: tuple[type[Aspect], ...] = (NodeFeatures, Connectivity, SpaceGroup, Contrast)
+    return {kind.name: kind.metrics for kind in kinds if getattr(settings, kind.name).weight}
+
+
 def _packed(found: Sequence[Measured]) -> Tensor:
     parts = [
         torch.cat([one.losses.double().sum()[None], one.losses.new_tensor([len(one.losses)]).double(), one.tally])

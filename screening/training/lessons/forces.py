@@ -203,14 +203,14 @@ class ForcesLesson(Lesson[ForcesConfig]):
 
     def _described(self, work: Work) -> str:
         rows, graphs = work.split.train, work.graphs
+        if self.config.forces.learn != "labels":
+            return f"{sizes(graphs, work.split)}; labels are not used"
         found = _counted(graphs, rows)
         labels = f"{found['energy']:,} energies, {found['force']:,} forces, {found['stress']:,} stresses"
         return f"{sizes(graphs, work.split)}; training labels: {labels}{self._left_out(work)}"
 
     def _left_out(self, work: Work) -> str:
         """Say how many energies nothing is compared with."""
-        if self.config.forces.learn != "labels":
-            return ""
         unknown = np.isnan(self._above_references(work)) & ~np.isnan(work.graphs.labels[:, 0])
         if not unknown.any():
             return ""

@@ -1,6 +1,7 @@
 """Names of labels: each alias means one target, nothing is converted, and nothing that is no number passes."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from screening.cli import app
+from screening.crystals.crystal import Crystal
 from screening.crystals.labels import (
     TARGETS,
     Kind,
@@ -23,6 +25,8 @@ from screening.crystals.labels import (
 )
 from screening.crystals.pack import pack
 from screening.crystals.packed import PackedCrystals
+from screening.crystals.read import read
+from screening.crystals.write import write
 
 
 @pytest.mark.parametrize(
@@ -197,6 +201,23 @@ def test_labels_that_are_no_finite_numbers_are_told(tmp_path: Path, workers: int
     ended = packed_by_command(tmp_path / "a.extxyz", tmp_path / "p.h5")
     assert "9 labels are no finite numbers and count as missing, the first: formation_energy_per_atom of c6" in ended
     assert "missing" not in packed_by_command(tmp_path / "o.h5", tmp_path / "q.h5")
+
+
+@pytest.mark.native
+def test_they_are_told_of_cif_and_cgcnn_folders_too(tmp_path: Path) -> None:
+    (tmp_path / "a.poscar").write_text(POSCAR.strip('"'))
+    (one,) = read(tmp_path / "a.poscar")
+    assert isinstance(one, Crystal)
+    write([replace(one, id=id, labels={"band_gap": 1.5}) for id in ("x", "y")], tmp_path / "cifs", format="cif")
+    text = (tmp_path / "cifs/x.cif").read_text()
+    assert text.count("1.5") == 1
+    (tmp_path / "cifs/x.cif").write_text(text.replace("1.5", "wide"))
+    tally = pack([tmp_path / "cifs"], tmp_path / "o.h5")
+    assert tally.missing == "1 label is no finite number and counts as missing, the first: band_gap of x"
+    (tmp_path / "cifs/id_prop.csv").write_text("id,e_form\nx,odd\ny,0.5\n")
+    (tmp_path / "cifs/x.cif").write_text(text)
+    tally = pack([tmp_path / "cifs"], tmp_path / "p.h5")
+    assert tally.missing.endswith("the first: formation_energy_per_atom of x")
 
 
 def packed_by_command(source: Path, output: Path) -> str:

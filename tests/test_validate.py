@@ -139,7 +139,9 @@ def test_labels_that_are_not_finite_become_missing() -> None:
         Crystal("a", np.ones(1, np.uint8), at, CUBE, labels=labels[0], forces=force * np.nan, stress=stress),
         Crystal("b", np.ones(1, np.uint8), at, CUBE, labels=labels[1], forces=force),
     ]
-    a, b = validate(Crystals.of(crystals)).accepted
+    found = validate(Crystals.of(crystals))
+    assert found.unusable == ["band_gap of a"]
+    a, b = found.accepted
     assert (a.labels, b.labels) == ({"energy": 1.0}, {"band_gap": 2.0})
     assert (a.forces is None, b.forces is None) == (True, False)
     assert (a.stress is None, b.stress is None) == (False, True)
@@ -153,6 +155,7 @@ def test_partly_broken_forces_and_stress_are_missing_as_a_whole() -> None:
     assert batch.stress is not None
     batch.forces[batch.atom_offsets[1], 2] = np.inf
     batch.stress[2, 0, 1] = np.nan
+    assert validate(batch).unusable == ["the forces of c1", "the stress of c2"]
     found = validate(batch).accepted
     assert [c.forces is None for c in found] == [False, True, False]
     assert [c.stress is None for c in found] == [False, False, True]

@@ -30,7 +30,7 @@ from screening.ops import core
 from screening.runs.claim import CLAIM_FILE, Claim
 from screening.training.config import TrainingConfig
 from screening.training.loop import Progress
-from screening.training.recipe import Listener, prepare_files, train
+from screening.training.recipe import Listener, prepare, prepare_files, train
 
 COMMAND = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; from screening.cli import main; main()"]
 PNG = b"\x89PNG"
@@ -333,6 +333,18 @@ def test_the_card_says_what_the_configuration_does(folder: Path) -> None:
     ran(folder, "training.epochs=1", "card.title=a trial", "card.licence=CC-BY-4.0", "card.limits=knows salts only")
     card = checkpoint.read_card(folder / "run" / "model.safetensors")[2]
     assert (card.title, card.licence, card.limits) == ("a trial", "CC-BY-4.0", "knows salts only")
+
+
+def test_labels_that_are_no_numbers_are_told(folder: Path) -> None:
+    text = (folder / "train.extxyz").read_text(encoding="utf-8")
+    broken = text.replace("band_gap=", "band_gap=a", 1).replace("formation_energy_per_atom=", "e_form=inf x=", 2)
+    (folder / "train.extxyz").write_text(broken, encoding="utf-8")
+    said: list[str] = []
+    prepare(config.load(TrainingConfig, folder / "c.toml"), Listener(said.append, lambda progress: None))
+    assert said == [
+        "train: 40 crystals; 3 labels are no finite numbers and count as missing, the first: "
+        "formation_energy_per_atom of train-0"
+    ]
 
 
 def test_ids_in_two_parts_are_told(folder: Path) -> None:

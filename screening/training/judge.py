@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from screening.crystals.batch import Crystals
+from screening.crystals.pack import Tally
 from screening.crystals.read import read_batches
 from screening.errors import InputError
 from screening.models.model import CrystalModel
@@ -22,14 +23,16 @@ Found = dict[str, dict[str, float | None]]
 
 
 def read_crystals(paths: Sequence[Path], *, workers: int, name: str, say: Callable[[str], None]) -> Iterator[Crystals]:
-    """Read crystals from files; say at the end how many there are and how many were refused."""
-    accepted = refused = 0
-    first = ""
+    """Read crystals from files; say at the end how many there are, how many were refused, which labels are missing."""
+    tally = Tally()
     for batch in read_batches(list(paths), workers=workers):
-        accepted, refused = accepted + len(batch.crystals), refused + len(batch.rejections)
-        first = first or (batch.rejections[0].message if batch.rejections else "")
+        tally.add(batch)
         yield batch.crystals
-    say(f"{name}: {accepted:,} crystals" + (f", {refused:,} refused, the first: {first}" if refused else ""))
+    refused = tally.rejected.total()
+    first = next((rejection.message for rejection in tally.first.values()), "")
+    told = f", {refused:,} refused, the first: {first}" if refused else ""
+    missing = f"; {tally.missing}" if tally.missing else ""
+    say(f"{name}: {tally.accepted:,} crystals{told}{missing}")
 
 
 def judge(

@@ -343,7 +343,7 @@ def test_labels_that_are_no_numbers_are_told(folder: Path) -> None:
     prepare(config.load(TrainingConfig, folder / "c.toml"), Listener(said.append, lambda progress: None))
     assert said == [
         "train: 40 crystals; 3 labels are no finite numbers and count as missing, the first: "
-        "formation_energy_per_atom of train-0"
+        "formation_energy_per_atom of train-000000"
     ]
 
 

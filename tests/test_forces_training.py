@@ -1,4 +1,4 @@
-"""Learning derivatives: signs, sources, seeds, resuming, and what the command leaves."""
+"""Runs that learn derivatives: seeds, resuming, ranks, what starts from them, what is refused."""
 
 import json
 from dataclasses import replace
@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made import PERIODIC_KINDS, made_crystals
+from forces_made import SILENT, alone, batch, graphs_of, labelled, small_sieve
 from safetensors.torch import load_file
-from sizes import SMOOTH, small
 from typer.testing import CliRunner, Result
 
 from screening import config
@@ -23,192 +22,20 @@ from screening.errors import InputError
 from screening.models.checkpoint import load, read_card
 from screening.models.layers import Moments
 from screening.models.model import CrystalModel
-from screening.models.registry import build
 from screening.relaxation.potential import Potential
 from screening.runs.clusters import chosen
 from screening.runs.ranks import train as train_on
 from screening.training.config import TrainingConfig
-from screening.training.forces_config import ForcesConfig, ForcesSettings
+from screening.training.forces_config import ForcesConfig
 from screening.training.journal import read_journal
-from screening.training.labelled import LabelledGraphs
-from screening.training.lessons.forces import ENERGY, LEARNED
+from screening.training.lessons.forces import LEARNED
 from screening.training.loop import Progress
 from screening.training.material import Listener
-from screening.training.mechanics import PLACES, STRESS, VOLUME
-from screening.training.objectives.denoising import DenoisingByDerivative, DenoisingByHead, normal
-from screening.training.objectives.errors import ErrorSums
-from screening.training.objectives.forces import Compared, EnergyForceStress, Sources
-from screening.training.objectives.objective import Batch, Part
+from screening.training.objectives.denoising import DenoisingByHead
+from screening.training.objectives.forces import Compared, EnergyForceStress
 from screening.training.recipe import prepare, splits_of, train
-from screening.training.references import References
 
 pytestmark = [pytest.mark.native, pytest.mark.usefixtures("one_torch_thread")]
-
-
-def labelled(count: int, *, seed: int, prefix: str = "made", missing: float = 0.2) -> list[Crystal]:
-    return made_crystals(
-        count,
-        seed=seed,
-        kinds=PERIODIC_KINDS,
-        max_atoms=4,
-        labels=("energy",),
-        missing=missing,
-        forces=True,
-        prefix=prefix,
-    )
-
-
-def small_sieve(**more: object) -> CrystalModel:
-    torch.manual_seed(1)
-    return build("sieve", small("sieve") | SMOOTH["sieve"] | more, (LEARNED,))
-
-
-def graphs_of(crystals: list[Crystal], model: CrystalModel) -> LabelledGraphs:
-    labels = (ENERGY, VOLUME, *STRESS)
-    return LabelledGraphs.of([Crystals.of(crystals)], labels, model.neighbors, forces=True)
-
-
-def alone(crystals: int) -> Sources:
-    return Sources(("one",), np.zeros(crystals, np.int64))
-
-
-SILENT = Listener(lambda text: None, lambda progress: None)
-
-
-def batch(*rows: int, epoch: int = 0) -> Batch:
-    return Batch(np.array(rows), np.arange(len(rows)), epoch, 7, "cpu")
-
-
-def test_labels_of_mechanics_are_those_of_the_crystals() -> None:
-    crystals = [*labelled(6, seed=1), *made_crystals(2, seed=2, kinds=["slab"], forces=True, missing=0.0)]
-    graphs = graphs_of(crystals, small_sieve())
-    for c, crystal in enumerate(crystals):
-        periodic = all(crystal.pbc)
-        wanted = [abs(np.linalg.det(crystal.lattice)) if periodic else np.nan]
-        stress = crystal.stress if periodic and crystal.stress is not None else np.full((3, 3), np.nan)
-        np.testing.assert_allclose(graphs.labels[c, 1:], [*wanted, *(stress[i, j] for i, j in PLACES)])
-        forces = np.full((len(crystal), 3), np.nan) if crystal.forces is None else crystal.forces
-        np.testing.assert_array_equal(graphs.forces_in(np.array([c])), forces.astype(np.float32))
-    with pytest.raises(InputError, match="built without forces"):
-        replace(graphs, forces=None).forces_in(np.array([0]))
-
-
-def test_references_tell_sources_apart() -> None:
-    rng = np.random.default_rng(0)
-    weights = rng.normal(size=(2, 119))
-    counts = np.zeros((60, 119))
-    for row in counts:
-        row[rng.integers(1, 9, 3)] += rng.integers(1, 4, 3)
-    fractions, source = counts / counts.sum(axis=1, keepdims=True), np.arange(60) % 2
-    per_atom = (fractions * weights[source]).sum(axis=1)
-    per_atom[5] = np.nan
-    found = References.fit(fractions, per_atom, source, ("a", "b"))
-    left = per_atom - found.per_atom(fractions, source)
-    np.testing.assert_allclose(left[~np.isnan(left)], 0.0, atol=1e-9)
-    assert found.as_card()["b"]["He"] == pytest.approx(weights[1, 2])
-    assert np.isnan(found.energies[0, 118])
-    strange = np.zeros((1, 119))
-    strange[0, [2, 118]] = 0.5
-    assert np.isnan(found.per_atom(strange, np.array([0])))
-
-
-def test_a_source_without_energies_has_no_references() -> None:
-    found = References.fit(np.eye(3), np.array([1.0, np.nan, np.nan]), np.array([0, 1, 1]), ("a", "b"))
-    assert found.as_card()["b"] == {}
-
-
-def test_errors_count_what_is_there_and_no_nan_enters_a_gradient() -> None:
-    found = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], requires_grad=True)
-    wanted = torch.tensor([[0.0, float("nan")], [3.0, 7.0], [float("nan"), float("nan")]])
-    errors = ErrorSums.of(found, wanted, torch.tensor([0, 0, 1]), 2, ForcesSettings())
-    assert errors.absolute.tolist() == [4.0, 0.0]
-    assert errors.square.tolist() == [10.0, 0.0]
-    assert errors.count.tolist() == [3.0, 0.0]
-    errors.loss.sum().backward()
-    assert found.grad is not None
-    assert found.grad.tolist() == [[1.0, 0.0], [0.0, -1.0], [0.0, 0.0]]
-
-
-def test_noise_moves_atoms_and_has_no_mean() -> None:
-    model, crystals = small_sieve(), labelled(5, seed=3)
-    graphs = graphs_of(crystals, model)
-    objective = DenoisingByDerivative(graphs, alone(5), ForcesSettings(learn="denoising"))
-    part = objective.gather(batch(0, 1, 2, 3, 4))
-    noise, rest = part.given["noise"], graphs.take(np.arange(5))[0].edge_vector
-    edges = part.graph.edge_graph
-    centres = torch.repeat_interleave(torch.arange(len(noise)), edges.edge_offsets.diff().long())
-    torch.testing.assert_close(part.graph.edge_vector, rest + noise[edges.edge_source.long()] - noise[centres])
-    means = torch.zeros(5, 3).index_add(0, part.graph.crystal_of_atom, noise)
-    torch.testing.assert_close(means, torch.zeros(5, 3), rtol=0, atol=1e-5)
-
-
-def test_noise_is_normal_and_belongs_to_seed_epoch_and_row() -> None:
-    rows, counts = np.arange(400), np.full(400, 9)
-    drawn = normal(rows, counts, seed=3, epoch=2)
-    assert abs(drawn.mean()) < 0.03
-    assert drawn.std() == pytest.approx(1.0, abs=0.03)
-    assert abs(np.corrcoef(drawn.T)[np.triu_indices(3, 1)]).max() < 0.06
-    np.testing.assert_array_equal(normal(rows[[7, 2]], counts[:2], seed=3, epoch=2)[:9], drawn[63:72])
-    assert not np.isclose(normal(rows, counts, seed=3, epoch=3), drawn).any(axis=1).all()
-
-
-def gathered_noise(objective: DenoisingByDerivative, epoch: int, size: int) -> Part:
-    return objective.gather(batch(*range(size), epoch=epoch))
-
-
-def test_what_denoising_learns_is_a_potential_with_its_minimum_where_atoms_were() -> None:
-    model, crystals = small_sieve(dropout=0.0), labelled(4, seed=5)
-    graphs = graphs_of(crystals, model)
-    objective = DenoisingByDerivative(graphs, alone(4), ForcesSettings(learn="denoising", loss="mse", stiffness=5.0))
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
-    losses = []
-    for epoch in range(60):
-        loss = objective.sums(model, gathered_noise(objective, epoch, 4))
-        optimiser.zero_grad()
-        torch.autograd.backward(loss.mean([1.0]))
-        optimiser.step()
-        losses.append(float(loss.mean([1.0]).detach()))
-    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:5])
-    rises = []
-    with torch.no_grad():
-        rest = model(graphs.take(np.arange(4))[0])[:, 0]
-        for epoch in range(1000, 1020):
-            rises.append(model(gathered_noise(objective, epoch, 4).graph)[:, 0] - rest)
-    assert float(torch.cat(rises).mean()) > 0
-
-
-@pytest.mark.parametrize("by_head", [False, True])
-def test_objectives_give_the_same_however_a_batch_is_divided(by_head: bool) -> None:
-    model, graphs = small_sieve(dropout=0.0), graphs_of(labelled(6, seed=4), small_sieve())
-    settings = ForcesSettings()
-    noisy = (
-        DenoisingByHead(graphs, alone(6), settings, model)
-        if by_head
-        else DenoisingByDerivative(graphs, alone(6), settings)
-    )
-    labels = EnergyForceStress(graphs, graphs.labels[:, 0] / graphs.atom_counts, alone(6), settings)
-    for objective in (noisy, labels):
-        model.eval()
-        whole = objective.sums(model, objective.gather(batch(*range(6))))
-        halves = [objective.sums(model, objective.gather(batch(*rows))) for rows in ((4, 1, 0), (2, 5, 3))]
-        torch.testing.assert_close(whole.sums, halves[0].sums + halves[1].sums, rtol=1e-5, atol=1e-6)
-        assert torch.equal(whole.counts, halves[0].counts + halves[1].counts)
-
-
-def test_a_weight_of_zero_learns_nothing_of_it_and_energy_alone_needs_no_second_derivative() -> None:
-    model, graphs = small_sieve(dropout=0.0), graphs_of(labelled(4, seed=6, missing=0.0), small_sieve())
-    above = graphs.labels[:, 0] / graphs.atom_counts
-    alone_energy = EnergyForceStress(graphs, above, alone(4), ForcesSettings(energy=1.0, force=0.0, stress=0.0))
-    everything = EnergyForceStress(graphs, above, alone(4), ForcesSettings(energy=1.0, force=1e-30, stress=0.0))
-    gradients = []
-    for objective in (alone_energy, everything):
-        loss = objective.sums(model, objective.gather(batch(0, 1, 2, 3)))
-        total = loss.mean(list(objective.weights.values()))
-        gradients.append(torch.autograd.grad(total, list(model.parameters()), allow_unused=True))
-    for one, other in zip(*gradients, strict=True):
-        assert (one is None) == (other is None) or float(abs(one if other is None else other).max()) < 1e-6
-        if one is not None and other is not None:
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 CONFIG = """
@@ -451,9 +278,14 @@ def test_energies_alone_are_learned_on_their_own_scale(folder: Path) -> None:
         ("training={precision='bf16'} forces={force=0.0}", "second derivatives"),
         ("model.settings.max_neighbors=12", "not smooth"),
         ("data.train=['first.extxyz','./first.extxyz']", "told apart by their names"),
+        ("model={architecture='cgcnn'}", "this cgcnn .* is not smooth"),
+        ("init.checkpoint=nowhere", "nowhere: is no file, no folder and no shipped model"),
+        ("training.select=noise.mae", "expected one of loss, energy.mae, energy.rmse, force.mae"),
+        ("forces.learn=denoising training.select=force.mae", "expected one of loss, noise.mae, noise.rmse$"),
     ],
 )
-def test_what_cannot_be_is_refused(folder: Path, override: str, said: str) -> None:
+def test_what_cannot_be_is_refused_unread(folder: Path, monkeypatch: Any, override: str, said: str) -> None:
+    monkeypatch.setattr("screening.training.recipe.read_crystals", None)
     with pytest.raises(InputError, match=said):
         ran(folder, *override.split())
 
@@ -467,26 +299,6 @@ def test_a_setting_of_the_default_model_leaves_it_smooth() -> None:
     assert (wide.architecture, wide.settings) == ("sieve", {"cutoff": 5.0, "max_neighbors": "all", "width": 8})
     assert model(architecture="sieve", settings={"cutoff": 4.0}).settings == {"cutoff": 4.0, "max_neighbors": "all"}
     assert model(architecture="equivariant_transformer", settings={"width": 8}).settings == {"width": 8}
-
-
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("model={architecture='cgcnn'}", "this cgcnn .* is not smooth"),
-        ("init.checkpoint=nowhere", "nowhere: is no file, no folder and no shipped model"),
-        ("training.select=noise.mae", "expected one of loss, energy.mae, energy.rmse, force.mae"),
-        ("forces.learn=denoising training.select=force.mae", "expected one of loss, noise.mae, noise.rmse$"),
-    ],
-)
-def test_what_no_crystal_can_mend_is_said_before_any_is_read(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, override: str, said: str
-) -> None:
-    def unread(*arguments: object, **named: object) -> None:
-        raise AssertionError("nothing is to be read")
-
-    monkeypatch.setattr("screening.training.recipe.read_crystals", unread)
-    with pytest.raises(InputError, match=said):
-        ran(folder, *override.split())
 
 
 @pytest.mark.parametrize("label", ["energy", "force", "stress"])

@@ -30,7 +30,7 @@ from screening.ops import core
 from screening.runs.claim import CLAIM_FILE, Claim
 from screening.training.config import TrainingConfig
 from screening.training.loop import Progress
-from screening.training.recipe import Listener, prepare, prepare_files, train
+from screening.training.recipe import Listener, prepare, train
 
 COMMAND = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; from screening.cli import main; main()"]
 PNG = b"\x89PNG"
@@ -417,10 +417,10 @@ def test_what_no_crystal_can_mend_is_said_before_any_is_read(
     monkeypatch.setattr("screening.training.recipe.read_crystals", unread)
     with pytest.raises(InputError, match=said):
         ran(folder, override)
-    settings = config.load(TrainingConfig, folder / "c.toml", overrides=[override])
+    # No worker is asked for either.
+    monkeypatch.setattr("screening.runs.ranks.opened", unread)
     with pytest.raises(InputError, match=said):
-        # As a driver of ranks does.
-        prepare_files(settings, folder / "graphs", Listener(lambda text: None, lambda progress: None))
+        called("train", "c.toml", "--set", override, "--cluster", "local:2", "--out", "ranks", "--quiet")
 
 
 def unread(*arguments: object, **named: object) -> None:

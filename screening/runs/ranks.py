@@ -78,6 +78,8 @@ def train(
     settings = ClusterSettings() if cluster.profile is None else cluster.profile.cluster_settings(ClusterSettings())
     require_possible(cluster, workers=ranks, threads=config.training.threads, device=device)
     claim(folder, config)
+    # Before workers are asked for, which may take hours too.
+    lesson_of(config).check()
     folder = folder.resolve()
     demand = Demand(folder, settings, device, ranks, config.training.threads)
     with Claim(folder, say=listener.say) as held, opened(cluster, demand) as site:

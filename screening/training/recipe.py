@@ -86,7 +86,7 @@ def _material(lesson: Lesson[Any], folder: Path, listener: Listener, given: Mate
         yield prepare(lesson.config, listener)
     else:
         try:
-            sizes = _read_into_files(lesson, folder / GRAPHS, listener)
+            sizes = prepare_files(lesson.config, folder / GRAPHS, listener)
             yield prepared(lesson.config, folder / GRAPHS, sizes)
         finally:
             shutil.rmtree(folder / GRAPHS, ignore_errors=True)
@@ -183,16 +183,8 @@ def prepare(config: RunSettings, listener: Listener) -> Material:
 
 
 def prepare_files(config: RunSettings, folder: Path, listener: Listener) -> tuple[int, ...]:
-    """Do the same into files in a folder, for processes that share them; give the number of crystals of each part.
-
-    What will fail without any crystal, these processes are spared.
-    """
+    """Do the same into files in a folder, for processes that share them; give the number of crystals of each part."""
     lesson = lesson_of(config)
-    lesson.check()
-    return _read_into_files(lesson, folder, listener)
-
-
-def _read_into_files(lesson: Lesson[Any], folder: Path, listener: Listener) -> tuple[int, ...]:
     with GraphWriter(folder, lesson.labels, lesson.neighbors, forces=lesson.keeps_forces) as writer:
         return _read(lesson, listener, writer.append)
 

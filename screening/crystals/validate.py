@@ -267,7 +267,7 @@ def _unusable(crystals: Crystals) -> list[str]:
     found = [
         (row, name) for name, column in crystals.labels.items() for row in np.flatnonzero(np.isinf(column)).tolist()
     ]
-    if crystals.forces is not None:
+    if crystals.forces is not None and not _all_finite(crystals.forces):
         ends = crystals.atom_offsets
         for row, _ in _first_atoms(crystals, ~np.isfinite(crystals.forces).all(1)):
             if not np.isnan(crystals.forces[ends[row] : ends[row + 1]]).all():
@@ -278,12 +278,17 @@ def _unusable(crystals: Crystals) -> list[str]:
     return [f"{name} of {crystals.ids[row]}" for row, name in sorted(found, key=lambda one: one[0])]
 
 
+def _all_finite(forces: Float64) -> bool:
+    """Whether there are forces, and all are numbers: nearly always so, and far cheaper to ask than atom by atom."""
+    return bool(forces.size and np.isfinite(forces).all())
+
+
 def _with_finite_labels(crystals: Crystals) -> Crystals:
     labels = {name: np.where(np.isfinite(column), column, np.nan) for name, column in crystals.labels.items()}
     labels = {name: column for name, column in labels.items() if not np.isnan(column).all()}
     forces, stress = crystals.forces, crystals.stress
     bad: Any
-    if forces is not None:
+    if forces is not None and not _all_finite(forces):
         bad = np.isin(np.arange(len(crystals)), [row for row, _ in _first_atoms(crystals, ~np.isfinite(forces).all(1))])
         forces = np.where(np.repeat(bad, crystals.atom_counts)[:, None], np.nan, forces) if bad.any() else forces
         forces = None if bad.all() else forces

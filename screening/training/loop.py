@@ -216,7 +216,8 @@ class Fitting:
         validation = self._validate()
         if validation is not None:
             entry["validation"] = validation.as_json()
-            self._validation = f"validation {self._settings.select} {_shown(validation, self._settings.select):.4g}"
+            select = self._settings.select
+            self._validation = f"validation {select} {_shown(validation, select):.4g} after epoch {at.epoch}"
         if self._journal is not None and self._ranks.writes():
             at.journal_bytes = self._journal.write(entry | {"best": at.best_epoch == at.epoch})
         patience = self._settings.patience

@@ -92,6 +92,16 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where training reads crystals: what is wrong without any must be said before."""
+
+    def unread(*arguments: object, **named: object) -> None:
+        raise AssertionError("nothing is to be read")
+
+    monkeypatch.setattr("screening.training.recipe.read_crystals", unread)
+
+
 @pytest.fixture(scope="session")
 def slurm_input(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What all runs on Slurm screen, and the right results."""

@@ -320,6 +320,7 @@ def test_a_device_that_is_not_there_is_named_before_teachers_speak(
     assert all(Path(name).is_absolute() and Path(name).exists() for name in files.values())
 
 
+@pytest.mark.usefixtures("nothing_is_read")
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -331,11 +332,7 @@ def test_a_device_that_is_not_there_is_named_before_teachers_speak(
 def test_a_teacher_that_cannot_teach_is_refused_before_crystals_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, said: str
 ) -> None:
-    def unread(*arguments: object, **named: object) -> None:
-        raise AssertionError("nothing is to be read")
-
     settings = files_of_a_run(tmp_path, monkeypatch, override)
-    monkeypatch.setattr("screening.training.recipe.read_crystals", unread)
     with pytest.raises(InputError, match=said):
         train(settings, tmp_path / "run", Listener(lambda text: None, lambda progress: None))
 

@@ -284,8 +284,8 @@ def test_energies_alone_are_learned_on_their_own_scale(folder: Path) -> None:
         ("forces.learn=denoising training.select=force.mae", "expected one of loss, noise.mae, noise.rmse$"),
     ],
 )
-def test_what_cannot_be_is_refused_unread(folder: Path, monkeypatch: Any, override: str, said: str) -> None:
-    monkeypatch.setattr("screening.training.recipe.read_crystals", None)
+@pytest.mark.usefixtures("nothing_is_read")
+def test_what_cannot_be_is_refused_unread(folder: Path, override: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         ran(folder, *override.split())
 

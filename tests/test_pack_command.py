@@ -268,13 +268,9 @@ def test_no_other_file_is_overwritten(tmp_path: Path) -> None:
     other.write_text("mine")
     with pytest.raises(InputError, match="is there already and no HDF5 file"):
         pack([source], other, to="h5")
-    for how in (
-        {"output": source},
-        {"output": source, "to": "h5"},
-        {"output": tmp_path / "o.h5", "rejections": source},
-    ):
+    for output, to, rejections in ((source, None, None), (source, "h5", None), (tmp_path / "o.h5", None, source)):
         with pytest.raises(InputError, match="is one of the inputs"):
-            pack([source], **how)  # type: ignore[arg-type]
+            pack([source], output, to=to, rejections=rejections)
     assert (source.read_bytes(), other.read_text()) == (before, "mine")
     assert sorted(tmp_path.iterdir()) == [source, other]
 

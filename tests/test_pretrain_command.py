@@ -203,6 +203,7 @@ def test_files_without_space_groups_are_refused(made: Path) -> None:
     assert set(found["validation"]["objectives"]) == {"nodes", "connectivity"}
 
 
+@pytest.mark.usefixtures("nothing_is_read")
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -212,12 +213,6 @@ def test_files_without_space_groups_are_refused(made: Path) -> None:
         ("objectives.contrast.weight=0 training.select=contrast.accuracy", "loss, nodes.*space_group.accuracy_5$"),
     ],
 )
-def test_settings_that_cannot_be_used_are_named_before_crystals_are_read(
-    made: Path, monkeypatch: pytest.MonkeyPatch, override: str, said: str
-) -> None:
-    def unread(*arguments: object, **named: object) -> None:
-        raise AssertionError("nothing is to be read")
-
-    monkeypatch.setattr("screening.training.recipe.read_crystals", unread)
+def test_settings_that_cannot_be_used_are_named_before_crystals_are_read(made: Path, override: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         train(settings(*override.split()), made / "wrong", silent())

@@ -15,7 +15,8 @@ the reason in failed.txt, counts as worse than whatever else was tried, and begi
 config.toml in a folder alone gives the same run with `screening pretrain`, `train` or `distil`. `crysgnn/study.toml`
 says what runs share, `crysgnn/plan.py` which there are: encoders first, then tuning of all but the slowest (vanilla
 runs try the rate; the others take what was best, and try what they add), then each architecture x {vanilla, fine-tuned,
-distilled}, the ablation of the teacher, and the larger parts. A run that needs an encoder or a choice that is not there
+distilled}, the ablation of the teacher, the larger parts, and last what a fifth of the labels and the predictions of a
+run that learned these give. A run that needs an encoder or a choice that is not there
 yet is blocked, and others come first.
 
 Pre-training reads the training file, the unlabelled files and enumerated crystals; never the validation file. The

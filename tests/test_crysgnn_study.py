@@ -11,7 +11,22 @@ import numpy as np
 import pytest
 from crysgnn import running
 from crysgnn.crystals import SUBSET_SIZE, draw_subset, read_subset, write_subset
-from crysgnn.plan import ASPECTS, FORMATION, GAP, LARGE, MODES, Encoder, controls, encoders, every, runs, tuning
+from crysgnn.plan import (
+    ASPECTS,
+    FORMATION,
+    GAP,
+    LARGE,
+    MODES,
+    Encoder,
+    Run,
+    controls,
+    encoders,
+    every,
+    needed_by,
+    runs,
+    taught,
+    tuning,
+)
 from crysgnn.report import gain, report_of
 from crysgnn.running import metrics_of, state_of
 from crysgnn.settings import StudySettings
@@ -88,6 +103,10 @@ def test_the_plan_holds_what_the_study_asks_for() -> None:
     # Where few crystals learn at a rate that was found with more, other rates are looked at, by all kinds alike.
     looked = Counter((run.part, run.architecture, run.mode) for run in controls(STUDY))
     assert looked == {(part, "sieve", mode): 3 for part in ("phonons", "moduli") for mode in MODES}
+    # Whoever learns from predictions learns from one who has the same labels and no others: of the same part and seed.
+    assert {(run.architecture, run.seed) for run in taught(STUDY)} == {(n, s) for n in LARGE for s in range(3)}
+    assert all(needed_by(r) == Run("fifth", "sieve", "vanilla", r.targets, r.seed) for r in taught(STUDY))
+    assert set(map(needed_by, taught(STUDY))) < set(plan)
     # No more tries for a run that takes the rate of the vanilla one than for that.
     tries = Counter(run.mode for run in tuning(STUDY))
     assert tries["vanilla"] >= max(tries["fine-tuned"], tries["distilled"]) > 0
@@ -119,7 +138,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("plan.LARGE", "plan.TUNED", "running.TUNED", "report.LARGE", "report.TUNED"):
         monkeypatch.setattr(f"crysgnn.{name}", ("cgcnn",))
-    for name in ("plan.CONTROLLED", "report.CONTROLLED"):
+    for name in ("plan.CONTROLLED", "report.CONTROLLED", "plan.TEACHING", "report.TEACHING"):
         monkeypatch.setattr(f"crysgnn.{name}", "cgcnn")
     monkeypatch.setattr("screening.training.recipe.draw_curves", lambda *arguments: None)
     monkeypatch.setattr("screening.training.judge.draw_parity", lambda *arguments: None)
@@ -162,7 +181,8 @@ def test_a_tiny_study_from_end_to_end(tiny: Path, capsys: pytest.CaptureFixture[
     assert all(metrics_of(run, out) for run in runs(study))
     report = report_of(study, out)
     assert (out / "report.md").read_text(encoding="utf-8") == report
-    assert f"{len(runs(study))} of {len(runs(study))} runs are finished" in report
+    compared = [*runs(study), *taught(study)]
+    assert f"{len(compared)} of {len(compared)} runs are finished" in report
     # A control differs from the run that it controls by its rate alone.
     for run in controls(study):
         own, other = (running.config_of(one, study, out).model_dump() for one in (run, replace(run, factor=None)))
@@ -171,19 +191,36 @@ def test_a_tiny_study_from_end_to_end(tiny: Path, capsys: pytest.CaptureFixture[
         assert own == other
         assert metrics_of(run, out)
         assert running.chosen_by(run, out) > 0
+    # Predictions are of crystals without labels: all that train, beside the fifth that has them.
+    (student,) = taught(study)
+    journal = (out / student.name / "metrics.jsonl").read_text(encoding="utf-8")
+    assert f"{FORMATION} taught" in journal
+    shown = [entry for entry in read([out / "crystals/unlabelled.extxyz"]) if isinstance(entry, Crystal)]
+    assert len(shown) == 30
+    assert not any(crystal.labels for crystal in shown)
     # A gap only where the ablation's first line has nothing to compare vanilla runs with.
     gaps = [line for line in report.splitlines() if "| - |" in line]
     assert [line.split(" | ")[0] for line in gaps] == ["| nobody (vanilla)"]
     # Of what a record holds there is no model: it is learned again for a run that is to start from it, and only then.
     tuned = next(run for run in runs(study) if run.mode == "fine-tuned" and run.part == "moduli")
     assert tuned.encoder is not None
-    for file in out.glob("encoder-*/model.safetensors"):
+    for file in out.glob("*/model.safetensors"):
         file.unlink()
     shutil.rmtree(out / tuned.name)
     assert crysgnn_study.main(given) == 0
     assert {state_of(one, study, out) for one in plan} == {"finished"}
     assert metrics_of(tuned, out)
-    assert [file.parent.name for file in out.glob("encoder-*/model.safetensors")] == [tuned.encoder.name]
+    learned_again = [file.parent.name for file in out.glob("*/model.safetensors")]
+    assert sorted(learned_again) == sorted([tuned.encoder.name, tuned.name])
+    # So is the run that teaches, for who is to learn from it.
+    teacher = needed_by(student)
+    assert teacher is not None
+    shutil.rmtree(out / student.name)
+    assert state_of(teacher, study, out) == "waiting"
+    assert state_of(student, study, out) == "blocked"
+    assert crysgnn_study.main(given) == 0
+    assert (out / teacher.name / "model.safetensors").exists()
+    assert metrics_of(student, out)
     # What is measured on is in no file that an encoder learned from.
     held = {crystal.id for crystal in read([tiny / "val.extxyz", tiny / "phonons.extxyz"])}
     assert len(held) == 8 + 15
@@ -209,9 +246,9 @@ def test_a_run_that_diverges_is_noted_and_the_others_go_on(tiny: Path, monkeypat
         folder.mkdir()
         if folder.name.endswith("-tries-2"):
             raise ScreeningError("the weights have diverged")
+        for name in ("metrics.json", "model.safetensors"):
+            (folder / name).write_text("{}", encoding="utf-8")
         if isinstance(settings, PretrainingConfig):
-            for name in ("metrics.json", "model.safetensors"):
-                (folder / name).write_text("{}", encoding="utf-8")
             return
         targets = settings.model_dump()["targets"]
         folds = {"targets": {target: {"mae": {"mean": 1.0}} for target in targets}}

@@ -7,6 +7,7 @@ import fcntl
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from screening.errors import InputError
 SUBSET = Path(__file__).resolve().parent / "subset.txt"
 SUBSET_SIZE, SUBSET_ATOMS, SUBSET_SEED = 5000, 20, 0
 FILLED = 110
+UNLABELLED = "unlabelled.extxyz"
+"""The training crystals without their labels, for runs that predictions teach."""
 
 
 def draw_subset(study: StudySettings, *, size: int = SUBSET_SIZE) -> list[str]:
@@ -77,6 +80,7 @@ def _make_files(study: StudySettings, folder: Path, say: Callable[[str], None], 
     moduli = ("bulk_modulus", "shear_modulus")
     _extract(given.train, folder / "moduli.extxyz", lambda c: any(name in c.labels for name in moduli), say)
     _extract(given.validation, folder / "moduli-val.extxyz", lambda c: any(name in c.labels for name in moduli), say)
+    _extract(given.train, folder / UNLABELLED, lambda c: True, say, labels=False)
     known = [given.train, *given.unlabelled]
     workers = ["--workers", str(given.workers)]
     if not (folder / "known.h5").exists():
@@ -126,11 +130,14 @@ def _screening(*words: str) -> None:
         raise InputError(f"screening {' '.join(words)} failed: {ended.stderr.strip()}")
 
 
-def _extract(source: Path, path: Path, wanted: Callable[[Crystal], bool], say: Callable[[str], None]) -> None:
+def _extract(
+    source: Path, path: Path, wanted: Callable[[Crystal], bool], say: Callable[[str], None], *, labels: bool = True
+) -> None:
     if path.exists():
         return
     part = path.with_name(f"part-{path.name}")
-    write((crystal for crystal in _crystals([source]) if wanted(crystal)), part, format="extxyz")
+    found = (crystal for crystal in _crystals([source]) if wanted(crystal))
+    write((crystal if labels else replace(crystal, labels={}) for crystal in found), part, format="extxyz")
     part.replace(path)
     say(f"{path.name}: made from {source.name}")
 

@@ -6,9 +6,10 @@ from typing import Literal
 
 from crysgnn.settings import StudySettings
 
-Mode = Literal["vanilla", "fine-tuned", "distilled"]
+Mode = Literal["vanilla", "fine-tuned", "distilled", "taught"]
 Part = Literal["subset", "whole", "fifth", "moduli", "phonons"]
 
+# What is compared everywhere; runs are taught by predictions on a fifth of the labels alone.
 MODES: tuple[Mode, ...] = ("vanilla", "fine-tuned", "distilled")
 FORMATION, GAP, BULK, SHEAR = "formation_energy_per_atom", "band_gap", "bulk_modulus", "shear_modulus"
 PHONONS = "last_phdos_peak"
@@ -31,6 +32,8 @@ SLOWEST = "alignn"
 # does them at other factors of its rate too, so that a gain is told from a rate that does not fit.
 SMALL_PARTS: tuple[Part, ...] = ("phonons", "moduli")
 CONTROLLED, CONTROL_FACTORS = "sieve", (1.0, 2.0, 4.0)
+# Whose predictions teach.
+TEACHING = "sieve"
 # Whose rates and weights are tuned: all but the slowest, which learns at the rate of its settings, and takes the first
 # one's alpha and rate of the encoder.
 TUNED = (*LARGE, "crysxpp", "gatgnn")
@@ -118,8 +121,18 @@ def controls(study: StudySettings) -> list[Run]:
     ]
 
 
+def taught(study: StudySettings) -> list[Run]:
+    """The runs that have a fifth of the labels, and beside them predictions of all training crystals."""
+    return [
+        Run("fifth", name, "taught", targets, seed)
+        for seed in study.whole_seeds
+        for name in LARGE
+        for targets in TARGETS["fifth"]
+    ]
+
+
 def runs(study: StudySettings) -> list[Run]:
-    """All other runs: the subset, the ablation, then the larger parts, a seed before the next."""
+    """What the three modes are compared by: the subset, the ablation, then the larger parts, a seed before the next."""
     subset = [
         Run("subset", name, mode, targets, seed, encoder_of(name, mode, study))
         for seed in study.seeds
@@ -144,9 +157,16 @@ def runs(study: StudySettings) -> list[Run]:
     return [*subset, *ablation, *large]
 
 
+def needed_by(run: Run) -> Encoder | Run | None:
+    """What a run starts from, or learns from: of predictions the run that learned the same fifth of the labels."""
+    if run.mode == "taught":
+        return Run(run.part, TEACHING, "vanilla", run.targets, run.seed)
+    return run.encoder
+
+
 def encoder_of(architecture: str, mode: Mode, study: StudySettings) -> Encoder | None:
-    """What a run starts from, or learns from."""
-    if mode == "vanilla":
+    """The encoder that a run starts from, or learns from."""
+    if mode in ("vanilla", "taught"):
         return None
     return Encoder("teacher" if mode == "distilled" else architecture, study.pool)
 
@@ -159,7 +179,7 @@ def every(study: StudySettings) -> Sequence[Encoder | Run]:
     plan += [run for run in planned if run.part == "subset" and run.encoder not in alone]
     for encoder in alone:
         plan += [encoder, *(run for run in planned if run.encoder == encoder)]
-    plan += [*(run for run in planned if run.part != "subset"), *controls(study)]
+    plan += [*(run for run in planned if run.part != "subset"), *controls(study), *taught(study)]
     # The sort is stable: what keeps the order within each of the three.
     return sorted(plan, key=lambda one: (_is_long(one), one.architecture == SLOWEST))
 

@@ -12,8 +12,8 @@ from typing import Any
 import record
 from studies import FAILED_FILE, State, attempt, repeat, work_through
 
-from crysgnn.crystals import make_files, pool_files
-from crysgnn.plan import ASPECTS, TUNED, Encoder, Mode, Run, controls, runs, tuning
+from crysgnn.crystals import UNLABELLED, make_files, pool_files
+from crysgnn.plan import ASPECTS, TUNED, Encoder, Mode, Run, every, needed_by, tuning
 from crysgnn.settings import ArchitectureSettings, StudySettings
 from screening.config import validated
 from screening.training.config import RunSettings, TrainingConfig
@@ -33,16 +33,17 @@ MEASURED = (*OUTCOMES, *(f"fold-{fold}/{METRICS_FILE}" for fold in range(5)))
 def state_of(one: Encoder | Run, study: StudySettings, out: Path) -> State:
     """How far one is; blocked while what it starts from, or what is tuned for it, is not finished.
 
-    An encoder whose runs have all ended is finished too: the record has them, and no weights are needed.
+    What the record has, without weights, is finished unless a run that has not ended needs these weights; so is an
+    encoder that no run needs any more.
     """
-    if _is_ready(one, out) if isinstance(one, Encoder) else _finished(out / one.name):
+    if _is_ready(one, out):
+        return "finished"
+    if (isinstance(one, Encoder) or _finished(out / one.name)) and not _is_needed(one, study, out):
         return "finished"
     if (out / one.name / FAILED_FILE).exists():
         return "failed"
     if isinstance(one, Run) and not _may_begin(one, study, out):
         return "blocked"
-    if isinstance(one, Encoder) and not _is_needed(one, study, out):
-        return "finished"
     return "begun" if list((out / one.name).glob(f"**/{STATE_FILE}")) else "waiting"
 
 
@@ -68,8 +69,7 @@ def run_all(
 
 
 def _attempt(one: Encoder | Run, study: StudySettings, out: Path, listener: Listener) -> None:
-    if isinstance(one, Encoder):
-        record.forget(out / one.name, OUTCOMES, without=MODEL_FILE)
+    record.forget(out / one.name, OUTCOMES, without=MODEL_FILE)
     config = config_of(one, study, out)
     same = _tried_already(one, config, study, out)
     if same is not None:
@@ -96,6 +96,15 @@ def config_of(one: Encoder | Run, study: StudySettings, out: Path) -> RunSetting
         alpha = _chosen(one, study, out)
         table["distillation"] = {"teacher": str(out / one.encoder.name), "alpha": alpha}
         table["cache"] = str(out / CRYSTALS / "teachers")
+        return validated(DistillationConfig, table, origin=one.name)
+    if one.mode == "taught":
+        teacher = needed_by(one)
+        assert teacher is not None, "somebody teaches"
+        crystals = str(out / CRYSTALS / UNLABELLED)
+        table["predictions"] = {"teachers": [str(out / teacher.name)], "crystals": [crystals]}
+        table["cache"] = str(out / CRYSTALS / "teachers")
+        # It sees all training crystals, as many times as a run that has their labels.
+        table["training"]["epochs"] = study.lengths.whole
         return validated(DistillationConfig, table, origin=one.name)
     if one.mode == "fine-tuned":
         assert one.encoder is not None, "it starts from somewhere"
@@ -153,21 +162,22 @@ def _has_failed(run: Run, out: Path) -> bool:
     return (out / run.name / FAILED_FILE).exists() and not _finished(out / run.name)
 
 
-def _is_ready(encoder: Encoder, out: Path) -> bool:
-    return all((out / encoder.name / name).exists() for name in (METRICS_FILE, MODEL_FILE))
+def _is_ready(one: Encoder | Run, out: Path) -> bool:
+    return all((out / one.name / name).exists() for name in (METRICS_FILE, MODEL_FILE))
 
 
-def _is_needed(encoder: Encoder, study: StudySettings, out: Path) -> bool:
-    needing = (run for run in [*tuning(study), *runs(study), *controls(study)] if run.encoder == encoder)
+def _is_needed(one: Encoder | Run, study: StudySettings, out: Path) -> bool:
+    needing = (run for run in every(study) if isinstance(run, Run) and needed_by(run) == one)
     return not all(_finished(out / run.name) or _has_failed(run, out) for run in needing)
 
 
 def _may_begin(run: Run, study: StudySettings, out: Path) -> bool:
-    if run.encoder is not None and not _is_ready(run.encoder, out):
+    needs = needed_by(run)
+    if needs is not None and not _is_ready(needs, out):
         return False
     tunes = _tuned_as(run.architecture)
     # What is tuned for the other modes takes the rate that was found for the vanilla one.
-    needed: list[Mode] = ["vanilla"] if run.mode == "vanilla" else ["vanilla", run.mode]
+    needed: list[Mode] = ["vanilla", run.mode] if run.mode in ("fine-tuned", "distilled") else ["vanilla"]
     if run.tried is not None:
         needed = needed[:-1]
     return all(best_tried(tunes, mode, study, out) is not None for mode in needed)

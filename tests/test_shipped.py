@@ -168,6 +168,27 @@ def test_models_lists_what_is_shipped_and_what_runs_made(names: Path) -> None:
     assert [one["path"] for one in json.loads(called("models", "--json", "runs").stdout)] == [listed[2]["path"]]
 
 
+def test_models_lists_what_a_name_a_folder_or_a_file_means(names: Path) -> None:
+    Path("runs/one").mkdir(parents=True)
+    tiny(Path("runs/one/model.safetensors"))
+    tiny(Path("small"))
+    Path("default").mkdir()
+    for word, name, path in (
+        ("default", shipped.DEFAULT, names / f"{shipped.DEFAULT}.safetensors"),
+        ("small", "small", names / "small.safetensors"),
+        ("./small", None, Path("small")),
+        ("runs/one", None, Path("runs/one/model.safetensors")),
+        ("runs/one/model.safetensors", None, Path("runs/one/model.safetensors")),
+    ):
+        result = called("models", "--json", word)
+        assert result.exit_code == 0
+        assert [(one["name"], one["path"]) for one in json.loads(result.stdout)] == [(name, str(path))]
+    failed = called("models", "smal", "small")
+    assert failed.exit_code == InputError.exit_code
+    assert "did you mean small?" in failed.stderr
+    assert failed.stdout.startswith("small\n")
+
+
 def test_models_says_when_there_are_none(folder: Path) -> None:
     assert called("models").stdout == (
         "no models shipped with this version, nor in runs/: `screening train` makes them\n"

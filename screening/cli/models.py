@@ -12,7 +12,7 @@ import typer
 from screening.cli.app import app
 from screening.cli.tables import aligned, metrics_table
 from screening.errors import ScreeningError
-from screening.pretrained.shipped import DEFAULT, RUN_MODEL, shipped_models
+from screening.pretrained.shipped import DEFAULT, RUN_MODEL, model_file, shipped_models
 
 if TYPE_CHECKING:
     from screening.models.header import Card
@@ -39,53 +39,62 @@ class Listed:
 
 @app.command()
 def models(
-    paths: Annotated[
-        list[Path] | None,
+    given: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="[PATH...]", help="Model files, or folders to search; otherwise what is shipped, and runs/."
+            metavar="[MODEL...]",
+            help="Shipped names, default, model files, or folders to search, such as that of a run; otherwise what is "
+            "shipped, and runs/.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the cards as JSON.")] = False,
 ) -> None:
     """List models with their cards: targets and units, elements, size, metrics.
 
-    By default those that are shipped and those in runs/. A file that is damaged is told and passed over, and the exit
-    code is not 0.
+    By default those that are shipped and those in runs/. What is damaged or not there is named and passed over, and the
+    exit code is not 0. A shipped name wins over a file of that name; write `./name` for the file.
+
+    - `screening models default`
+
+    - `screening models runs/cgcnn`
     """
     found: list[Listed] = []
     code = 0
-    for name, path in _files(paths):
+    for word in _words(given):
         try:
-            found.append(_read(name, path))
+            found.append(_read(word))
         except ScreeningError as error:
             print(f"screening: {error}", file=sys.stderr)
             code = error.exit_code
     if as_json:
         print(json.dumps([_as_json(one) for one in found], indent=2))
     else:
-        print("\n\n".join("\n".join(_described(one)) for one in found) or _nothing(paths))
+        print("\n\n".join("\n".join(_described(one)) for one in found) or _nothing(given))
     raise typer.Exit(code)
 
 
-def _files(given: list[Path] | None) -> Iterator[tuple[str | None, Path]]:
-    """Yield the files to list: those given, or the shipped ones by name and those of runs."""
+def _words(given: list[str] | None) -> Iterator[str]:
+    """Yield what to list, a word for each model: those given, or the shipped names and the files of runs."""
+    shipped = [*shipped_models(), "default"]
     if given is None:
-        yield from shipped_models().items()
-    for path in [RUNS] if given is None else given:
-        if path.is_dir():
-            yield from ((None, file) for file in sorted(path.rglob(RUN_MODEL)))
+        yield from shipped_models()
+    for word in [str(RUNS)] if given is None else given:
+        if word not in shipped and Path(word).is_dir():
+            yield from map(str, sorted(Path(word).rglob(RUN_MODEL)))
         elif given is not None:
-            yield None, path
+            yield word
 
 
-def _read(name: str | None, path: Path) -> Listed:
+def _read(word: str) -> Listed:
     from screening.models.header import read_card
 
+    path = model_file(word)
+    name = next((name for name, file in shipped_models().items() if file == path), None)
     return Listed(name, path, *read_card(path))
 
 
-def _nothing(given: list[Path] | None) -> str:
-    where = "shipped with this version, nor in runs/" if given is None else f"in {', '.join(map(str, given))}"
+def _nothing(given: list[str] | None) -> str:
+    where = "shipped with this version, nor in runs/" if given is None else f"in {', '.join(given)}"
     return f"no models {where}: `screening train` makes them"
 
 

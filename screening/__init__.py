@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from screening.crystals.batch import Crystals as Crystals
+    from screening.crystals.convert import crystal_from_ase as crystal_from_ase
+    from screening.crystals.convert import crystal_from_pymatgen as crystal_from_pymatgen
+    from screening.crystals.convert import crystal_to_ase as crystal_to_ase
+    from screening.crystals.convert import crystal_to_pymatgen as crystal_to_pymatgen
     from screening.crystals.crystal import Crystal as Crystal
     from screening.crystals.crystal import Reason as Reason
     from screening.crystals.crystal import Rejection as Rejection
+    from screening.crystals.pack import pack as pack
     from screening.crystals.packed import PackedCrystals as PackedCrystals
     from screening.crystals.read import read as read
     from screening.crystals.read import read_batches as read_batches
     from screening.crystals.validate import Limits as Limits
+    from screening.crystals.write import write as write
     from screening.graphs import Graphs as Graphs
     from screening.graphs import Neighbors as Neighbors
     from screening.graphs import graph_batches as graph_batches
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     from screening.report.write import write_report as write_report
     from screening.runs.config import ScreenConfig as ScreenConfig
     from screening.runs.screen import screen as screen
+    from screening.store.merge import merge as merge
     from screening.store.read import Results as Results
 
 _HOME = {
@@ -51,14 +58,20 @@ _HOME = {
     "Query": "screening.query.query",
     "Reason": "screening.crystals.crystal",
     "Rejection": "screening.crystals.crystal",
-    "ScreenConfig": "screening.runs.config",
     "RelaxSettings": "screening.relaxation.relax",
     "Results": "screening.store.read",
+    "ScreenConfig": "screening.runs.config",
     "Target": "screening.predictions",
     "Wish": "screening.report.asked",
+    "crystal_from_ase": "screening.crystals.convert",
+    "crystal_from_pymatgen": "screening.crystals.convert",
+    "crystal_to_ase": "screening.crystals.convert",
+    "crystal_to_pymatgen": "screening.crystals.convert",
     "graph_batches": "screening.graphs",
     "load_model": "screening.pretrained.shipped",
+    "merge": "screening.store.merge",
     "neighbor_list": "screening.graphs",
+    "pack": "screening.crystals.pack",
     "pack_graphs": "screening.graphs",
     "predict": "screening.inference",
     "read": "screening.crystals.read",
@@ -66,10 +79,11 @@ _HOME = {
     "relax": "screening.relaxation.relax",
     "screen": "screening.runs.screen",
     "set_threads": "screening.ops.core",
+    "write": "screening.crystals.write",
     "write_report": "screening.report.write",
 }
 
-__all__ = sorted(_HOME)
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

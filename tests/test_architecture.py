@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import screening
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "screening"
 
@@ -192,6 +194,15 @@ def test_start_up_loads_no_heavy_package(module: str) -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split() == []
+
+
+def test_the_face_names_where_each_public_name_lives() -> None:
+    """Type checkers read imports, programs a table: both list the same, in order, and each name is there."""
+    typed = next(node for node in screening_modules()[FACE].tree.body if isinstance(node, ast.If))
+    imported = [(alias.asname, node.module) for node in typed.body for alias in node.names]  # type: ignore[attr-defined]
+    assert screening.__all__ == sorted(screening.__all__)
+    assert dict(imported) == {name: screening._HOME[name] for name in screening.__all__}
+    assert [name for name in screening.__all__ if getattr(screening, name).__name__ != name] == []
 
 
 def test_architecture_page_draws_these_layers(root: Path) -> None:

@@ -33,7 +33,11 @@ Progress = Callable[[int, int], object]
 
 
 def merge(
-    run: Path, packed: Path | None = None, *, progress: Progress = lambda rows, total: None, output: Path | None = None
+    run: Path | str,
+    packed: Path | None = None,
+    *,
+    progress: Progress = lambda rows, total: None,
+    output: Path | None = None,
 ) -> Path:
     """Write `results.h5` in a run folder from its shards, and tell where it is; an older one is replaced.
 
@@ -41,8 +45,9 @@ def merge(
     all rows, and for each shard before the first row is written; what it raises ends the merge. Refuses shards that do
     not hold all rows, are damaged, or belong to another model or input. What writers that were stopped left is removed.
     """
-    record = read_record(run)
-    target = output or run / RESULTS
+    folder = Path(run)
+    record = read_record(folder)
+    target = output or folder / RESULTS
     with record.open_input(packed) as crystals:
         pieces = _complete(record, crystals)
         total = len(crystals) + crystals.rejected
@@ -69,7 +74,7 @@ def merge(
             made = {"run": record.text, "merged": time.time(), "code_version": code_version()}
             writer.finish(made | relaxed.attributes, notes)
     # With all rows in shards and in the results, nobody needs what a writer that was stopped had begun.
-    sweep_parts(run / SHARDS)
+    sweep_parts(folder / SHARDS)
     return target
 
 

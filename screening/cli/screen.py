@@ -80,7 +80,7 @@ def screen(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless it fails.")] = False,
     log: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Append each event as a line.")] = None,
 ) -> None:
-    """Predict every crystal of the inputs with a model, on all processors or GPUs of this machine.
+    """Predict every crystal of the inputs with a model, on this machine or on the workers that --cluster names.
 
     The folder gets a file for each range of crystals that is done, and at the end `results.h5`. Whatever ends a run,
     the same command goes on where it stopped; a folder of another model or input is refused. A crystal that cannot be

@@ -52,7 +52,7 @@ def elastic_cluster(
         from dask_jobqueue import SLURMCluster
     except ImportError as error:
         raise InputError(
-            f"--cluster slurm: needs dask-jobqueue ({error}); pip install 'crystal-screening[slurm]'"
+            f"--cluster slurm: needs dask-jobqueue ({error}); in a checkout of screening: pip install '.[slurm]'"
         ) from error
     tag = controller.new_tag()
     # The scratch folder of the driver's own files, its certificate among them.

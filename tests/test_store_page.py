@@ -1,4 +1,4 @@
-"""docs/store.md says what the code does: its tables, its lines of h5py, its questions."""
+"""docs/store.md says what the code does: its tables, its lines of h5py."""
 
 import contextlib
 import io
@@ -12,7 +12,6 @@ from shards import predicted, write_run
 
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason, Rejection
-from screening.query.query import Query
 from screening.store.merge import merge
 from screening.store.record import RESULTS, SHARDS
 from screening.store.schema import (
@@ -136,18 +135,3 @@ def test_shards_can_be_read_while_they_are_written(page: str, folder: Path, monk
         ["rows-000000000000-000000000020.h5", "20"],
         ["rows-000000000020-000000000050.h5", "30"],
     ]
-
-
-def test_the_questions_of_the_page_can_be_asked(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = page.split("    from screening import Query\n")[1].split("\n\n|")[0].splitlines()
-    printed("from screening import Query\n" + "\n".join(line[4:] for line in lines), folder, monkeypatch)
-    query = Query(folder / "RUN")
-    for row in page.split("| in a condition | means |")[1].split("\n\n")[0].splitlines()[2:]:
-        for example in row.split(" | ")[0].split("`")[1::2]:
-            if example.startswith(("elements", "HAS ALL")):
-                query.where(example if example.startswith("elements") else f"elements {example}")
-            elif example.startswith(("IN", "BETWEEN", "IS")):
-                query.where(f"band_gap {example}")
-                query.where(f"NOT band_gap {example}")
-            elif example.startswith("LIKE"):
-                query.where(f"id NOT {example}")

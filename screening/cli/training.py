@@ -76,7 +76,7 @@ def train(
 
     - `screening train large.toml --cluster local:8 --set training.device=cuda`
 
-    - `screening train few.toml --init runs/crysgnn --set init.frozen=2`
+    - `screening train examples/cgcnn.toml --init runs/crysgnn --set model.settings.convolutions=5 --set init.frozen=2`
     """
     from screening.training.config import TrainingConfig
 

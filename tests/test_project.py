@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+import yaml
 
 from screening import errors
 from screening.crystals.batch import Crystals
@@ -132,6 +133,16 @@ def test_the_tables_of_model_files_name_every_field() -> None:
     }
     assert shown == {"field": list(header.Header.model_fields), "card": list(header.Card.model_fields)}
     assert f"`{header.METADATA_KEY}`" in page("docs/conventions.md")
+
+
+def test_the_citation_is_of_this_version_and_names_what_the_readme_names() -> None:
+    project, cited = tomllib.loads(page("pyproject.toml"))["project"], yaml.safe_load(page("CITATION.cff"))
+    assert (cited["version"], cited["license"]) == (project["version"], project["license"])
+    assert cited["authors"] == [{"name": "The screening developers"}]
+    assert "doi" not in cited
+    for paper in cited["references"]:
+        named = paper["doi"] if "doi" in paper else paper["url"]
+        assert named in page("README.md"), paper["title"]
 
 
 def test_the_table_of_splits_names_every_way() -> None:

@@ -87,7 +87,7 @@ def screen(
     predicted, or kills its worker, is a row with a reason. Ctrl-C or SIGTERM lets what is at work finish and exits with
     code 75; a second one stops at once.
 
-    - `screening screen candidates/ --out runs/first --model runs/cgcnn`
+    - `screening screen candidates/ --out runs/first`
 
     With --relax, a crystal is predicted where a potential moves it, and `relaxed.h5` has it as it is there. One whose
     relaxation diverges is a row with a reason; one that did not get there in relax.steps steps is predicted as it is

@@ -74,7 +74,7 @@ def train(
 
     - `screening train examples/cgcnn.toml --set training.epochs=5 --out runs/first`
 
-    - `screening train large.toml --cluster local:8 --set training.device=cuda`
+    - `screening train examples/cgcnn.toml --cluster local:8 --set training.device=cuda`
 
     - `screening train examples/cgcnn.toml --init runs/crysgnn --set model.settings.convolutions=5 --set init.frozen=2`
     """

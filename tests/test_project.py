@@ -27,6 +27,7 @@ from screening.predictions import FailureReason
 from screening.training.config import SplitSettings
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 DTYPES = {"u8": np.uint8, "i32": np.int32, "f64": np.float64, "bool": np.bool_}
 
 
@@ -179,19 +180,31 @@ def make_targets() -> set[str]:
     return {word for line in page("Makefile").splitlines() if line.startswith(".PHONY:") for word in line.split()[1:]}
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/results.md", "docs/architecture.md"])
+@pytest.mark.parametrize("name", PAGES)
 def test_make_commands_of_the_pages_exist(name: str) -> None:
     mentioned = set(re.findall(r"(?:^ {4}|^|`|&& )make ([a-z]+)", page(name), re.MULTILINE))
     assert mentioned <= make_targets(), f"{mentioned - make_targets()} are no targets of the Makefile"
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/conventions.md"])
+@pytest.mark.parametrize("name", PAGES)
 def test_paths_of_the_pages_exist(name: str) -> None:
-    linked = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page(name))
     named = re.findall(r"`((?:\.ci|csrc|docs|benchmarks|examples|experiments|tests|screening)/[\w./]*)`", page(name))
-    missing = [path for path in linked if not (ROOT / name).parent.joinpath(path).exists()]
-    missing += [path for path in named if not (ROOT / path).exists()]
-    assert missing == []
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def anchors(text: str) -> set[str]:
+    """What headings can be linked by, as GitHub makes it of them."""
+    without_code = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    heads = re.findall(r"^#+ (.*)$", without_code, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_of_the_pages_lead_somewhere(name: str) -> None:
+    for path, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page(name)):
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), f"{path}#{anchor}"
 
 
 def pins() -> dict[str, str]:

@@ -3,23 +3,24 @@
     make bench                              all of them
     make bench ARGS="--quick"               small sets, for a first look
     make bench ARGS="--only read_cif"       one of them
-    make bench ARGS="--data val.extxyz.gz"  real crystals where a case takes some
+    make bench ARGS="--data val.extxyz.gz"  real crystals for models, neighbor_lists and read_extxyz
     make bench ARGS="--json bench.json"     keep the figures with a description of the machine
 
-A case is a module with `run(*, quick: bool) -> list[Row]`; timing.py has the rows and the stopwatch.
+A case is a module with `run(*, quick: bool) -> list[Row]`, and `data: Path | None` if it takes real crystals; timing.py
+has the rows, the stopwatch and the options.
 """
 
-import argparse
 import importlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from timing import Row, report
+from timing import Row, parsed, parser, report
 
 FOLDER = Path(__file__).resolve().parent
 NOT_CASES = {"alignn_package", "bench", "timing", "million", "no_op", "pretraining"}
+TAKE_DATA = ("models", "neighbor_lists", "read_extxyz")
 
 
 def case_names() -> list[str]:
@@ -33,14 +34,14 @@ def case(name: str) -> Callable[..., list[Row]]:
     return run
 
 
-def measured(names: Sequence[str], *, quick: bool) -> tuple[list[Row], list[str]]:
+def measured(names: Sequence[str], *, quick: bool, data: Path | None = None) -> tuple[list[Row], list[str]]:
     """Rows of all cases, and the names of those that failed, whose traceback is printed."""
     rows: list[Row] = []
     failed = []
     for name in names:
         print(f"bench: {name}", file=sys.stderr, flush=True)
         try:
-            rows += case(name)(quick=quick)
+            rows += case(name)(quick=quick, **({"data": data} if name in TAKE_DATA else {}))
         except Exception:
             traceback.print_exc()
             failed.append(name)
@@ -49,16 +50,13 @@ def measured(names: Sequence[str], *, quick: bool) -> tuple[list[Row], list[str]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return 1 when a case failed to run; a missed promise is printed, for noise can miss one."""
-    parser = argparse.ArgumentParser(description="Measure against other tools, side by side.")
-    parser.add_argument("--quick", action="store_true", help="small sets, few rounds")
-    parser.add_argument("--only", nargs="+", choices=case_names(), default=case_names(), metavar="NAME")
-    parser.add_argument(
-        "--data", type=Path, help="a file of real crystals, for the cases that take one (models, neighbor_lists)"
-    )
-    parser.add_argument("--json", type=Path, help="also write machine and figures to this file")
-    chosen = parser.parse_args(arguments)
-    rows, failed = measured(chosen.only, quick=chosen.quick)
-    report(rows, json_path=chosen.json)
+    options = parser(__doc__, ("quick", "data"))
+    options.add_argument("--only", nargs="+", choices=case_names(), default=case_names(), metavar="NAME")
+    chosen = parsed(options, arguments)
+    if chosen["data"] is not None and not set(chosen["only"]) & set(TAKE_DATA):
+        options.error(f"argument --data: no case of --only takes crystals; these do: {', '.join(TAKE_DATA)}")
+    rows, failed = measured(chosen["only"], quick=chosen["quick"], data=chosen["data"])
+    report(rows, json_path=chosen["json"])
     promised = [row for row in rows if row.met is not None]
     print(f"{sum(row.met is True for row in promised)} of {len(promised)} promises met")
     if failed:

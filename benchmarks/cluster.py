@@ -5,7 +5,7 @@ one worker and as processor time of driver, scheduler and worker together. Then 
 200 workers, all in one process, do 100,000 leases that predict and write nothing. The table at the end multiplies these
 out, and says what it assumes. Nothing in it was measured on more than this machine.
 
-    python benchmarks/cluster.py [--quick] [--workers N] [--leases N]
+    python benchmarks/cluster.py [--quick] [--json PATH] [--workers N] [--leases N]
 """
 
 import argparse
@@ -201,10 +201,11 @@ def _extrapolated(tasks: float) -> Iterator[timing.Row]:
             yield timing.Row(f"10^{len(str(crystals)) - 1} crystals on {gpus:,} GPUs, extrapolated", "h", hours)
 
 
+def own_options(parser: argparse.ArgumentParser) -> None:
+    """How much is done that does nothing."""
+    parser.add_argument("--workers", type=int, metavar="N", help=f"in-process workers; by default {WORKERS}")
+    parser.add_argument("--leases", type=int, metavar="N", help=f"leases that do nothing; by default {LEASES:,}")
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Measure what the machinery of a cluster costs.")
-    parser.add_argument("--quick", action="store_true", help="few shards, crystals and workers")
-    parser.add_argument("--workers", type=int, help=f"in-process workers; by default {WORKERS}")
-    parser.add_argument("--leases", type=int, help=f"leases that do nothing; by default {LEASES:,}")
-    chosen = parser.parse_args()
-    timing.report(run(quick=chosen.quick, workers=chosen.workers, leases=chosen.leases))
+    timing.main(run, own_options)

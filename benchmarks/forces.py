@@ -55,7 +55,8 @@ SMOOTH: dict[str, dict[str, Any]] = {
 }
 PROMISED_STEP = 3.0
 STEPS = 10
-MEASURE_MEMORY = "--memory-of"
+# Says which model and whose step to take, in a process of its own.
+MEASURE_MEMORY = "import sys; sys.path[:] = {path!r}; import forces; forces.tell_memory(*sys.argv[1:])"
 
 
 def run(*, quick: bool = False) -> list[timing.Row]:
@@ -127,7 +128,7 @@ def memory_row(name: str) -> timing.Row:
 
 def added_mib(name: str, who: str) -> float:
     """Take a step in a process of its own; give how far its memory rose above what it held before."""
-    command = [sys.executable, __file__, MEASURE_MEMORY, name, who]
+    command = [sys.executable, "-c", MEASURE_MEMORY.format(path=sys.path), name, who]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
@@ -272,7 +273,4 @@ def one_by_one(model: CrystalModel, crystals: Crystals, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    if MEASURE_MEMORY in sys.argv:
-        tell_memory(*sys.argv[-2:])
-    else:
-        timing.main(run)
+    timing.main(run)

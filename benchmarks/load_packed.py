@@ -3,7 +3,7 @@
 Crystals of 12 atoms on average with two labels; positions are random to the last bit, the worst case for compression.
 Memory is the peak of `screening pack` and its workers over a file of extended XYZ, on a small and a large input.
 
-    python benchmarks/load_packed.py [--quick]
+    python benchmarks/load_packed.py [--quick] [--json PATH]
 """
 
 import sys
@@ -99,4 +99,4 @@ def _peak(folder: Path, count: int) -> timing.Footprint:
 
 
 if __name__ == "__main__":
-    timing.report(run(quick="--quick" in sys.argv))
+    timing.main(run)

@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import timing
@@ -91,14 +90,11 @@ def _screened(crystals: Path, run: Path, model: str) -> tuple[timing.Footprint, 
     return used, seconds
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def own_options(parser: argparse.ArgumentParser) -> None:
+    """How many crystals, and whose predictions."""
     parser.add_argument("--count", type=int, default=MILLION, help="how many crystals")
     parser.add_argument("--model", default="default", help="a model file, the folder of a run, or a shipped model")
-    chosen = parser.parse_args(arguments)
-    timing.report(run(chosen.count, chosen.model))
 
 
 if __name__ == "__main__":
-    main()
+    timing.main(run, own_options)

@@ -50,8 +50,8 @@ Act = Callable[[torch.nn.Module, Batches], None]
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor]]
 
 
-def run(*, quick: bool = False) -> list[timing.Row]:
-    """Measure forward passes, training steps and whole screens with one thread and two."""
+def run(*, quick: bool = False, data: Path | None = None) -> list[timing.Row]:
+    """Measure forward passes, training steps and whole screens with one thread and two; screens of `data` too."""
     count, rounds = (512, 2) if quick else (2048, 5)
     crystals = periodic(count)
     theirs, ours = networks()
@@ -59,7 +59,7 @@ def run(*, quick: bool = False) -> list[timing.Row]:
     rows = []
     for threads in (1, 2):
         rows += against_eager(theirs, ours, graphs, threads, rounds)
-    return [*rows, *whole_screens(ours, 5 * count, rounds)]
+    return [*rows, *whole_screens(ours, 5 * count, rounds, data)]
 
 
 def periodic(count: int) -> Crystals:
@@ -160,12 +160,14 @@ def steps(model: torch.nn.Module, batches: Batches) -> None:
         optimiser.step()
 
 
-def whole_screens(cgcnn: CrystalModel, count: int, rounds: int) -> list[timing.Row]:
+def whole_screens(cgcnn: CrystalModel, count: int, rounds: int, data: Path | None) -> list[timing.Row]:
     """From a packed file to predictions on two threads, reading and neighbour lists included."""
     shipped, _ = load_model()
     networks = {"CGCNN": cgcnn, "the shipped model": shipped}
     # CGCNN's promise is of crystals of 12 atoms.
-    sets = [(periodic(count), PROMISED_RATE), *((crystals, None) for crystals in real(count))]
+    sets: list[tuple[Crystals, float | None]] = [(periodic(count), PROMISED_RATE)]
+    if data is not None:
+        sets.append((Crystals.joined([read.crystals for read in read_batches(data)])[:count], None))
     rows = []
     for crystals, promised_cgcnn in sets:
         atoms = len(crystals.numbers) / len(crystals)
@@ -180,14 +182,6 @@ def whole_screens(cgcnn: CrystalModel, count: int, rounds: int) -> list[timing.R
                 case = f"packed crystals of {atoms:.0f} atoms to predictions, {name}, 2 threads"
                 rows.append(timing.Row(case, "crystals/s", rate, at_least=promised))
     return rows
-
-
-def real(count: int) -> list[Crystals]:
-    """The first crystals of `--data`, if it is given."""
-    if "--data" not in sys.argv:
-        return []
-    path = Path(sys.argv[sys.argv.index("--data") + 1])
-    return [Crystals.joined([read.crystals for read in read_batches(path)])[:count]]
 
 
 def screen(model: CrystalModel, path: Path) -> int:

@@ -37,11 +37,11 @@ PROMISED_GRAPHS = 12.0
 PROMISED_THREADS = 1.8
 
 
-def run(*, quick: bool = False) -> list[timing.Row]:
+def run(*, quick: bool = False, data: Path | None = None) -> list[timing.Row]:
     """Measure full lists, 12-neighbour graphs, threads and the growth with the size of the cell."""
     count, rounds = (200, 3) if quick else (2000, 7)
     rows = []
-    for name, cells in (("small", small(count)), ("mixed", mixed(count))):
+    for name, cells in (("small", small(count)), ("mixed", mixed(count, data))):
         for cutoff in (5.0, 8.0):
             rows += full_lists(name, cells, cutoff, rounds)
         rows += graphs(name, cells, rounds)
@@ -54,11 +54,10 @@ def small(count: int) -> Flat:
     return random_cells(count, seed=1, atoms=(4, 20), skew=0.5, density=0.058)
 
 
-def mixed(count: int) -> Flat:
-    """The crystals of `--data`, or random cells with the sizes of real ones."""
-    if "--data" in sys.argv:
-        path = Path(sys.argv[sys.argv.index("--data") + 1])
-        batch = Crystals.joined([read.crystals for read in read_batches(path)])[:count]
+def mixed(count: int, data: Path | None) -> Flat:
+    """The first crystals of a file, or random cells with the sizes of real ones."""
+    if data is not None:
+        batch = Crystals.joined([read.crystals for read in read_batches(data)])[:count]
         return Flat(batch.positions, batch.lattice, batch.pbc, batch.atom_offsets)
     sizes = np.clip(np.random.default_rng(2).lognormal(2.95, 0.75, count).astype(int), 1, 200)
     return joined(random_cells(1, seed=c, atoms=(n, n), skew=0.4, density=0.058) for c, n in enumerate(sizes.tolist()))

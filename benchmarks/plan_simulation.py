@@ -3,10 +3,9 @@
 A thousand workers take leases in turn; one in a thousand leases loses its worker to a node that fails, and three
 crystals kill whoever computes them. The restart lists a real folder of shard names, as a run does.
 
-    python benchmarks/plan_simulation.py [--quick]
+    python benchmarks/plan_simulation.py [--quick] [--json PATH]
 """
 
-import sys
 import tempfile
 import time
 import tracemalloc
@@ -93,4 +92,4 @@ def _restarted(what: str, total: int) -> list[timing.Row]:
 
 
 if __name__ == "__main__":
-    timing.report(run(quick="--quick" in sys.argv))
+    timing.main(run)

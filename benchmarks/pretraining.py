@@ -11,7 +11,6 @@ first, to see what memory does as files grow.
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import million
@@ -60,12 +59,10 @@ def _learned(folder: Path, count: int) -> tuple[timing.Footprint, dict[str, floa
     return packing, journal, learning
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def own_options(parser: argparse.ArgumentParser) -> None:
+    """How many crystals."""
     parser.add_argument("--count", type=int, default=million.MILLION, help="how many crystals")
-    timing.report(run(parser.parse_args(arguments).count))
 
 
 if __name__ == "__main__":
-    main()
+    timing.main(run, own_options)

@@ -34,12 +34,11 @@ LABELS = ("formation_energy_per_atom", "band_gap", "efermi", "total_magnetizatio
 ASE = "ase.io.read"
 
 
-def run(*, quick: bool = False) -> list[timing.Row]:
-    """Measure frames with labels and frames with forces, or the frames of `--data`."""
+def run(*, quick: bool = False, data: Path | None = None) -> list[timing.Row]:
+    """Measure frames with labels and frames with forces, or the frames of `data`."""
     count, rounds = (60, 3) if quick else (2000, 7)
     with tempfile.TemporaryDirectory() as folder:
-        if "--data" in sys.argv:
-            data = Path(sys.argv[sys.argv.index("--data") + 1])
+        if data is not None:
             return _compared(data.name, _plain(data, Path(folder)), rounds)
         rows = []
         for kind, labels, forces in (("labels", LABELS, False), ("forces", ("energy",), True)):

@@ -3,7 +3,7 @@
 Crystals of five atoms and three elements with four targets; the predictions are random to the last bit. Their geometry,
 which no one looks at here, is all zeros, so that ten million fit on a small disk.
 
-    python benchmarks/result_store.py [--quick]
+    python benchmarks/result_store.py [--quick] [--json PATH]
 """
 
 import sys
@@ -116,4 +116,4 @@ def _predicted(start: int, crystals: Crystals) -> ShardRows:
 
 
 if __name__ == "__main__":
-    timing.report(run(quick="--quick" in sys.argv))
+    timing.main(run)

@@ -3,7 +3,7 @@
 Made crystals, an untrained `sieve` of full size, one worker with a thread for each processor. Graphs and model share
 those threads, so that together they are the slowest stage; reading, describing and writing go on beside them.
 
-    python benchmarks/screen_stages.py [--quick]
+    python benchmarks/screen_stages.py [--quick] [--json PATH]
 """
 
 import sys
@@ -48,4 +48,4 @@ def run(*, quick: bool = False) -> list[timing.Row]:
 
 
 if __name__ == "__main__":
-    timing.report(run(quick="--quick" in sys.argv))
+    timing.main(run)

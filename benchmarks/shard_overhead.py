@@ -3,7 +3,7 @@
 One worker, whose predictor sums a few numbers, so that all that is left is the machinery. The driver shares the
 processors with the worker.
 
-    python benchmarks/shard_overhead.py [--quick]
+    python benchmarks/shard_overhead.py [--quick] [--json PATH]
 """
 
 import sys
@@ -51,4 +51,4 @@ def run(*, quick: bool = False) -> list[timing.Row]:
 
 
 if __name__ == "__main__":
-    timing.report(run(quick="--quick" in sys.argv))
+    timing.main(run)

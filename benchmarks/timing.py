@@ -3,19 +3,22 @@
 Case modules beside this file import it as `timing`: a script's own folder is on the path.
 """
 
+import argparse
 import contextlib
 import ctypes
 import gc
+import inspect
 import json
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import psutil
 
@@ -236,8 +239,35 @@ def report(rows: Sequence[Row], *, json_path: Path | None = None) -> None:
         json_path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def main(run: Callable[..., list[Row]]) -> None:
-    """Run one case module as a script: `--quick` for a small set, `--json PATH` to keep the figures."""
-    arguments = sys.argv[1:]
-    json_path = Path(arguments[arguments.index("--json") + 1]) if "--json" in arguments else None
-    report(run(quick="--quick" in arguments), json_path=json_path)
+def parser(description: str | None, takes: Collection[str]) -> argparse.ArgumentParser:
+    """The options of benchmarks: where figures are kept, and those of the others that are taken."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--json", type=Path, metavar="PATH", help="also write machine and figures to this file")
+    if "quick" in takes:
+        made.add_argument("--quick", action="store_true", help="small sets, few rounds")
+    if "data" in takes:
+        made.add_argument("--data", type=Path, metavar="FILE", help="a file of real crystals")
+    return made
+
+
+def parsed(options: argparse.ArgumentParser, arguments: Sequence[str] | None) -> dict[str, Any]:
+    """What was asked for, by name; without the file of crystals the command ends before anything is measured."""
+    chosen = vars(options.parse_args(arguments))
+    data: Path | None = chosen.get("data")
+    if data is not None and not data.exists():
+        options.error(f"argument --data: there is no file {data}")
+    return chosen
+
+
+def main(
+    run: Callable[..., list[Row]],
+    own_options: Callable[[argparse.ArgumentParser], None] | None = None,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Run one case module as a script: `run` gets what the options say, of which a module may have some of its own."""
+    options = parser(sys.modules[run.__module__].__doc__, inspect.signature(run).parameters)
+    if own_options is not None:
+        own_options(options)
+    chosen = parsed(options, arguments)
+    json_path = chosen.pop("json")
+    report(run(**chosen), json_path=json_path)

@@ -1,5 +1,6 @@
 """The stopwatch and the table of the benchmarks: turns, ratios, promises, footprints; and that each case can be run."""
 
+import argparse
 import inspect
 import json
 import re
@@ -94,6 +95,68 @@ def test_a_command_that_fails_has_no_footprint() -> None:
 @pytest.mark.parametrize("name", bench.case_names())
 def test_every_case_can_be_run(name: str) -> None:
     inspect.signature(bench.case(name)).bind(quick=True)
+
+
+def test_cases_that_take_real_crystals_are_told_and_named() -> None:
+    takes = {name for name in bench.case_names() if "data" in inspect.signature(bench.case(name)).parameters}
+    assert takes == set(bench.TAKE_DATA)
+    (line,) = [line for line in (bench.__doc__ or "").splitlines() if "--data" in line]
+    assert takes <= set(re.findall(r"\w+", line))
+
+
+def test_a_script_gives_its_case_what_its_options_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given: list[object] = []
+    crystals = tmp_path / "few.xyz"
+    crystals.touch()
+
+    def run(*, quick: bool = False, data: Path | None = None, count: int = 3) -> list[Row]:
+        given.append((quick, data, count))
+        return [Row("case", "u", 1.0)]
+
+    def own_options(options: argparse.ArgumentParser) -> None:
+        options.add_argument("--count", type=int, default=3)
+
+    timing.main(run, own_options, [])
+    timing.main(run, own_options, ["--quick", f"--data={crystals}", "--count", "5", f"--json={tmp_path / 'kept.json'}"])
+    assert given == [(False, None, 3), (True, crystals, 5)]
+    assert json.loads((tmp_path / "kept.json").read_text(encoding="utf-8"))["rows"][0]["case"] == "case"
+    for wrong, why in (
+        (["--data", "absent.xyz"], "there is no file absent.xyz"),
+        (["--rounds", "3"], "unrecognized arguments: --rounds 3"),
+    ):
+        with pytest.raises(SystemExit):
+            timing.main(run, own_options, wrong)
+        assert why in capsys.readouterr().err
+
+
+def test_a_case_without_real_crystals_takes_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        timing.main(lambda *, quick: pytest.fail("nothing may run"), None, ["--data=few.xyz"])
+    assert "unrecognized arguments: --data=few.xyz" in capsys.readouterr().err
+
+
+def test_real_crystals_reach_the_cases_that_take_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[object] = []
+
+    def takes(*, quick: bool, data: Path | None) -> list[Row]:
+        given.append(data)
+        return []
+
+    def fine(*, quick: bool) -> list[Row]:
+        given.append("nothing")
+        return []
+
+    crystals = tmp_path / "few.xyz"
+    crystals.touch()
+    monkeypatch.setattr(bench, "case", {"models": takes, "read_cif": fine}.__getitem__)
+    assert bench.main(["--only", "models", "read_cif", f"--data={crystals}"]) == 0
+    assert bench.main(["--only", "models"]) == 0
+    assert given == [crystals, "nothing", None]
+    with pytest.raises(SystemExit):
+        bench.main(["--only", "read_cif", f"--data={crystals}"])
+    assert "these do: models, neighbor_lists, read_extxyz" in capsys.readouterr().err
 
 
 def test_the_results_page_names_cases_that_exist(root: Path) -> None:

@@ -1,7 +1,8 @@
 """What the machinery of a cluster costs: per worker, per shard, in the scheduler; and what follows for 10^9 crystals.
 
-Rates are of a small untrained model; the overhead is of shards whose prediction costs nothing, as time that passes with
-one worker and as processor time of driver, scheduler and worker together. Then the driver of a run, its scheduler and
+Rates are of a small untrained model; the overhead is of shards of ten crystals whose prediction costs nothing, as time
+that passes with one worker, as processor time of driver, scheduler and worker together, and by stages of the worker,
+which is at two shards at a time: their sum is more than what passes. Then the driver of a run, its scheduler and
 200 workers, all in one process, do 100,000 leases that predict and write nothing. The table at the end multiplies these
 out, and says what it assumes. Nothing in it was measured on more than this machine.
 
@@ -57,14 +58,13 @@ def run(*, quick: bool = False, workers: int | None = None, leases: int | None =
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         one, two = (_rate(place, count, 2_000 if quick else 40_000) for count in (1, 2))
-        overhead, effort = _overhead(place, 200 if quick else 2_000)
+        overhead = list(_overhead(place, 200 if quick else 2_000))
         rest = _at_rest(2.0 if quick else 20.0)
         load = _no_op_leases(place, workers, leases)
     rows = [
         timing.Row("1 worker", "crystals/s", one),
         timing.Row("2 workers", "crystals/s", two),
-        timing.Row("machinery per shard, 1 worker", "ms", overhead, at_most=PROMISED_OVERHEAD_MS),
-        timing.Row("machinery per shard, 1 worker: processor time", "ms", effort),
+        *overhead,
         timing.Row("machinery at rest, 1 worker: processor time of a second", "ms", rest),
         *_told(f"{leases:,} empty leases, {workers} workers in one process", load),
     ]
@@ -91,19 +91,34 @@ def _rate(folder: Path, workers: int, count: int) -> float:
     return done.progress.rate
 
 
-def _overhead(folder: Path, shards: int) -> tuple[float, float]:
-    """Milliseconds per shard of ten crystals whose prediction costs next to nothing: that pass, and of processors."""
-    seconds, effort = _machinery(folder, shards)
+def _overhead(folder: Path, shards: int) -> Iterator[timing.Row]:
+    """What a shard of ten crystals whose prediction costs next to nothing takes."""
+    less, more = (_machinery(folder, count) for count in (shards // 4, shards))
     # What every run costs once is in both.
-    fewer = shards // 4
-    once = _machinery(folder, fewer)[1]
-    return 1e3 * seconds / shards, 1e3 * (effort - once) / (shards - fewer)
+    each = 1e3 / (shards - shards // 4)
+    driver, workers = (each * (after - before) for before, after in zip(less.processors, more.processors, strict=True))
+    what = "machinery per shard, 1 worker"
+    yield timing.Row(what, "ms", 1e3 * more.progress.elapsed / shards, at_most=PROMISED_OVERHEAD_MS)
+    yield timing.Row(f"{what}: processor time", "ms", driver + workers)
+    yield timing.Row(f"{what}: processor time of driver and scheduler", "ms", driver)
+    for stage in sorted(more.progress.seconds.keys() - {"all"}):
+        seconds = more.progress.seconds[stage] - less.progress.seconds[stage]
+        yield timing.Row(f"{what}: {stage}", "ms", each * seconds)
 
 
-def _machinery(folder: Path, shards: int) -> tuple[float, float]:
+@dataclass(frozen=True, slots=True)
+class _Screened:
+    """How a run went, and its processor seconds: of this process, and of its workers."""
+
+    progress: Progress
+    processors: tuple[float, float]
+
+
+def _machinery(folder: Path, shards: int) -> _Screened:
     packed, before = screens.packed_file(folder / f"small{shards}.h5", 10 * shards), _processor_seconds()
     done = screen([packed], folder / f"overhead{shards}", _config(folder, 1, 10), load=screens.arithmetic)
-    return done.progress.elapsed, _processor_seconds() - before
+    after = _processor_seconds()
+    return _Screened(done.progress, (after[0] - before[0], after[1] - before[1]))
 
 
 def _at_rest(seconds: float) -> float:
@@ -121,10 +136,10 @@ def _used(processes: Sequence[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
-def _processor_seconds() -> float:
-    """Of this process and its children that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+def _processor_seconds() -> tuple[float, float]:
+    """Of this process, and of its children that have ended."""
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime, children.ru_utime + children.ru_stime
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from timing import Row, parsed, parser, report
 
 FOLDER = Path(__file__).resolve().parent
-NOT_CASES = {"alignn_package", "bench", "timing", "million", "no_op", "pretraining"}
+NOT_CASES = {"alignn_package", "bench", "timing", "million", "no_op", "pretraining", "threads"}
 TAKE_DATA = ("models", "neighbor_lists", "read_extxyz")
 
 

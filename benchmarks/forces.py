@@ -34,6 +34,7 @@ import torch
 from ase import filters
 from ase.optimize import FIRE
 from made import PERIODIC_KINDS, made_crystals
+from threads import as_torch_does, as_we_do, in_words
 
 from screening.crystals.batch import Crystals
 from screening.crystals.convert import crystal_to_ase, crystal_to_pymatgen
@@ -42,7 +43,7 @@ from screening.models import equivariant_transformer, registry
 from screening.models.derivatives import energy_forces_stress
 from screening.models.graph_tensors import GraphTensors
 from screening.models.model import CrystalModel
-from screening.ops import core, message, reference_message, steady
+from screening.ops import message, reference_message, steady
 from screening.predictions import Target
 from screening.relaxation.calculator import Calculator
 from screening.relaxation.potential import Potential
@@ -102,7 +103,7 @@ def step_of(name: str, threads: int, count: int) -> dict[str, Callable[[], float
     optimiser = torch.optim.Adam(model.parameters(), lr=0.0)
     return {
         "ours": partial(as_we_do, threads, step, model, graph, optimiser),
-        "eager": partial(as_torch_does, threads, step, model, graph, optimiser),
+        "eager": partial(as_torch_does, threads, eager_operators()(step), model, graph, optimiser),
     }
 
 
@@ -111,13 +112,8 @@ def step_row(name: str, threads: int, rounds: int, count: int, *more: str) -> ti
     steps = step_of(name, threads, count)
     torch.testing.assert_close(steps["ours"](), steps["eager"](), rtol=1e-3, atol=1e-4)
     seconds = timing.interleaved(steps, rounds, warm_up=False)
-    case = ", ".join([f"{name}: step with forces and stress", threads_in_words(threads), *more])
+    case = ", ".join([f"{name}: step with forces and stress", in_words(threads), *more])
     return timing.versus_fastest(case, seconds, ours="ours", count=count, at_least=PROMISED_STEP)
-
-
-def threads_in_words(threads: int) -> str:
-    """Such as 2 threads."""
-    return f"{threads} thread{'s' * (threads > 1)}"
 
 
 def memory_row(name: str) -> timing.Row:
@@ -156,27 +152,6 @@ def step(model: CrystalModel, graph: GraphTensors, optimiser: torch.optim.Optimi
     return float(loss.detach())
 
 
-Step = Callable[[CrystalModel, GraphTensors, torch.optim.Optimizer], float]
-
-
-def as_we_do(
-    threads: int, act: Step, model: CrystalModel, graph: GraphTensors, optimiser: torch.optim.Optimizer
-) -> float:
-    """Act as training does: all threads to native calls, one to torch."""
-    torch.set_num_threads(1)
-    with core.using_threads(threads):
-        return act(model, graph, optimiser)
-
-
-def as_torch_does(
-    threads: int, act: Step, model: CrystalModel, graph: GraphTensors, optimiser: torch.optim.Optimizer
-) -> float:
-    """Act with all threads for torch."""
-    torch.set_num_threads(threads)
-    with eager_operators():
-        return act(model, graph, optimiser)
-
-
 @contextmanager
 def eager_operators() -> Iterator[None]:
     """Put plain PyTorch in place of every operator of ours."""
@@ -206,7 +181,7 @@ def relaxation_row(model: CrystalModel, crystals: Crystals, threads: int) -> tim
         warm_up=False,
     )
     seconds["ASE, one by one"] = [value * len(crystals) / len(few) for value in seconds["ASE, one by one"]]
-    case = f"relaxations, {STEPS} steps of {len(crystals):,} crystals, {threads_in_words(threads)}"
+    case = f"relaxations, {STEPS} steps of {len(crystals):,} crystals, {in_words(threads)}"
     return timing.versus_fastest(case, seconds, ours="ours", count=len(crystals))
 
 
@@ -226,7 +201,7 @@ def one_crystal_row(model: CrystalModel, crystals: Crystals) -> timing.Row:
 def chgnet_row(model: CrystalModel, crystals: Crystals, threads: int) -> timing.Row:
     """Energy, forces and stress of all crystals, graphs included, beside CHGNet's of a twentieth of them."""
     torch.set_num_threads(threads)
-    case = f"energy, forces, stress of many crystals, {threads_in_words(threads)}"
+    case = f"energy, forces, stress of many crystals, {in_words(threads)}"
     with Potential(model, threads=threads) as potential:
         contestants: dict[str, Callable[[], object]] = {"ours": partial(potential, crystals)}
         few = crystals[: max(1, len(crystals) // 20)]

@@ -26,6 +26,7 @@ import torch
 from cgcnn2.data import AtomCustomJSONInitializer, GaussianDistance
 from cgcnn2.model import CrystalGraphConvNet
 from made import PERIODIC_KINDS, made_crystals
+from threads import as_torch_does, as_we_do, in_words
 
 from screening.crystals.batch import Crystals
 from screening.crystals.packed import PackedCrystals
@@ -36,7 +37,6 @@ from screening.inference import predict
 from screening.models.graph_tensors import GraphTensors
 from screening.models.model import CrystalModel
 from screening.models.published import convert_published
-from screening.ops import core
 from screening.predictions import Target
 from screening.pretrained.shipped import load_model
 
@@ -46,7 +46,6 @@ PROMISED_RATE, PROMISED_SHIPPED_RATE = 20_000, 5_000
 HEADS = tuple(Target(name, "1") for name in "abcdef")
 
 Batches = list[tuple[Any, ...]]
-Act = Callable[[torch.nn.Module, Batches], None]
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor]]
 
 
@@ -108,7 +107,7 @@ def against_eager(
     }
     return [
         timing.versus_fastest(
-            f"CGCNN {what}, {threads} thread{'s' * (threads > 1)}",
+            f"CGCNN {what}, {in_words(threads)}",
             timing.interleaved(pair, rounds),
             ours="ours",
             count=count,
@@ -126,19 +125,6 @@ def agree(theirs: CrystalGraphConvNet, ours: CrystalModel, given: Inputs, graph:
     """See that both compute the same, or there is nothing to compare."""
     theirs.eval(), ours.eval()
     torch.testing.assert_close(ours(graph), theirs(*given)[0], rtol=1e-4, atol=1e-5)
-
-
-def as_we_do(threads: int, act: Act, model: torch.nn.Module, batches: Batches) -> None:
-    """Act as `screening train` does: all threads to native calls, one to torch."""
-    torch.set_num_threads(1)
-    with core.using_threads(threads):
-        act(model, batches)
-
-
-def as_torch_does(threads: int, act: Act, model: torch.nn.Module, batches: Batches) -> None:
-    """Act with all threads for torch."""
-    torch.set_num_threads(threads)
-    act(model, batches)
 
 
 @torch.inference_mode()

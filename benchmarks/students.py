@@ -22,6 +22,7 @@ import timing
 import torch
 from made import PERIODIC_KINDS, made_crystals
 from plain_students import plain_alignn, plain_crysxpp, plain_gatgnn
+from threads import as_torch_does, as_we_do, in_words
 from torch import Tensor
 
 from screening.crystals.batch import Crystals
@@ -30,7 +31,6 @@ from screening.models import registry
 from screening.models.alignn import ALIGNN
 from screening.models.graph_tensors import GraphTensors
 from screening.models.model import CrystalModel
-from screening.ops import core
 from screening.predictions import Target
 
 PLAIN: dict[str, Callable[[CrystalModel, GraphTensors], Tensor]] = {
@@ -71,7 +71,7 @@ def rows_of(name: str, threads: int, rounds: int, count: int) -> list[timing.Row
         contestants = {peer: partial(as_torch_does, threads, act(*pair)) for peer, pair in peers.items()}
         contestants["ours"] = partial(as_we_do, threads, act(model, partial(model, graph)))
         seconds = timing.interleaved(contestants, rounds)
-        case = f"{name} {what}, {threads} thread{'s' * (threads > 1)}"
+        case = f"{name} {what}, {in_words(threads)}"
         rows += [versus(case, seconds, peer, count) for peer in peers]
     if isinstance(model, ALIGNN) and not alignn_package.is_installed():
         rows.append(timing.Row(f"{name}: the package alignn is not installed (make bench-peers)", "-", 0.0))
@@ -105,19 +105,6 @@ def agree(model: CrystalModel, plain: Callable[[CrystalModel, GraphTensors], Ten
     size = max(float(one.abs().max()) for one in theirs)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3 * size)
-
-
-def as_we_do(threads: int, act: Act) -> None:
-    """Act as `screening train` does: all threads to native calls, one to torch."""
-    torch.set_num_threads(1)
-    with core.using_threads(threads):
-        act()
-
-
-def as_torch_does(threads: int, act: Act) -> None:
-    """Act with all threads for torch."""
-    torch.set_num_threads(threads)
-    act()
 
 
 def forward(network: torch.nn.Module, call: Callable[[], Tensor]) -> Act:

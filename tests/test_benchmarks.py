@@ -10,8 +10,12 @@ from pathlib import Path
 
 import bench
 import pytest
+import threads
 import timing
+import torch
 from timing import Row
+
+from screening.ops import core
 
 
 def test_every_round_calls_each_once_and_the_order_rotates() -> None:
@@ -54,6 +58,17 @@ def test_the_fastest_peer_is_the_one_compared_with() -> None:
 )
 def test_a_promise_bounds_the_ratio_or_else_our_figure(row: Row, met: bool | None) -> None:
     assert row.met is met
+
+
+@pytest.mark.usefixtures("one_torch_thread")
+def test_threads_go_to_native_calls_or_to_torch() -> None:
+    def both(native: int) -> tuple[int, bool]:
+        return torch.get_num_threads(), core.threads() == native
+
+    before = core.threads()
+    assert threads.as_we_do(3, both, 3) == (1, True)
+    assert threads.as_torch_does(2, both, native=before) == (2, True)
+    assert [threads.in_words(count) for count in (1, 2)] == ["1 thread", "2 threads"]
 
 
 def test_the_table_lines_up() -> None:

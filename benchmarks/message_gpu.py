@@ -17,13 +17,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+import gpu
 import timing
 import torch
 from batches import random_cells
 from torch import Tensor, nn
 
 from screening.models.radial import GaussianBasis, RadialTerms
-from screening.ops import core, message, neighbors
+from screening.ops import message, neighbors
 from screening.ops.message_graph import EdgeGraph
 
 WIDTH, NEIGHBORS, CUTOFF = 64, 12, 8.0
@@ -99,22 +100,13 @@ class Fused(nn.Module):
 
 def run(*, quick: bool = False) -> list[timing.Row]:
     """Measure batches as a screen and as a training have them."""
-    absence = gpu_absence()
+    absence = gpu.absence()
     if absence:
         print(f"message_gpu: nothing measured, {absence}", file=sys.stderr)
         return []
     rounds = 3 if quick else 7
     sizes = (256, 1000) if quick else (256, 5000)
     return [row for crystals in sizes for row in measured(made(crystals, "cuda"), rounds)]
-
-
-def gpu_absence() -> str:
-    """Say what is missing; empty when nothing is."""
-    if not core.cuda_compiled():
-        return "the native module was built without CUDA"
-    if core.cuda_device_count() == 0 or not torch.cuda.is_available():
-        return "no CUDA device can be used"
-    return ""
 
 
 def made(crystals: int, device: str) -> Batch:

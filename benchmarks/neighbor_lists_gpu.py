@@ -16,6 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+import gpu
 import timing
 from batches import Flat, assert_same_bits, random_cells
 
@@ -39,23 +40,12 @@ class Load:
 
 def run(*, quick: bool = False) -> list[timing.Row]:
     """Measure the yardstick, batches as a screen has them, graphs of 12 neighbours and large cells."""
-    absence = gpu_absence()
+    absence = gpu.absence()
     if absence:
         print(f"neighbor_lists_gpu: nothing measured, {absence}", file=sys.stderr)
         return []
     rounds = 3 if quick else 7
     return [row for load in loads(quick=quick) for row in measured(load, rounds)]
-
-
-def gpu_absence() -> str:
-    """Say what is missing; empty when nothing is."""
-    import torch
-
-    if not core.cuda_compiled():
-        return "the native module was built without CUDA"
-    if core.cuda_device_count() == 0 or not torch.cuda.is_available():
-        return "no CUDA device can be used"
-    return ""
 
 
 def loads(*, quick: bool) -> list[Load]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import devcluster
+import gpu
 import pytest
 from hypothesis import settings
 
@@ -20,19 +21,8 @@ settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-def gpu_absence() -> str:
-    """Say why tests marked gpu cannot run here; empty when they can."""
-    from screening.ops import core
-
-    if not core.cuda_compiled():
-        return "the native module was built without CUDA (nvcc not found, or CUDA=OFF)"
-    if core.cuda_device_count() == 0:
-        return "the native module sees no CUDA device"
-    return ""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for mark, absence in (("gpu", gpu_absence), ("slurm", devcluster.absence)):
+    for mark, absence in (("gpu", gpu.absence), ("slurm", devcluster.absence)):
         marked = [item for item in items if mark in item.keywords]
         reason = absence() if marked else ""
         for item in marked if reason else []:

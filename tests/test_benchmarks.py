@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import bench
+import gpu
 import pytest
 import threads
 import timing
@@ -198,3 +199,32 @@ def test_a_case_that_fails_is_named_and_the_rest_is_printed(
     assert "1 of 1 promises met" in printed.out
     assert "no data, quick=True" in printed.err
     assert "failed to run: broken" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("compiled", "devices", "seen", "says"),
+    [
+        (False, 0, False, "without CUDA"),
+        (True, 0, True, "the native module sees no"),
+        (True, 1, False, "torch sees no"),
+        (True, 1, True, ""),
+    ],
+)
+def test_what_a_gpu_lacks_is_said(
+    compiled: bool, devices: int, seen: bool, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "cuda_compiled", lambda: compiled)
+    monkeypatch.setattr(core, "cuda_device_count", lambda: devices)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: seen)
+    found = gpu.absence()
+    assert says in found
+    assert bool(found) == bool(says)
+
+
+@pytest.mark.parametrize("name", ["message_gpu", "neighbor_lists_gpu"])
+def test_nothing_is_measured_without_a_gpu(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(core, "cuda_compiled", lambda: False)
+    assert bench.case(name)(quick=True) == []
+    assert f"{name}: nothing measured, the native module was built without CUDA" in capsys.readouterr().err

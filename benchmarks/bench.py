@@ -1,6 +1,6 @@
-"""Run every benchmark beside this file and print one table: what we do, what the fastest peer does, what was promised.
+"""Run the cases beside this file and print one table: what we do, what the fastest peer does, what was promised.
 
-    make bench                              all of them
+    make bench                              all that are measured together
     make bench ARGS="--quick"               small sets, for a first look
     make bench ARGS="--only read_cif"       one of them
     make bench ARGS="--data val.extxyz.gz"  real crystals for models, neighbor_lists and read_extxyz
@@ -19,13 +19,15 @@ from pathlib import Path
 from timing import Row, parsed, parser, report
 
 FOLDER = Path(__file__).resolve().parent
-NOT_CASES = {"alignn_package", "bench", "timing", "million", "no_op", "pretraining", "threads"}
+SHARED = {"alignn_package", "bench", "no_op", "threads", "timing"}
+# Cases of a million crystals, with commands of their own.
+ALONE = {"million", "pretraining"}
 TAKE_DATA = ("models", "neighbor_lists", "read_extxyz")
 
 
 def case_names() -> list[str]:
-    """Names of the modules in this folder that measure something."""
-    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NOT_CASES and path.stem[0] != "_")
+    """Names of the cases that are measured together: all modules in this folder but those that stand alone or serve."""
+    return sorted({path.stem for path in FOLDER.glob("*.py")} - SHARED - ALONE)
 
 
 def case(name: str) -> Callable[..., list[Row]]:

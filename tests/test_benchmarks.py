@@ -1,6 +1,7 @@
 """The stopwatch and the table of the benchmarks: turns, ratios, promises, footprints; and that each case can be run."""
 
 import argparse
+import importlib
 import inspect
 import json
 import re
@@ -111,6 +112,17 @@ def test_a_command_that_fails_has_no_footprint() -> None:
 @pytest.mark.parametrize("name", bench.case_names())
 def test_every_case_can_be_run(name: str) -> None:
     inspect.signature(bench.case(name)).bind(quick=True)
+
+
+def test_a_module_beside_the_cases_stands_alone_or_measures_nothing(root: Path) -> None:
+    modules = {path.stem for path in (root / "benchmarks").glob("*.py")}
+    assert modules > bench.SHARED | bench.ALONE
+    assert [name for name in bench.SHARED if hasattr(importlib.import_module(name), "run")] == []
+    for name in bench.ALONE:
+        inspect.signature(bench.case(name)).bind()
+    page = (root / "docs/architecture.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith("| `benchmarks/`")]
+    assert {name for name in modules if f"`{name}.py`" in row} == {*bench.ALONE, "timing"}
 
 
 def test_cases_that_take_real_crystals_are_told_and_named() -> None:

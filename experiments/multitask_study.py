@@ -2,9 +2,10 @@
 
     .venv/bin/python experiments/multitask_study.py runs/multitask                    begin, or go on
     .venv/bin/python experiments/multitask_study.py runs/multitask --budget-hours 2   begin no run after two hours
-    .venv/bin/python experiments/multitask_study.py runs/multitask --share 1/2    every second run, for a process a core
     .venv/bin/python experiments/multitask_study.py runs/multitask --list             what is finished, begun, waiting
     .venv/bin/python experiments/multitask_study.py runs/multitask --report           tables and figure of what is there
+
+Give the command once per core, or on several machines that share the folder: each takes runs that nobody else does.
 
 Every run is a folder: a finished one is left alone, an interrupted one continues where it was. Its config.toml alone
 gives the same run: `screening train FOLDER/config.toml`. Runs of one seed share their crystals and held-out formulas,

@@ -6,7 +6,9 @@ Of the crystals that are of a prototype with an anion site X, those are counted 
 there; a crystal is neutral when each site can have one state of its element so that the charges add up to nothing.
 """
 
-import sys
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from enumerate_volumes import members
@@ -31,9 +33,12 @@ def neutral(name: str, elements: list[list[int]], kind: StateSet) -> int:
     return int(possible.any(axis=1).sum())
 
 
-def main(paths: list[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the shares by prototype and in all."""
-    crystals = Crystals.joined([batch.crystals for batch in read_batches(paths)])
+    parser = argparse.ArgumentParser(description="Count crystals that are neutral, by prototype.")
+    parser.add_argument("crystals", nargs="+", type=Path, metavar="CRYSTALS", help="files of known crystals")
+    chosen = parser.parse_args(arguments)
+    crystals = Crystals.joined([batch.crystals for batch in read_batches(chosen.crystals)])
     kinds = list(StateSet)
     print(f"{'prototype':36} crystals", *(f"{kind:>8}" for kind in kinds))
     total, count = np.zeros(len(kinds)), 0
@@ -49,4 +54,4 @@ def main(paths: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -8,6 +8,7 @@ R. D. Shannon, Acta Cryst. A 32, 751 (1976). The tables are committed, so that a
 change what a specification means.
 """
 
+import argparse
 import csv
 import math
 import warnings
@@ -70,8 +71,9 @@ def _listed(states: Sequence[int]) -> str:
     return " ".join(f"{state:+d}" for state in sorted(states) if state)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write both tables."""
+    argparse.ArgumentParser(description=f"Write elements.csv and radii.csv in {FOLDER}.").parse_args(arguments)
     # Noble gases have no electronegativity, which pymatgen warns of.
     warnings.simplefilter("ignore")
     for name, rows in (("elements.csv", elements()), ("radii.csv", radii())):

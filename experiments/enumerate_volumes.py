@@ -9,11 +9,12 @@ fitted without any crystal of its chemical system (five folds). Beside it stands
 gives. Needs about five minutes on one core.
 """
 
+import argparse
 import csv
-import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +69,7 @@ class Terms:
         return Terms(place[self.crystal[kept]], *columns, self.mean_chi[chosen], self.spacing[chosen])
 
 
-def read(path: str) -> Crystals:
+def read(path: Path) -> Crystals:
     """All crystals of a file that are not too large and have an electronegativity for each element."""
     crystals = Crystals.joined([batch.crystals for batch in read_batches([path])])
     chi = electronegativities()
@@ -225,9 +226,13 @@ def median_error(found: Float64, expected: Float64) -> float:
     return float(100 * np.median(np.abs(found / expected - 1)))
 
 
-def main(train: str, val: str) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Fit, write and report."""
-    crystals, others = read(train), read(val)
+    parser = argparse.ArgumentParser(description="Fit bond lengths to crystals and measure how good they are.")
+    parser.add_argument("train", type=Path, metavar="TRAIN", help="crystals to fit to")
+    parser.add_argument("val", type=Path, metavar="VAL", help="crystals to measure on too")
+    chosen = parser.parse_args(arguments)
+    crystals, others = read(chosen.train), read(chosen.val)
     terms, other_terms = terms_of(crystals), terms_of(others)
     volumes, other_volumes = terms.spacing**3, other_terms.spacing**3
     final = fitted(terms)
@@ -235,7 +240,7 @@ def main(train: str, val: str) -> None:
     everything = np.ones(len(crystals), np.bool_)
     sums = shares_of(others) @ atomic_volumes(crystals, volumes, everything)
     ours = predicted(other_terms, final)
-    print(f"{len(crystals)} crystals of {train}; {len(others)} of {val}, in their own geometry:")
+    print(f"{len(crystals)} crystals of {chosen.train}; {len(others)} of {chosen.val}, in their own geometry:")
     errors = median_error(ours, other_volumes), median_error(sums, other_volumes)
     print(f"  bond lengths {errors[0]:.1f} %, atomic volumes {errors[1]:.1f} %")
 
@@ -259,4 +264,4 @@ def main(train: str, val: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,15 +1,17 @@
 """Do real crystals come back when they are disturbed? Moves atoms and strains cells at random, and relaxes them.
 
-    .venv/bin/python experiments/relax_disturbed.py POTENTIAL CRYSTALS
+    .venv/bin/python experiments/relax_disturbed.py POTENTIAL CRYSTALS...
 
 POTENTIAL is the folder of a run of `screening train-forces`, or its model.safetensors. Of the first crystals that have
 at most 24 atoms it tells how their relaxations ended, how far energies fell, and where volumes ended.
 """
 
-import sys
+import argparse
 import time
 from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
@@ -46,12 +48,16 @@ def volumes(crystals: Crystals) -> Float64:
     return found
 
 
-def main(model: str, *paths: str) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Disturb, relax, tell."""
-    small = (c for c in read(paths) if isinstance(c, Crystal) and len(c.numbers) <= MOST_ATOMS)
+    parser = argparse.ArgumentParser(description="Disturb crystals and relax them.")
+    parser.add_argument("potential", metavar="POTENTIAL", help="the folder of a run, or its model.safetensors")
+    parser.add_argument("crystals", nargs="+", type=Path, metavar="CRYSTALS", help="files of crystals at rest")
+    chosen = parser.parse_args(arguments)
+    small = (c for c in read(chosen.crystals) if isinstance(c, Crystal) and len(c.numbers) <= MOST_ATOMS)
     resting = Crystals.of(islice(small, COUNT))
     begun = disturbed(resting)
-    potential, _ = checkpoint.load(model_file(model))
+    potential, _ = checkpoint.load(model_file(chosen.potential))
     with Potential(potential) as surfaces:
         started = time.process_time()
         found = list(relax(surfaces, [begun], RelaxSettings(steps=STEPS)))
@@ -72,4 +78,4 @@ def main(model: str, *paths: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

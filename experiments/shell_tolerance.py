@@ -6,7 +6,9 @@ For each number of decimals of the fractional coordinates: how far the distances
 each tolerance: how many edges atoms keep at max_neighbors=12, and how many atoms keep another number after rounding.
 """
 
-import sys
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -54,9 +56,12 @@ def arrays(crystals: Crystals) -> tuple[Float64, Float64, npt.NDArray[np.bool_],
     return crystals.positions, crystals.lattice, crystals.pbc, crystals.atom_offsets
 
 
-def main(paths: list[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print both tables and the distribution of gaps for the crystals in these files."""
-    crystals = Crystals.joined([batch.crystals for batch in read_batches(paths)])
+    parser = argparse.ArgumentParser(description="Round coordinates of crystals and count neighbours that change.")
+    parser.add_argument("crystals", nargs="+", type=Path, metavar="CRYSTALS", help="files of crystals")
+    chosen = parser.parse_args(arguments)
+    crystals = Crystals.joined([batch.crystals for batch in read_batches(chosen.crystals)])
     print(f"{len(crystals)} crystals, {len(crystals.numbers)} atoms")
     exact = nearest(crystals)
     gap = exact[:, KEPT] / exact[:, KEPT - 1] - 1
@@ -82,4 +87,4 @@ def main(paths: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -6,7 +6,8 @@ Rows of random numbers go through each function whole and in parts; printed is t
 With 64 columns every part ends with a whole vector, with 61 it does not.
 """
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -52,7 +53,9 @@ def _parts(rows: Tensor, size: int) -> list[tuple[int, Tensor]]:
     return [(begin, rows[begin : begin + size]) for begin in range(0, len(rows) - size + 1, size)]
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the shares."""
+    argparse.ArgumentParser(description="Count the values that differ in a bit.").parse_args(arguments)
     torch.manual_seed(0)
     for width in WIDTHS:
         values = torch.randn(ROWS, width)
@@ -60,3 +63,7 @@ if __name__ == "__main__":
         for name, (theirs, ours) in functions(width).items():
             own = "" if ours is None else f"{changed(ours, values):10.2%}"
             print(f"{name:12} {changed(theirs, values):10.2%} {own}")
+
+
+if __name__ == "__main__":
+    main()

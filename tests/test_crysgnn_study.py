@@ -27,7 +27,7 @@ from crysgnn.plan import (
     taught,
     tuning,
 )
-from crysgnn.report import gain, report_of
+from crysgnn.report import report_of
 from crysgnn.running import metrics_of, state_of
 from crysgnn.settings import StudySettings
 from made import PERIODIC_KINDS, made_crystals
@@ -124,12 +124,6 @@ def test_ids_survive_being_written(tmp_path: Path) -> None:
     write_subset(ids, tmp_path / "ids.txt")
     assert read_subset(tmp_path / "ids.txt") == ids
     assert max(map(len, (tmp_path / "ids.txt").read_text().splitlines())) <= 120
-
-
-def test_gains_are_taken_seed_by_seed() -> None:
-    assert gain({0: 1.0, 1: 2.0}, {0: 0.9, 1: 1.6, 2: 9.0}) == "+15.0 % ± 5.0"
-    assert gain({0: 1.0}, {0: 1.1}) == "-10.0 %"
-    assert gain({}, {0: 1.1}) == "-"
 
 
 @pytest.fixture

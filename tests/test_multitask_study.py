@@ -16,7 +16,7 @@ from made import PERIODIC_KINDS, made_crystals
 from multitask import running
 from multitask.claims import Claim, claims_of
 from multitask.figure import draw
-from multitask.outcomes import PARTS, VALIDATIONS, Estimate, Measure, Outcomes, percent_on_curve
+from multitask.outcomes import PARTS, VALIDATIONS, Measure, Outcomes, percent_on_curve
 from multitask.plan import (
     EVEN,
     FERMI,
@@ -33,6 +33,7 @@ from multitask.plan import (
     planned,
 )
 from multitask.report import report_of
+from tables import Estimate
 
 from screening import config
 from screening.crystals.batch import Crystals

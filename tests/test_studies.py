@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import record
 import studies
+import tables
 from hypothesis import given
 from hypothesis import strategies as st
 from studies import State, work_through
+from tables import Estimate
 
 from screening.config import Settings
 from screening.errors import InputError, ScreeningError
@@ -121,6 +123,30 @@ def test_a_command_ends_with_what_is_left_or_went_wrong(capsys: pytest.CaptureFi
 class Lengths(Settings):
     epochs: int = 3
     threads: int = 1
+
+
+def test_gains_are_taken_seed_by_seed() -> None:
+    assert tables.gains({0: 1.0, 1: 2.0, 3: 1.0}, {1: 1.6, 0: 0.5, 2: 9.0}) == pytest.approx({0: 50.0, 1: 20.0})
+    assert tables.gain({0: 1.0, 1: 2.0}, {0: 0.9, 1: 1.6, 2: 9.0}) == "+15.0 % ± 5.0"
+    assert tables.gain({0: 1.0}, {0: 1.1}) == "-10.0 %"
+    assert tables.gain({}, {0: 1.1}) == "-"
+
+
+def test_an_estimate_is_shown_with_its_error_if_it_has_one() -> None:
+    one, two = (Estimate.of(dict(enumerate(values))) for values in ([2.0], [1.0, 2.0]))
+    assert one == Estimate(2.0, None, 1)
+    assert two is not None
+    assert (two.mean, two.seeds) == (1.5, 2)
+    assert (two.error, two.margin) == (pytest.approx(0.5), pytest.approx(6.314 * 0.5))
+    assert one.margin == float("inf")
+    assert [tables.shown(each) for each in (one, two, None)] == ["2", "1.5 ± 0.5", "-"]
+    assert tables.shown(two, "{:+.1f}", "{:.2f}", "%") == "+1.5 ± 0.50 %"
+    assert [tables.fixed(each, 2, "eV") for each in (one, two, None)] == ["2.00 eV", "1.50 ± 0.50 eV", "-"]
+
+
+def test_a_table_is_markdown() -> None:
+    assert tables.table(["a", "b"], [["1", "2"], ["", "4"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |\n|  | 4 |"
+    assert tables.table(["a", "b", "c"], [], numbers=True) == "| a | b | c |\n| --- | ---: | ---: |"
 
 
 def test_a_record_gives_back_what_reports_read(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from multitask.outcomes import Estimate
+from tables import DASH, BySeed, Estimate, gain, shown, table
 
 from crysgnn.plan import (
     CONTROLLED,
@@ -37,8 +37,6 @@ PARTS: Mapping[Part, str] = {
     "moduli": "crystals with moduli, learned as logarithms",
     "phonons": "matbench phonons, mean over the official test folds",
 }
-DASH = "-"
-BySeed = dict[int, float]
 
 
 def report_of(study: StudySettings, out: Path) -> str:
@@ -158,24 +156,3 @@ def _by_seed(
         for run, metrics in found.items()
         if (run.part, run.architecture, run.mode, run.encoder) == (part, name, mode, encoder) and target in metrics
     }
-
-
-def gain(vanilla: BySeed, own: BySeed) -> str:
-    """By how many percent an error is lower, seed by seed."""
-    both = {seed: 100.0 * (1.0 - own[seed] / vanilla[seed]) for seed in sorted(vanilla.keys() & own.keys())}
-    found = Estimate.of(both)
-    if found is None:
-        return DASH
-    return f"{found.mean:+.1f} %" + (f" ± {found.error:.1f}" if found.error is not None else "")
-
-
-def shown(estimate: Estimate | None) -> str:
-    """A mean with its standard error."""
-    if estimate is None:
-        return DASH
-    return f"{estimate.mean:.4g}" + (f" ± {estimate.error:.2g}" if estimate.error is not None else "")
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])

@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tables import DASH, BySeed, Estimate, gains, shown, table
+
 from derivative.plan import (
     FEW,
     KINDS,
@@ -123,12 +125,12 @@ def published_table(out: Path) -> str:
     """A row an element, a column a potential, beside one for each element alone."""
     runs = [PreTraining(kind, model) for model, starts in STARTS.items() for kind in starts if kind in KINDS]
     found = {run: read_json(out / run.name / PUBLISHED_FILE).get("element", {}) for run in runs}
-    shown = {run: own for run, own in found.items() if own}
+    known = {run: own for run, own in found.items() if own}
     rows = [
-        [symbol, f"{snap:.3f}", *(_number(own.get(symbol, {}).get("force", {}).get("mae")) for own in shown.values())]
+        [symbol, f"{snap:.3f}", *(_number(own.get(symbol, {}).get("force", {}).get("mae")) for own in known.values())]
         for symbol, snap in SNAP.items()
     ]
-    return table(["element", "SNAP, published", *(f"{run.architecture} {run.kind}" for run in shown)], rows)
+    return table(["element", "SNAP, published", *(f"{run.architecture} {run.kind}" for run in known)], rows)
 
 
 def rates_table(study: StudySettings, out: Path) -> str:
@@ -146,7 +148,7 @@ def finetuning_table(out: Path, architecture: str) -> str:
     tasks = (*TABLE, WHOLE) if architecture == SIEVE else (PHONONS, MODULI)
     columns = [(task, target) for task in tasks for target in task.targets]
     rows = [
-        [kind, *(_cell(list(_each(out, task, target, kind, architecture).values())) for task, target in columns)]
+        [kind, *(shown(Estimate.of(_each(out, task, target, kind, architecture))) for task, target in columns)]
         for kind in STARTS[architecture]
     ]
     return table(["start", *(f"{task.name} {target}" for task, target in columns)], rows)
@@ -171,22 +173,18 @@ def claims_table(out: Path, architecture: str) -> str:
     for claim, (worse, better) in CLAIMS.items():
         if not {worse, better} <= set(STARTS[architecture]):
             continue
-        gains = [_gains(out, task, target, worse, better, architecture) for task, target in columns]
-        means = [statistics.fmean(own) for own in gains if own]
-        mean = statistics.fmean(means) if means else math.nan
-        error = _standard_error(means)
-        verdict = "open" if len(means) < len(columns) or abs(mean) < 2 * error else "yes" if mean > 0 else "no"
-        cells = [_percent(own) for own in gains]
-        rows.append([claim, f"{worse} to {better}", *cells, _percent(means), verdict])
+        found = [_gain(out, task, target, worse, better, architecture) for task, target in columns]
+        mean = Estimate.of({place: own.mean for place, own in enumerate(found) if own is not None})
+        verdict = _verdict(mean) if mean is not None and mean.seeds == len(columns) else "open"
+        rows.append([claim, f"{worse} to {better}", *map(_percent, [*found, mean]), verdict])
     return table(["claim", "from", *(f"{task.name} {target}" for task, target in columns), "mean", "verdict"], rows)
 
 
-def _gains(out: Path, task: Task, target: str, worse: str, better: str, architecture: str) -> list[float]:
-    first, second = (_each(out, task, target, kind, architecture) for kind in (worse, better))
-    return [100 * (1 - second[one] / first[one]) for one in sorted(first.keys() & second.keys())]
+def _gain(out: Path, task: Task, target: str, worse: str, better: str, architecture: str) -> Estimate | None:
+    return Estimate.of(gains(*(_each(out, task, target, kind, architecture) for kind in (worse, better))))
 
 
-def _each(out: Path, task: Task, target: str, kind: str, architecture: str) -> dict[int, float]:
+def _each(out: Path, task: Task, target: str, kind: str, architecture: str) -> BySeed:
     """The errors that are measured, by seed or by fold."""
     if task.folds:
         return dict(enumerate(fold_errors_of(FineTuning(task, kind, architecture, SEEDS[0]), out).get(target, [])))
@@ -197,29 +195,15 @@ def _each(out: Path, task: Task, target: str, kind: str, architecture: str) -> d
     return {seed: value for seed, value in found.items() if value is not None}
 
 
-def _standard_error(values: Sequence[float]) -> float:
-    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+def _verdict(mean: Estimate) -> str:
+    if mean.error is None or abs(mean.mean) < 2 * mean.error:
+        return "open"
+    return "yes" if mean.mean > 0 else "no"
 
 
-def _percent(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    mean = f"{statistics.fmean(values):+.1f}"
-    return f"{mean} %" if len(values) == 1 else f"{mean} ± {_standard_error(values):.1f} %"
-
-
-def _cell(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    mean = f"{statistics.fmean(values):.4g}"
-    return mean if len(values) == 1 else f"{mean} ± {_standard_error(values):.2g}"
+def _percent(estimate: Estimate | None) -> str:
+    return shown(estimate, "{:+.1f}", "{:.1f}", "%")
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return DASH if value is None else f"{value:.4f}"

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from multitask.outcomes import Estimate, Measure, Outcomes, Validation, auc_measure, joined
+from tables import Estimate
+
+from multitask.outcomes import Measure, Outcomes, Validation, auc_measure, joined
 from multitask.plan import CLASSIFIED, EVEN, FORMATION, GAP, PAIR, SET_UPS, Targets, short
 
 Verdict = Literal["holds", "does not hold", "undecided"]

@@ -5,8 +5,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
+from tables import Estimate
 
-from multitask.outcomes import VALIDATIONS, Estimate, Measure, Outcomes, Validation
+from multitask.outcomes import VALIDATIONS, Measure, Outcomes, Validation
 from multitask.plan import LEARNED, PAIR, PERCENTS, SHORT, SINGLES, Targets, short
 from multitask.report import NAMES, UNITS
 

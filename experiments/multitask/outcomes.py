@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tables import BySeed, gains
+
 from multitask.plan import GAP, METAL, PERCENTS, WHOLE, Run, Targets
 from multitask.running import GAP_AUC_FILE
 from screening.training.recipe import METRICS_FILE
@@ -16,10 +18,6 @@ Validation = Literal["random", "formula"]
 VALIDATIONS: tuple[Validation, ...] = ("random", "formula")
 # What a run calls them: the crystals that choose its epoch, and those of the formulas held out.
 PARTS: Mapping[Validation, str] = {"random": "validation", "formula": "test"}
-BySeed = dict[int, float]
-
-# Student's t for a one-sided 95 %, by degrees of freedom from 1 on.
-T_95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class Outcomes:
         """By how many percent learning these targets together lowers the MAE of one of them."""
         mae = Measure(target, "mae", validation)
         alone, together = self.by_seed((target,), percent, mae), self.by_seed(targets, percent, mae, weight=weight)
-        return joined([alone, together], lambda values: 100.0 * (1.0 - values[1] / values[0]))
+        return gains(alone, together)
 
     def mean_gains(self, targets: Targets, validation: Validation, *, weight: float = 1.0) -> BySeed:
         """The mean of the gains of the targets."""
@@ -84,29 +82,6 @@ class Outcomes:
         own = zip(sets, targets, strict=True)
         maes = [self.by_seed(learned, percent, Measure(target, "mae", validation)) for learned, target in own]
         return joined(maes, lambda values: statistics.fmean(map(math.log, values)))
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over seeds with its standard error, which one seed does not have."""
-
-    mean: float
-    error: float | None
-    seeds: int
-
-    @classmethod
-    def of(cls, values: BySeed) -> "Estimate | None":
-        """Estimate from the numbers of seeds; None when there are none."""
-        if not values:
-            return None
-        numbers = list(values.values())
-        error = statistics.stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else None
-        return cls(statistics.fmean(numbers), error, len(numbers))
-
-    @property
-    def margin(self) -> float:
-        """What lies between the mean and a one-sided 95 % bound: Student's t times the error."""
-        return math.inf if self.error is None else T_95[min(self.seeds - 2, len(T_95) - 1)] * self.error
 
 
 def joined(series: Sequence[BySeed], combine: Callable[[Sequence[float]], float]) -> BySeed:

@@ -1,9 +1,9 @@
 """The study in words: tables in Markdown of whatever is finished."""
 
-from collections.abc import Sequence
+from tables import DASH, Estimate, fixed, table
 
 from multitask.claims import Claim, claims_of
-from multitask.outcomes import VALIDATIONS, Estimate, Measure, Outcomes, Validation, auc_measure
+from multitask.outcomes import VALIDATIONS, Measure, Outcomes, Validation, auc_measure
 from multitask.plan import (
     CLASSIFIED,
     FERMI,
@@ -24,7 +24,6 @@ from multitask.plan import (
 UNITS = {FORMATION: "eV/atom", GAP: "eV", FERMI: "eV"}
 REGRESSED = (*SINGLES, *SET_UPS)
 NAMES: dict[Validation, str] = {"random": "random validation", "formula": "formulas held out"}
-DASH = "-"
 
 
 def report_of(outcomes: Outcomes, *, runs: int) -> str:
@@ -56,7 +55,7 @@ def claims_table(outcomes: Outcomes) -> str:
         judged = [cell for claim in same for cell in (measured(claim), claim.verdict)]
         rows.append([same[0].says, same[0].published, seeds(same[0]), *judged])
     heads = [head for validation in VALIDATIONS for head in (NAMES[validation], "verdict")]
-    return table(["claim", "published", "seeds", *heads], rows)
+    return table(["claim", "published", "seeds", *heads], rows, numbers=True)
 
 
 def errors_table(outcomes: Outcomes, validation: Validation) -> str:
@@ -65,7 +64,7 @@ def errors_table(outcomes: Outcomes, validation: Validation) -> str:
         [short(targets, weight), *(_error(outcomes, targets, t, validation, WHOLE, weight) for (t,) in SINGLES)]
         for targets, weight in (*((single, 1.0) for single in SINGLES), *LEARNED)
     ]
-    return table(["learned", *(f"{SHORT[t]} ({UNITS[t]})" for (t,) in SINGLES)], rows)
+    return table(["learned", *(f"{SHORT[t]} ({UNITS[t]})" for (t,) in SINGLES)], rows, numbers=True)
 
 
 def gains_table(outcomes: Outcomes, validation: Validation) -> str:
@@ -74,11 +73,11 @@ def gains_table(outcomes: Outcomes, validation: Validation) -> str:
         [
             short(targets, weight),
             *(_gain(outcomes, targets, t, validation, WHOLE, weight) if t in targets else "" for (t,) in SINGLES),
-            shown(Estimate.of(outcomes.mean_gains(targets, validation, weight=weight)), 1),
+            fixed(Estimate.of(outcomes.mean_gains(targets, validation, weight=weight)), 1),
         ]
         for targets, weight in LEARNED
     ]
-    return table(["learned together", *(SHORT[t] for (t,) in SINGLES), "mean"], rows)
+    return table(["learned together", *(SHORT[t] for (t,) in SINGLES), "mean"], rows, numbers=True)
 
 
 def curves_table(outcomes: Outcomes, validation: Validation) -> str:
@@ -88,7 +87,7 @@ def curves_table(outcomes: Outcomes, validation: Validation) -> str:
         [f"{percent} %", *_curve_cells(outcomes, validation, percent), _equal(outcomes, validation, percent)]
         for percent in PERCENTS
     ]
-    return table(["crystals", *columns, "as good as single tasks from, %"], rows)
+    return table(["crystals", *columns, "as good as single tasks from, %"], rows, numbers=True)
 
 
 def ranks_table(outcomes: Outcomes, validation: Validation) -> str:
@@ -97,37 +96,25 @@ def ranks_table(outcomes: Outcomes, validation: Validation) -> str:
     rows = [
         [
             short(targets),
-            shown(Estimate.of(outcomes.by_seed(targets, WHOLE, rank)), 4) if FORMATION in targets else "",
+            fixed(Estimate.of(outcomes.by_seed(targets, WHOLE, rank)), 4) if FORMATION in targets else "",
             _area(outcomes, targets, validation),
         ]
         for targets in (*REGRESSED, *CLASSIFIED)
         if {FORMATION, GAP, METAL} & set(targets)
     ]
-    return table(["learned", "Spearman of formation energy", "AUC of metals, by their head or the gap"], rows)
-
-
-def shown(estimate: Estimate | None, digits: int, unit: str = "") -> str:
-    """An estimate as text, a dash where there is none."""
-    if estimate is None:
-        return DASH
-    error = "" if estimate.error is None else f" ± {estimate.error:.{digits}f}"
-    return f"{estimate.mean:.{digits}f}{error} {unit}".rstrip()
+    return table(
+        ["learned", "Spearman of formation energy", "AUC of metals, by their head or the gap"], rows, numbers=True
+    )
 
 
 def measured(claim: Claim) -> str:
     """What was measured of a claim, and where, if that is not part of the claim."""
-    return shown(claim.measured, claim.digits, claim.unit) + (f" ({claim.where})" if claim.where else "")
+    return fixed(claim.measured, claim.digits, claim.unit) + (f" ({claim.where})" if claim.where else "")
 
 
 def seeds(claim: Claim) -> str:
     """How many seeds a claim was measured with, which is the same on each kind of validation."""
     return DASH if claim.measured is None else str(claim.measured.seeds)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, numbers to the right."""
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 
 
 def _error(
@@ -136,13 +123,13 @@ def _error(
     if target not in targets:
         return ""
     mae = Measure(target, "mae", validation)
-    return shown(Estimate.of(outcomes.by_seed(targets, percent, mae, weight=weight)), 4)
+    return fixed(Estimate.of(outcomes.by_seed(targets, percent, mae, weight=weight)), 4)
 
 
 def _gain(
     outcomes: Outcomes, targets: Targets, target: str, validation: Validation, percent: int, weight: float = 1.0
 ) -> str:
-    return shown(Estimate.of(outcomes.gains(targets, target, validation, percent=percent, weight=weight)), 1)
+    return fixed(Estimate.of(outcomes.gains(targets, target, validation, percent=percent, weight=weight)), 1)
 
 
 def _curve_cells(outcomes: Outcomes, validation: Validation, percent: int) -> list[str]:
@@ -154,10 +141,10 @@ def _curve_cells(outcomes: Outcomes, validation: Validation, percent: int) -> li
 
 
 def _equal(outcomes: Outcomes, validation: Validation, percent: int) -> str:
-    return shown(Estimate.of(outcomes.equal_percents(PAIR, validation, percent=percent)), 1)
+    return fixed(Estimate.of(outcomes.equal_percents(PAIR, validation, percent=percent)), 1)
 
 
 def _area(outcomes: Outcomes, targets: Targets, validation: Validation) -> str:
     if not {GAP, METAL} & set(targets):
         return ""
-    return shown(Estimate.of(outcomes.by_seed(targets, WHOLE, auc_measure(targets, validation))), 4)
+    return fixed(Estimate.of(outcomes.by_seed(targets, WHOLE, auc_measure(targets, validation))), 4)

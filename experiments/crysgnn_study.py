@@ -33,7 +33,7 @@ import studies
 from crysgnn.crystals import SUBSET, draw_subset, read_subset, write_subset
 from crysgnn.plan import Encoder, Run, every
 from crysgnn.report import report_of
-from crysgnn.running import MEASURED, run_all, state_of
+from crysgnn.running import MEASURED, run_all, tuned
 from crysgnn.settings import StudySettings
 
 from screening import config
@@ -86,7 +86,8 @@ def _act(chosen: argparse.Namespace) -> bool:
 
 def listed(plan: Sequence[Encoder | Run], study: StudySettings, out: Path) -> list[str]:
     """A line per run: its place, state and name."""
-    return [f"{number:3} {state_of(one, study, out):8} {one.name}" for number, one in enumerate(plan, 1)]
+    state = tuned(study, out).state
+    return [f"{number:3} {state(one):8} {one.name}" for number, one in enumerate(plan, 1)]
 
 
 def _parser() -> argparse.ArgumentParser:

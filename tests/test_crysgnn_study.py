@@ -22,7 +22,6 @@ from crysgnn.plan import (
     controls,
     encoders,
     every,
-    needed_by,
     runs,
     taught,
     tuning,
@@ -105,8 +104,8 @@ def test_the_plan_holds_what_the_study_asks_for() -> None:
     assert looked == {(part, "sieve", mode): 3 for part in ("phonons", "moduli") for mode in MODES}
     # Whoever learns from predictions learns from one who has the same labels and no others: of the same part and seed.
     assert {(run.architecture, run.seed) for run in taught(STUDY)} == {(n, s) for n in LARGE for s in range(3)}
-    assert all(needed_by(r) == Run("fifth", "sieve", "vanilla", r.targets, r.seed) for r in taught(STUDY))
-    assert set(map(needed_by, taught(STUDY))) < set(plan)
+    assert all(r.needs == Run("fifth", "sieve", "vanilla", r.targets, r.seed) for r in taught(STUDY))
+    assert {run.needs for run in taught(STUDY)} < set(plan)
     # No more tries for a run that takes the rate of the vanilla one than for that.
     tries = Counter(run.mode for run in tuning(STUDY))
     assert tries["vanilla"] >= max(tries["fine-tuned"], tries["distilled"]) > 0
@@ -207,7 +206,7 @@ def test_a_tiny_study_from_end_to_end(tiny: Path, capsys: pytest.CaptureFixture[
     learned_again = [file.parent.name for file in out.glob("*/model.safetensors")]
     assert sorted(learned_again) == sorted([tuned.encoder.name, tuned.name])
     # So is the run that teaches, for who is to learn from it.
-    teacher = needed_by(student)
+    teacher = student.needs
     assert teacher is not None
     shutil.rmtree(out / student.name)
     assert state_of(teacher, study, out) == "waiting"

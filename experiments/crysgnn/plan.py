@@ -54,6 +54,19 @@ class Encoder:
         what = "all" if self.aspects == ASPECTS else "+".join(self.aspects)
         return f"encoder-{self.architecture}-{self.pool}-{what}{'' if self.masked else '-unmasked'}"
 
+    @property
+    def needs(self) -> None:
+        """Nothing: it starts from random weights."""
+
+    @property
+    def tried(self) -> None:
+        """Nothing: it learns as the settings say."""
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether what it measures is wanted, and not its model alone."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -79,6 +92,18 @@ class Run:
         tried = "" if self.tried is None else f"-tries-{self.tried:g}"
         factor = "" if self.factor is None else f"-rate{self.factor:g}"
         return f"{self.part}-{self.architecture}-{self.mode}{by}-{of}-seed{self.seed}{tried}{factor}"
+
+    @property
+    def needs(self) -> "Encoder | Run | None":
+        """What it starts from, or learns from: of predictions the run that learned the same fifth of the labels."""
+        if self.mode == "taught":
+            return Run(self.part, TEACHING, "vanilla", self.targets, self.seed)
+        return self.encoder
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether what it measures is wanted, and not its model alone."""
+        return True
 
 
 def encoders(study: StudySettings) -> list[Encoder]:
@@ -155,13 +180,6 @@ def runs(study: StudySettings) -> list[Run]:
         for mode in MODES
     ]
     return [*subset, *ablation, *large]
-
-
-def needed_by(run: Run) -> Encoder | Run | None:
-    """What a run starts from, or learns from: of predictions the run that learned the same fifth of the labels."""
-    if run.mode == "taught":
-        return Run(run.part, TEACHING, "vanilla", run.targets, run.seed)
-    return run.encoder
 
 
 def encoder_of(architecture: str, mode: Mode, study: StudySettings) -> Encoder | None:

@@ -26,7 +26,7 @@ from crysgnn.plan import (
     runs,
     taught,
 )
-from crysgnn.running import best_tried, chosen_by, metrics_of, state_of
+from crysgnn.running import best_tried, chosen_by, metrics_of, tuned
 from crysgnn.settings import StudySettings
 
 UNITS = {"formation": "eV/atom", "gap": "eV", "bulk": "GPa", "shear": "GPa", "phonons": "cm⁻¹"}
@@ -43,7 +43,8 @@ def report_of(study: StudySettings, out: Path) -> str:
     """Write the report."""
     found = {run: metrics_of(run, out) for run in [*runs(study), *taught(study)]}
     done = sum(bool(metrics) for metrics in found.values())
-    failed = [one.name for one in every(study) if state_of(one, study, out) == "failed"]
+    state = tuned(study, out).state
+    failed = [one.name for one in every(study) if state(one) == "failed"]
     head = (
         f"{done} of {len(found)} runs are finished{f', {len(failed)} failed' if failed else ''}. Numbers are mean "
         "absolute errors, means over seeds ± their standard error; gains are over the vanilla run of the same seed. "

@@ -6,22 +6,22 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import record
-from studies import FAILED_FILE, State, attempt, repeat, work_through
+from studies import FAILED_FILE, State, attempt, work_through
+from tuned import Tuned
 
 from crysgnn.crystals import UNLABELLED, make_files, pool_files
-from crysgnn.plan import ASPECTS, TUNED, Encoder, Mode, Run, every, needed_by, tuning
+from crysgnn.plan import ASPECTS, TUNED, Encoder, Mode, Run, every, tuning
 from crysgnn.settings import ArchitectureSettings, StudySettings
 from screening.config import validated
 from screening.training.config import RunSettings, TrainingConfig
 from screening.training.distillation_config import DistillationConfig
-from screening.training.loop import STATE_FILE
 from screening.training.material import Listener
 from screening.training.pretraining_config import PretrainingConfig
-from screening.training.recipe import FOLDS_FILE, METRICS_FILE, MODEL_FILE, train
+from screening.training.recipe import FOLDS_FILE, METRICS_FILE, train
 
 CRYSTALS = "crystals"
 # What says that a run has ended, and how.
@@ -30,21 +30,22 @@ OUTCOMES = (METRICS_FILE, FOLDS_FILE, FAILED_FILE)
 MEASURED = (*OUTCOMES, *(f"fold-{fold}/{METRICS_FILE}" for fold in range(5)))
 
 
-def state_of(one: Encoder | Run, study: StudySettings, out: Path) -> State:
-    """How far one is; blocked while what it starts from, or what is tuned for it, is not finished.
+def tuned(study: StudySettings, out: Path) -> Tuned[Encoder | Run]:
+    """The runs of the study in its folder."""
+    return Tuned(
+        out=out,
+        plan=cache(lambda: every(study)),
+        outcomes=_outcomes,
+        errors=lambda one: metrics_of(one, out),
+        tried_for=lambda one: _tried_for(one, study),
+        config_of=lambda one: config_of(one, study, out),
+        ends=OUTCOMES,
+    )
 
-    What the record has, without weights, is finished unless a run that has not ended needs these weights; so is an
-    encoder that no run needs any more.
-    """
-    if _is_ready(one, out):
-        return "finished"
-    if (isinstance(one, Encoder) or _finished(out / one.name)) and not _is_needed(one, study, out):
-        return "finished"
-    if (out / one.name / FAILED_FILE).exists():
-        return "failed"
-    if isinstance(one, Run) and not _may_begin(one, study, out):
-        return "blocked"
-    return "begun" if list((out / one.name).glob(f"**/{STATE_FILE}")) else "waiting"
+
+def state_of(one: Encoder | Run, study: StudySettings, out: Path) -> State:
+    """How far one is."""
+    return tuned(study, out).state(one)
 
 
 def run_all(
@@ -58,32 +59,16 @@ def run_all(
     clock: Callable[[], float] = time.monotonic,
 ) -> bool:
     """Do what is not finished; tell whether all has ended. A run that diverges is noted, and the others go on."""
+    runs = tuned(study, out)
+
+    def learn(config: RunSettings, folder: Path) -> None:
+        train(config, folder, listener)
 
     def do(one: Encoder | Run) -> None:
         make_files(study, out / CRYSTALS, listener.say, subset=subset)
-        _attempt(one, study, out, listener)
+        attempt(lambda: runs.do(one, learn, listener), out / one.name, listener)
 
-    return work_through(
-        lambda: plan, lambda one: state_of(one, study, out), do, out, listener, budget_s=budget_s, clock=clock
-    )
-
-
-def _attempt(one: Encoder | Run, study: StudySettings, out: Path, listener: Listener) -> None:
-    record.forget(out / one.name, OUTCOMES, without=MODEL_FILE)
-    config = config_of(one, study, out)
-    same = _tried_already(one, config, study, out)
-    if same is not None:
-        repeat(out / same.name, out / one.name, listener)
-        return
-    attempt(lambda: train(config, out / one.name, listener), out / one.name, listener)
-
-
-def _tried_already(one: Encoder | Run, config: RunSettings, study: StudySettings, out: Path) -> Run | None:
-    """The run of tuning, finished, that has the same configuration."""
-    if isinstance(one, Encoder) or one.part != "subset" or one.tried is not None:
-        return None
-    same = (run for run in tuning(study) if replace(run, tried=None) == one and _finished(out / run.name))
-    return next((run for run in same if config_of(run, study, out) == config), None)
+    return work_through(lambda: plan, runs.state, do, out, listener, budget_s=budget_s, clock=clock)
 
 
 def config_of(one: Encoder | Run, study: StudySettings, out: Path) -> RunSettings:
@@ -98,10 +83,9 @@ def config_of(one: Encoder | Run, study: StudySettings, out: Path) -> RunSetting
         table["cache"] = str(out / CRYSTALS / "teachers")
         return validated(DistillationConfig, table, origin=one.name)
     if one.mode == "taught":
-        teacher = needed_by(one)
-        assert teacher is not None, "somebody teaches"
+        assert one.needs is not None, "somebody teaches"
         crystals = str(out / CRYSTALS / UNLABELLED)
-        table["predictions"] = {"teachers": [str(out / teacher.name)], "crystals": [crystals]}
+        table["predictions"] = {"teachers": [str(out / one.needs.name)], "crystals": [crystals]}
         table["cache"] = str(out / CRYSTALS / "teachers")
         # It sees all training crystals, as many times as a run that has their labels.
         table["training"]["epochs"] = study.lengths.whole
@@ -117,8 +101,10 @@ def architecture_of(name: str, study: StudySettings) -> tuple[str, ArchitectureS
     return ("cgcnn", study.teacher) if name == "teacher" else (name, study.architectures[name])
 
 
-def metrics_of(one: Run, out: Path) -> dict[str, float]:
+def metrics_of(one: Encoder | Run, out: Path) -> dict[str, float]:
     """The MAE of each target on validation crystals (phonons: on the test folds); empty before a run is finished."""
+    if isinstance(one, Encoder):
+        return {}
     folder = out / one.name
     if one.part == "phonons":
         if not (folder / FOLDS_FILE).exists():
@@ -144,43 +130,25 @@ def _validation_of(folder: Path, targets: Sequence[str]) -> dict[str, float]:
 
 def best_tried(architecture: str, mode: Mode, study: StudySettings, out: Path) -> float | None:
     """Which of the values that were tried validates best; None before all have ended, or if all have failed."""
-    tried = [run for run in tuning(study) if (run.architecture, run.mode) == (architecture, mode)]
-    errors = [_error_of(run, out) for run in tried]
-    if any(map(math.isnan, errors)) or min(errors) == math.inf:
-        return None
-    return tried[errors.index(min(errors))].tried
+    return tuned(study, out).best(_trials(architecture, mode, study))
 
 
-def _error_of(run: Run, out: Path) -> float:
-    """What is tuned by, the product of all errors: infinite for a run that failed, NaN for one that has not ended."""
-    if _has_failed(run, out):
-        return math.inf
-    return math.prod(metrics_of(run, out).values()) if _finished(out / run.name) else math.nan
+def _outcomes(one: Encoder | Run) -> Sequence[str]:
+    return [FOLDS_FILE if isinstance(one, Run) and one.part == "phonons" else METRICS_FILE]
 
 
-def _has_failed(run: Run, out: Path) -> bool:
-    return (out / run.name / FAILED_FILE).exists() and not _finished(out / run.name)
+def _trials(architecture: str, mode: Mode, study: StudySettings) -> Sequence[Run]:
+    return [run for run in tuning(study) if (run.architecture, run.mode) == (architecture, mode)]
 
 
-def _is_ready(one: Encoder | Run, out: Path) -> bool:
-    return all((out / one.name / name).exists() for name in (METRICS_FILE, MODEL_FILE))
-
-
-def _is_needed(one: Encoder | Run, study: StudySettings, out: Path) -> bool:
-    needing = (run for run in every(study) if isinstance(run, Run) and needed_by(run) == one)
-    return not all(_finished(out / run.name) or _has_failed(run, out) for run in needing)
-
-
-def _may_begin(run: Run, study: StudySettings, out: Path) -> bool:
-    needs = needed_by(run)
-    if needs is not None and not _is_ready(needs, out):
-        return False
-    tunes = _tuned_as(run.architecture)
+def _tried_for(one: Encoder | Run, study: StudySettings) -> Sequence[Sequence[Run]]:
+    if isinstance(one, Encoder):
+        return []
     # What is tuned for the other modes takes the rate that was found for the vanilla one.
-    needed: list[Mode] = ["vanilla", run.mode] if run.mode in ("fine-tuned", "distilled") else ["vanilla"]
-    if run.tried is not None:
-        needed = needed[:-1]
-    return all(best_tried(tunes, mode, study, out) is not None for mode in needed)
+    modes: list[Mode] = ["vanilla", one.mode] if one.mode in ("fine-tuned", "distilled") else ["vanilla"]
+    if one.tried is not None:
+        modes = modes[:-1]
+    return [_trials(_tuned_as(one.architecture), mode, study) for mode in modes]
 
 
 def _tuned_as(architecture: str) -> str:
@@ -265,7 +233,3 @@ def _loop(built: ArchitectureSettings, study: StudySettings, *, seed: int) -> di
         "optimiser": {"rate": built.rate, "weight_decay": built.weight_decay},
         "schedule": {"name": "one_cycle", "warmup": 0.1},
     }
-
-
-def _finished(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (METRICS_FILE, FOLDS_FILE))

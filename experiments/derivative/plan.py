@@ -61,6 +61,19 @@ class PreTraining:
         return f"pretrain-{self.architecture}-{self.kind}"
 
     @property
+    def needs(self) -> None:
+        """Nothing: it starts from random weights."""
+
+    @property
+    def tried(self) -> None:
+        """Nothing: it learns at the rate of the settings."""
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether what it measures is wanted, and not its model alone."""
+        return True
+
+    @property
     def has_labels(self) -> bool:
         """Whether it learns from labels of energy, force or stress, so that it is a potential."""
         return "learn" not in KINDS[self.kind]
@@ -86,6 +99,16 @@ class FineTuning:
     def needs(self) -> PreTraining | None:
         """What it starts from."""
         return PreTraining(self.kind, self.architecture) if self.kind in KINDS else None
+
+    @property
+    def tried(self) -> float | None:
+        """The rate that it tries."""
+        return self.rate
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether what it measures is wanted, and not its model alone."""
+        return True
 
 
 Run = PreTraining | FineTuning

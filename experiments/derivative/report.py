@@ -32,9 +32,8 @@ from derivative.running import (
     best_rate,
     errors_of,
     fold_errors_of,
-    has_failed,
-    is_measured,
     read_json,
+    tuned,
 )
 from derivative.settings import StudySettings
 from screening.training.recipe import METRICS_FILE
@@ -78,10 +77,10 @@ TABLE: Sequence[Task] = (PHONONS, MODULI, FEW)
 
 def best_two(study: StudySettings, out: Path) -> list[str]:
     """The two starts with the least error on the crystals that choose, from few; none until all have ended."""
-    scores = {}
+    scores, found = {}, tuned(study, out)
     for kind in KINDS:
         runs = [FineTuning(FEW, kind, SIEVE, seed) for seed in SEEDS[: FEW.seeds]]
-        if not all(is_measured(run, out) or has_failed(run, out) for run in runs):
+        if not all(found.is_measured(run) or found.has_failed(run) for run in runs):
             return []
         errors = [math.log(error) for run in runs for error in errors_of(run, out, CHOSEN).values()]
         if len(errors) == FEW.seeds * len(FEW.targets):
@@ -91,9 +90,9 @@ def best_two(study: StudySettings, out: Path) -> list[str]:
 
 def report_of(study: StudySettings, out: Path) -> str:
     """Write the report on whatever is finished."""
-    plan = planned(study.tuning, best_two(study, out))
-    failed = [run.name for run in plan if has_failed(run, out)]
-    done = f"{sum(is_measured(run, out) for run in plan)} of {len(plan)} runs are finished."
+    plan, found = planned(study.tuning, best_two(study, out)), tuned(study, out)
+    failed = [run.name for run in plan if found.has_failed(run)]
+    done = f"{sum(map(found.is_measured, plan))} of {len(plan)} runs are finished."
     parts = ["# Pre-training on derivatives", " ".join([done, *([f"Failed: {', '.join(failed)}."] if failed else [])])]
     parts += ["## Pre-training", pretraining_table(out), PRETRAINING_NOTES]
     parts += ["## mlearn's published test crystals: force MAE, eV/angstrom", published_table(out), PUBLISHED_NOTES]

@@ -1,7 +1,6 @@
 """Doing the runs: each in its folder, finished ones left alone, interrupted ones continued."""
 
 import json
-import math
 import statistics
 import time
 import tomllib
@@ -10,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import record
-from studies import FAILED_FILE, State, attempt, repeat, work_through
+from studies import FAILED_FILE, State, attempt, work_through
+from tuned import Tuned
 
 from derivative.crystals import PUBLISHED, SOURCES, make_crystals
 from derivative.plan import KINDS, MODULI, NEAREST, WHOLE, FineTuning, PreTraining, Run, Task, tuning
@@ -21,7 +20,6 @@ from screening.models import checkpoint
 from screening.training.config import RunSettings, TrainingConfig
 from screening.training.forces_config import ForcesConfig
 from screening.training.judge_potential import evaluate_potential
-from screening.training.loop import STATE_FILE
 from screening.training.material import Listener
 from screening.training.recipe import FOLDS_FILE, METRICS_FILE, MODEL_FILE, claim, train
 from screening.training.resume import write_whole
@@ -40,50 +38,27 @@ KEPT = (*OUTCOMES, *FOLD_METRICS)
 SHIPPED = Path(__file__).resolve().parent.parent / "shipped/sieve.toml"
 
 
+def tuned(study: StudySettings, out: Path, plan: Sequence[Run] = ()) -> Tuned[Run]:
+    """The runs of the study in its folder; those of the plan may need the models of others."""
+    return Tuned(
+        out=out,
+        plan=lambda: plan,
+        outcomes=_outcomes,
+        errors=lambda run: errors_of(run, out, CHOSEN) if isinstance(run, FineTuning) else {},
+        tried_for=lambda run: _tried_for(run, study),
+        config_of=lambda run: config_of(run, study, out),
+        ends=OUTCOMES,
+    )
+
+
 def state_of(run: Run, study: StudySettings, out: Path, plan: Sequence[Run] = ()) -> State:
-    """How far a run is; blocked while the model that it starts from is not there, or its rate is not known.
-
-    Of pre-training the record has what was measured and no model, which is made again if a run of the plan needs it.
-    """
-    folder = out / run.name
-    if is_measured(run, out) and (isinstance(run, FineTuning) or not _is_missed(run, out, plan)):
-        return "finished"
-    if has_failed(run, out):
-        return "failed"
-    if isinstance(run, FineTuning) and not _may_begin(run, study, out):
-        return "blocked"
-    begun = list(folder.glob(f"**/{STATE_FILE}")) or list(folder.glob("fold-*")) or (folder / METRICS_FILE).exists()
-    return "begun" if begun else "waiting"
+    """How far a run is."""
+    return tuned(study, out, plan).state(run)
 
 
-def _may_begin(run: FineTuning, study: StudySettings, out: Path) -> bool:
-    if run.needs is not None and not _is_whole(run.needs, out):
-        return False
-    return _knows_its_rate(run, study, out)
-
-
-def _knows_its_rate(run: FineTuning, study: StudySettings, out: Path) -> bool:
-    return run.rate is not None or run.task == WHOLE or best_rate(run, study, out) is not None
-
-
-def is_measured(run: Run, out: Path) -> bool:
-    """Whether all is there that a run is done for."""
-    return all((out / run.name / name).exists() for name in _outcomes(run))
-
-
-def has_failed(run: Run, out: Path) -> bool:
-    """Whether it has diverged."""
-    return (out / run.name / FAILED_FILE).exists() and not is_measured(run, out)
-
-
-def _is_whole(run: PreTraining, out: Path) -> bool:
-    return is_measured(run, out) and (out / run.name / MODEL_FILE).exists()
-
-
-def _is_missed(run: PreTraining, out: Path, plan: Sequence[Run]) -> bool:
-    ended = (one for one in plan if isinstance(one, FineTuning) and one.needs == run)
-    left = (one for one in ended if not is_measured(one, out) and not has_failed(one, out))
-    return any(left) and not _is_whole(run, out)
+def best_rate(run: FineTuning, study: StudySettings, out: Path) -> float | None:
+    """The rate with which a start validates best on a task; None before all have ended, or if all failed."""
+    return tuned(study, out).best(_trials(run, study))
 
 
 def _outcomes(run: Run) -> Sequence[str]:
@@ -92,16 +67,16 @@ def _outcomes(run: Run) -> Sequence[str]:
     return [METRICS_FILE, *([PUBLISHED_FILE] if run.has_labels else [])]
 
 
-def best_rate(run: FineTuning, study: StudySettings, out: Path) -> float | None:
-    """The rate with which a start validates best on a task; None before all have ended, or if all failed."""
-    tried = [one for one in tuning(study.tuning) if replace(one, rate=None, seed=run.seed) == replace(run, rate=None)]
-    errors = {}
-    for one in tried:
-        if not is_measured(one, out) and not has_failed(one, out):
-            return None
-        errors[one.rate] = math.prod(errors_of(one, out, CHOSEN).values()) if is_measured(one, out) else math.inf
-    best = min(errors, key=errors.__getitem__)
-    return None if errors[best] == math.inf else best
+def _trials(run: FineTuning, study: StudySettings) -> Sequence[FineTuning]:
+    wanted = replace(run, rate=None)
+    return [one for one in tuning(study.tuning) if replace(one, rate=None, seed=run.seed) == wanted]
+
+
+def _tried_for(run: Run, study: StudySettings) -> Sequence[Sequence[FineTuning]]:
+    # On all crystals the rate is that of the shipped model.
+    if isinstance(run, PreTraining) or run.rate is not None or run.task == WHOLE:
+        return []
+    return [_trials(run, study)]
 
 
 def errors_of(run: FineTuning, out: Path, part: str) -> dict[str, float]:
@@ -222,8 +197,9 @@ def run_all(
     The plan is asked before every run, for it grows when the best starts are known. A finished run of other settings
     is refused, as one that is not finished would be. A run that diverges is noted, and the others go on.
     """
+    runs = tuned(study, out)
     for run in plan():
-        if is_measured(run, out) and (isinstance(run, PreTraining) or _knows_its_rate(run, study, out)):
+        if runs.is_measured(run) and runs.knows_values(run):
             claim(out / run.name, config_of(run, study, out))
 
     def do_one(run: Run) -> None:
@@ -239,33 +215,26 @@ def run_all(
 
 def do(run: Run, study: StudySettings, out: Path, listener: Listener) -> None:
     """Train, or go on; then measure a potential where others have published errors."""
-    folder, config = out / run.name, config_of(run, study, out)
-    if isinstance(run, FineTuning):
-        same = _tried_already(run, config, study, out)
-        if same is None:
-            train(config, folder, listener)
-        else:
-            repeat(out / same.name, folder, listener)
-        return
-    record.forget(folder, OUTCOMES, without=MODEL_FILE)
-    train(config, folder, listener)
-    if run.has_labels:
-        model, card = checkpoint.load(folder / MODEL_FILE, device=study.device)
-        found = evaluate_potential(
-            model,
-            card,
-            [out / CRYSTALS / f"{PUBLISHED}.extxyz"],
-            # What learned no energies has references of no source.
-            source="mlearn.extxyz" if card.references else None,
-            workers=1,
-            device=study.device,
-            say=listener.say,
-            watch=listener.check,
-        )
-        write_whole(folder / PUBLISHED_FILE, json.dumps(found, indent=2).encode() + b"\n")
+
+    def learn(config: RunSettings, folder: Path) -> None:
+        train(config, folder, listener)
+        if isinstance(run, PreTraining) and run.has_labels:
+            _measure_published(folder, study, out, listener)
+
+    tuned(study, out).do(run, learn, listener)
 
 
-def _tried_already(run: FineTuning, config: RunSettings, study: StudySettings, out: Path) -> FineTuning | None:
-    """The run of tuning, finished, that has the same configuration."""
-    tried = (one for one in tuning(study.tuning) if run.rate is None and replace(one, rate=None) == run)
-    return next((one for one in tried if is_measured(one, out) and config_of(one, study, out) == config), None)
+def _measure_published(folder: Path, study: StudySettings, out: Path, listener: Listener) -> None:
+    model, card = checkpoint.load(folder / MODEL_FILE, device=study.device)
+    found = evaluate_potential(
+        model,
+        card,
+        [out / CRYSTALS / f"{PUBLISHED}.extxyz"],
+        # What learned no energies has references of no source.
+        source="mlearn.extxyz" if card.references else None,
+        workers=1,
+        device=study.device,
+        say=listener.say,
+        watch=listener.check,
+    )
+    write_whole(folder / PUBLISHED_FILE, json.dumps(found, indent=2).encode() + b"\n")

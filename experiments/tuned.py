@@ -14,10 +14,10 @@ from typing import Any, Generic, Protocol, TypeVar
 import record
 from studies import FAILED_FILE, Named, State, repeat
 
+from screening.pretrained.shipped import RUN_MODEL
 from screening.training.config import RunSettings
 from screening.training.loop import STATE_FILE
 from screening.training.material import Listener
-from screening.training.recipe import MODEL_FILE
 
 
 class Tunable(Named, Protocol):
@@ -75,7 +75,7 @@ class Tuned(Generic[R]):
 
     def is_whole(self, run: R) -> bool:
         """Whether its model is there too."""
-        return self.is_measured(run) and (self.out / run.name / MODEL_FILE).exists()
+        return self.is_measured(run) and (self.out / run.name / RUN_MODEL).exists()
 
     def has_failed(self, run: R) -> bool:
         """Whether it has diverged."""
@@ -95,7 +95,7 @@ class Tuned(Generic[R]):
     def do(self, run: R, learn: Callable[[RunSettings, Path], object], listener: Listener) -> None:
         """Let a run learn in its folder, or go on; one that has been tried already is taken from there."""
         folder = self.out / run.name
-        record.forget(folder, self.ends, without=MODEL_FILE)
+        record.forget(folder, self.ends, without=RUN_MODEL)
         config = self.config_of(run)
         same = self._tried_already(run, config)
         if same is None:

@@ -19,6 +19,7 @@ from screening.crystals.packed import PackedCrystals
 from screening.crystals.write import write
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.predictions import Target
+from screening.pretrained.shipped import RUN_MODEL
 from screening.runs import dask_crew, provenance, run_folder
 from screening.runs.claim import Claim
 from screening.runs.config import BatchSettings, InputSettings, ScreenConfig, ShardSettings
@@ -391,7 +392,7 @@ def test_the_folder_of_a_training_run_is_refused(tmp_path: Path, made: Path) -> 
     from screening.training import recipe
 
     assert recipe.CONFIG_FILE == run_folder.TRAINING_BEGINS
-    of_training = {recipe.JOURNAL_FILE, recipe.STATE_FILE, recipe.MODEL_FILE, recipe.FOLDS_FILE}
+    of_training = {recipe.JOURNAL_FILE, recipe.STATE_FILE, RUN_MODEL, recipe.FOLDS_FILE}
     assert of_training == set(run_folder.TRAINING_LEAVES) - {"fold-0"}
     config = ScreenConfig(model=str(made / "m.safetensors"))
     for name in run_folder.TRAINING_LEAVES:

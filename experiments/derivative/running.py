@@ -17,11 +17,12 @@ from derivative.plan import KINDS, MODULI, NEAREST, WHOLE, FineTuning, PreTraini
 from derivative.settings import StudySettings
 from screening.config import validated
 from screening.models import checkpoint
+from screening.pretrained.shipped import RUN_MODEL
 from screening.training.config import RunSettings, TrainingConfig
 from screening.training.forces_config import ForcesConfig
 from screening.training.judge_potential import evaluate_potential
 from screening.training.material import Listener
-from screening.training.recipe import FOLDS_FILE, METRICS_FILE, MODEL_FILE, claim, train
+from screening.training.recipe import FOLDS_FILE, METRICS_FILE, claim, train
 from screening.training.resume import write_whole
 
 CRYSTALS = "crystals"
@@ -154,7 +155,7 @@ def _finetuning(run: FineTuning, study: StudySettings, out: Path) -> TrainingCon
     }
     if run.needs is not None:
         # A head of noise leaves no readout, so that for a fair comparison no start gives more than its encoder.
-        checkpoint = (out / run.needs.name / MODEL_FILE).resolve()
+        checkpoint = (out / run.needs.name / RUN_MODEL).resolve()
         values["init"] = {"checkpoint": str(checkpoint), "readout": False}
     return validated(TrainingConfig, values, origin=run.name)
 
@@ -225,7 +226,7 @@ def do(run: Run, study: StudySettings, out: Path, listener: Listener) -> None:
 
 
 def _measure_published(folder: Path, study: StudySettings, out: Path, listener: Listener) -> None:
-    model, card = checkpoint.load(folder / MODEL_FILE, device=study.device)
+    model, card = checkpoint.load(folder / RUN_MODEL, device=study.device)
     found = evaluate_potential(
         model,
         card,

@@ -13,21 +13,12 @@ from multitask.plan import GAP, Run, config_of
 from screening import config as toml
 from screening.errors import InputError
 from screening.models import checkpoint
+from screening.pretrained.shipped import RUN_MODEL
 from screening.training.assess import in_units, normalised_outputs
 from screening.training.config import TrainingConfig
 from screening.training.loop import STATE_FILE
 from screening.training.metrics import auc
-from screening.training.recipe import (
-    CONFIG_FILE,
-    METRICS_FILE,
-    MODEL_FILE,
-    Listener,
-    Material,
-    fitted,
-    prepare,
-    splits_of,
-    train,
-)
+from screening.training.recipe import CONFIG_FILE, METRICS_FILE, Listener, Material, fitted, prepare, splits_of, train
 from screening.training.resume import write_whole
 
 # How well a predicted gap tells metals from the rest: how often it is larger for a crystal with a gap than for a metal.
@@ -79,7 +70,7 @@ def do(run: Run, study: TrainingConfig, out: Path, listener: Listener, material:
 def _gap_auc(config: TrainingConfig, folder: Path, material: Material) -> dict[str, float]:
     own = fitted(config, material)
     (split,) = splits_of(config, own)
-    model, _ = checkpoint.load(folder / MODEL_FILE, device=config.training.device)
+    model, _ = checkpoint.load(folder / RUN_MODEL, device=config.training.device)
     column = list(config.targets).index(GAP)
     found = {}
     for part, rows in (("validation", split.validation), ("test", split.test)):

@@ -24,6 +24,7 @@ from screening.errors import FileFormatError, InputError, ResourceError
 from screening.models import checkpoint
 from screening.models.model import CrystalModel
 from screening.ops import core
+from screening.pretrained.shipped import RUN_MODEL
 from screening.training.assess import Assessment
 from screening.training.config import RunSettings
 from screening.training.curves import draw_curves
@@ -32,7 +33,6 @@ from screening.training.graph_files import GraphWriter, mapped_graphs
 from screening.training.journal import read_journal
 from screening.training.judge import read_crystals
 from screening.training.labelled import LabelledGraphs
-from screening.training.lessons.lesson import MODEL_FILE as MODEL_FILE
 from screening.training.lessons.lesson import Lesson, Work
 from screening.training.lessons.registry import lesson_of
 from screening.training.loop import JOURNAL_FILE, STATE_FILE, Fitting, Keep, Task, require_device
@@ -44,7 +44,7 @@ from screening.training.splits import Split
 
 CONFIG_FILE, METRICS_FILE, FOLDS_FILE, GRAPHS = "config.toml", "metrics.json", "folds.json", "graphs"
 STAMP = "stamp"
-LEARNED = (STATE_FILE, MODEL_FILE, METRICS_FILE, FOLDS_FILE)
+LEARNED = (STATE_FILE, RUN_MODEL, METRICS_FILE, FOLDS_FILE)
 NAMED_KEYS = 3
 
 
@@ -250,7 +250,7 @@ def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
     if ranks.is_first:
         card = _card(lesson, work)
         stamp = _stamp(lesson, work, card.fingerprint)
-        keep = _keeping(folder / MODEL_FILE, card)
+        keep = _keeping(folder / RUN_MODEL, card)
     fitting = Fitting(
         start.model,
         task,

@@ -19,6 +19,7 @@ from screening.graphs import Neighbors
 from screening.models import checkpoint, registry
 from screening.models.model import CrystalModel
 from screening.predictions import Target
+from screening.pretrained.shipped import RUN_MODEL
 from screening.training.config import RunSettings, SplitSettings
 from screening.training.labelled import LabelledGraphs
 from screening.training.loop import require_metric
@@ -29,8 +30,6 @@ from screening.training.splits import Split, split_in_folds, split_once
 from screening.training.tuning import WHOLE, Tuning
 
 C = TypeVar("C", bound=RunSettings)
-
-MODEL_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,7 +162,7 @@ class Lesson(ABC, Generic[C]):
         """The best model, from the first rank's disk to the others."""
         device, ranks = self.config.training.device, work.ranks
         if ranks.is_first:
-            model, _ = checkpoint.load(work.folder / MODEL_FILE, device=device, encoder=True)
+            model, _ = checkpoint.load(work.folder / RUN_MODEL, device=device, encoder=True)
             ranks.told(save_tensors(model.state_dict()) if ranks.size > 1 else b"")
             return model
         model = self.new_model()

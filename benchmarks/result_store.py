@@ -21,7 +21,8 @@ from shards import STAMP, TARGETS
 from screening.crystals.batch import Crystals
 from screening.crystals.packed_writer import PackedWriter
 from screening.store.record import INPUT, SHARDS, record_of, write_record
-from screening.store.shard import ShardRows, write_shard
+from screening.store.rows import ShardRows
+from screening.store.shard import write_shard
 
 SHARD_ROWS = 10_000
 COMMAND = [sys.executable, "-c", "from screening.cli import main; main()"]

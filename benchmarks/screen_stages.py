@@ -18,6 +18,7 @@ import torch
 
 from screening import machine
 from screening.models import checkpoint, registry
+from screening.models.header import Card
 from screening.runs.dask_runner import DaskRunner
 from screening.runs.listener import Progress
 from screening.runs.local_cluster import Layout, local_cluster
@@ -34,7 +35,7 @@ def run(*, quick: bool = False) -> list[timing.Row]:
     with tempfile.TemporaryDirectory() as name, local_cluster(Layout(1, threads, MEMORY)) as cluster:
         folder = Path(name)
         packed = screens.packed_file(folder / "c.h5", count)
-        checkpoint.save(registry.build("sieve", {}, screens.TARGETS), folder / "m", checkpoint.Card())
+        checkpoint.save(registry.build("sieve", {}, screens.TARGETS), folder / "m", Card())
         job = screens.job_of(folder / "shards", packed, folder / "m", threads=threads)
         progress = Progress(count)
         DaskRunner(cluster, job, Plan(count, sizes=Sizes(500, 2_000)), progress).run()

@@ -42,7 +42,7 @@ from multitask.running import run_all, state_of
 from screening import config
 from screening.cli.progress import training_progress
 from screening.training.config import TrainingConfig
-from screening.training.recipe import Listener
+from screening.training.material import Listener
 
 STUDY = Path(__file__).resolve().parent / "multitask/study.toml"
 FIGURE_FILE = "multitask.png"

@@ -38,11 +38,12 @@ def saved_potential(path: Path, *, seed: int = 0, std: float = 40.0) -> Path:
     import torch
 
     from screening.models import checkpoint, registry
+    from screening.models.header import Card
 
     torch.manual_seed(seed)
     model = registry.build("sieve", small("sieve") | SMOOTH["sieve"], [ENERGY])
     model.set_scaling([-3.0], [std])
-    checkpoint.save(model, path, checkpoint.Card(title="untrained potential", elements=tuple(range(1, 90))))
+    checkpoint.save(model, path, Card(title="untrained potential", elements=tuple(range(1, 90))))
     return path
 
 

@@ -34,8 +34,8 @@ from screening.runs.isolate import Float64
 from screening.runs.stages import Stages
 from screening.runs.worker import SALT, Job, Predictor, load_predictor, model_hash
 from screening.store.merge import merge
+from screening.store.rows import Failure, ShardRows
 from screening.store.schema import Stamp, Status
-from screening.store.shard import Failure, ShardRows
 
 TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV"))
 # More than any worker of a test may have.
@@ -65,10 +65,11 @@ def saved_model(path: Path, *, seed: int = 0, targets: Sequence[Target] = TARGET
     import torch
 
     from screening.models import checkpoint, registry
+    from screening.models.header import Card
 
     torch.manual_seed(seed)
     settings = {"width": 8, "convolutions": 1, "hidden": 8, "hidden_layers": 1, "cutoff": 5.0, "max_neighbors": 8}
-    checkpoint.save(registry.build("sieve", settings, targets), path, checkpoint.Card(title="untrained"))
+    checkpoint.save(registry.build("sieve", settings, targets), path, Card(title="untrained"))
     return path
 
 

@@ -13,8 +13,9 @@ from screening.crystals.crystal import Rejection
 from screening.crystals.packed_writer import PackedWriter
 from screening.predictions import Target
 from screening.store.record import INPUT, SHARDS, record_of, write_record
+from screening.store.rows import Failure, ShardRows
 from screening.store.schema import Stamp, Status
-from screening.store.shard import Failure, ShardRows, write_shard
+from screening.store.shard import write_shard
 
 TARGETS = (
     Target("formation_energy_per_atom", "eV/atom"),

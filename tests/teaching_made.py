@@ -8,7 +8,7 @@ from made import PERIODIC_KINDS, made_crystals
 
 from screening.crystals.batch import Crystals
 from screening.models import checkpoint
-from screening.models.checkpoint import Card
+from screening.models.header import Card
 from screening.models.model import CrystalModel
 from screening.models.registry import build
 from screening.predictions import Target

@@ -4,8 +4,8 @@ import ast
 import pkgutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -65,6 +65,11 @@ class Module:
     is_package: bool
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def modules_of(package: Path) -> dict[str, Module]:
     """Parse every file of a package, by dotted name."""
     found = {}
@@ -72,7 +77,7 @@ def modules_of(package: Path) -> dict[str, Module]:
         parts = [package.name, *path.relative_to(package).with_suffix("").parts]
         is_package = parts[-1] == "__init__"
         name = ".".join(parts[:-1] if is_package else parts)
-        found[name] = Module(name, path, ast.parse(path.read_text(encoding="utf-8")), is_package)
+        found[name] = Module(name, path, tree_of(path), is_package)
     return found
 
 
@@ -175,6 +180,43 @@ def test_only_the_face_imports_by_name() -> None:
     assert users <= {FACE}, "an import by name hides from the tests above"
 
 
+def borrowed_names(modules: dict[str, Module], users: Iterable[Module]) -> list[str]:
+    """Names that are taken from a module which only imports them, or handed on as `X as X`, in words."""
+    lent = {name: imported_names(m) for name, m in modules.items() if not m.is_package}
+    found = []
+    for user in users:
+        opened = {}
+        for node in ast.walk(user.tree):
+            if isinstance(node, ast.ImportFrom):
+                source = absolute(user, node)
+                for alias in node.names:
+                    opened[alias.asname or alias.name] = f"{source}.{alias.name}"
+                    if alias.name in lent.get(source, ()) and f"{source}.{alias.name}" not in modules:
+                        found.append(f"{user.name}:{node.lineno} takes {alias.name} from {source}, which imports it")
+                    elif alias.name == alias.asname and not user.is_package:
+                        found.append(f"{user.name}:{node.lineno} hands {alias.name} on")
+        for node in ast.walk(user.tree):
+            is_read = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+            if is_read and isinstance(node.value, ast.Name):
+                source = opened.get(node.value.id, "")
+                if node.attr in lent.get(source, ()):
+                    found.append(f"{user.name}:{node.lineno} takes {node.attr} from {source}, which imports it")
+    return found
+
+
+def imported_names(module: Module) -> set[str]:
+    """What a module imports when it is loaded, by the names it has there."""
+    imports = (node for node in module.tree.body if isinstance(node, ast.ImportFrom))
+    return {alias.asname or alias.name for node in imports for alias in node.names}
+
+
+def test_every_name_has_one_home() -> None:
+    modules = screening_modules()
+    outside = [path for path in sources() if path.suffix == ".py" and PACKAGE not in path.parents]
+    others = [Module(str(p.relative_to(ROOT)), p, tree_of(p), False) for p in outside]
+    assert borrowed_names(modules, [*modules.values(), *others]) == [], "import it from the module that defines it"
+
+
 def test_torch_is_loaded_late_outside_the_models() -> None:
     modules = screening_modules()
     early = [
@@ -247,7 +289,7 @@ def test_no_function_is_long() -> None:
     long = [
         f"{path.relative_to(ROOT)}:{function.lineno} {function.name}"
         for path in python
-        for function in functions_of(ast.parse(path.read_text(encoding="utf-8")))
+        for function in functions_of(tree_of(path))
         if length_without_docstring(function) > FUNCTION_LINES
     ]
     assert long == []
@@ -385,6 +427,23 @@ def test_a_cycle_of_late_imports_is_found(tmp_path: Path) -> None:
         crystals__c="from .a import f",
     )
     assert {f"screening.crystals.{name}" for name in "abc"} <= set(import_cycle(modules))
+
+
+def test_a_name_with_two_homes_is_found(tmp_path: Path) -> None:
+    modules = package_of(
+        tmp_path,
+        errors="class Error: ...",
+        ops__a="from screening.errors import Error\nX = 1",
+        ops__b="from screening.ops.a import Error, X",
+        ops__c="from screening.ops import a\nprint(a.Error, a.X)",
+        ops__d="from screening.ops.a import X as X",
+    )
+    modules["screening"] = replace(modules["screening.ops.d"], name="screening", is_package=True)
+    assert borrowed_names(modules, modules.values()) == [
+        "screening.ops.b:1 takes Error from screening.ops.a, which imports it",
+        "screening.ops.c:2 takes Error from screening.ops.a, which imports it",
+        "screening.ops.d:1 hands X on",
+    ]
 
 
 def test_a_module_without_a_layer_is_found(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from screening.errors import FileFormatError, InputError, ResourceError, ScreeningError
-from screening.models.checkpoint import METADATA_KEY, Card, load, read_card, save
+from screening.models.checkpoint import load, save
+from screening.models.header import METADATA_KEY, Card, read_card
 from screening.models.model import CrystalModel
 from screening.models.registry import build
 from screening.predictions import Target

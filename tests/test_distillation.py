@@ -17,7 +17,7 @@ from screening.crystals.batch import Crystals
 from screening.crystals.write import write
 from screening.errors import InputError, ResourceError
 from screening.models import checkpoint
-from screening.models.checkpoint import Card
+from screening.models.header import Card
 from screening.models.registry import ARCHITECTURES
 from screening.predictions import Target
 from screening.runs import rank_process

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from screening.crystals import archives
-from screening.crystals.documents import DATA_SET_LIST, Unreadable, documents, is_archive, natural_key
+from screening.crystals.archives import Unreadable, is_archive
+from screening.crystals.documents import DATA_SET_LIST, documents, natural_key
 from screening.crystals.formats.format import Document
 from screening.errors import InputError
 

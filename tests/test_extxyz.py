@@ -400,8 +400,7 @@ def test_lines_read_together_say_what_each_says_alone(first: str, changes: list[
 @pytest.mark.parametrize("missing", [0.0, 0.4])
 def test_few_lines_are_read_one_by_one(missing: float, monkeypatch: pytest.MonkeyPatch) -> None:
     read_alone: list[str] = []
-    original = xyz_outline.comment_of
-    monkeypatch.setattr(xyz_outline, "comment_of", lambda pairs: read_alone.append("") or original(pairs))
+    monkeypatch.setattr(xyz_outline, "comment_of", lambda pairs: read_alone.append("") or comment_of(pairs))
     monkeypatch.setattr(xyz_outline, "_OUTLINES", {})
     kinds = made_crystals(400, seed=3, forces=True, kinds=("cell",), labels=("energy", "foo"), missing=missing)
     (piece,) = pieces_of(b"".join(map(extxyz_frame, kinds)))

@@ -13,9 +13,10 @@ from screening.crystals.batch import Crystals
 from screening.crystals.crystal import PERIODIC, Crystal, Float64
 from screening.errors import InputError
 from screening.graphs import pack_graphs
-from screening.models.checkpoint import Card, save
+from screening.models.checkpoint import save
 from screening.models.derivatives import Derivatives, energy_forces_stress
 from screening.models.graph_tensors import GraphTensors
+from screening.models.header import Card
 from screening.models.model import CrystalModel
 from screening.models.potential_files import required_energy
 from screening.models.registry import build

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from screening.models.derivatives import ENERGIES
+from screening.models.potential_files import ENERGIES
 from screening.models.registry import ARCHITECTURES
 from screening.predictions import Target
 from screening.relaxation.relax import Outcome

@@ -19,7 +19,8 @@ from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
 from screening.crystals.write import write
 from screening.errors import InputError
-from screening.models.checkpoint import load, read_card
+from screening.models.checkpoint import load
+from screening.models.header import read_card
 from screening.models.layers import Moments
 from screening.models.model import CrystalModel
 from screening.relaxation.potential import Potential

@@ -19,7 +19,8 @@ from screening.crystals.crystal import Crystal
 from screening.crystals.elements import SYMBOLS
 from screening.crystals.write import write
 from screening.errors import InputError
-from screening.models.checkpoint import Card, load, save
+from screening.models.checkpoint import load, save
+from screening.models.header import Card
 from screening.models.registry import build
 from screening.predictions import Target
 from screening.relaxation.potential import Potential

@@ -26,9 +26,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """A machine whose size a test sets."""
     found = {"processors": 16, "limit": 64 * GB, "free": 60 * GB, "gpus": 0}
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(module.machine, "processors", lambda: Processors(64, found["processors"], "a control group"))
-    monkeypatch.setattr(module.machine, "memory", lambda: Memory(found["limit"], found["free"], "a control group"))
-    monkeypatch.setattr(module.core, "cuda_device_count", lambda: found["gpus"])
+    monkeypatch.setattr("screening.machine.processors", lambda: Processors(64, found["processors"], "a control group"))
+    monkeypatch.setattr("screening.machine.memory", lambda: Memory(found["limit"], found["free"], "a control group"))
+    monkeypatch.setattr("screening.ops.core.cuda_device_count", lambda: found["gpus"])
     return found
 
 

@@ -40,7 +40,8 @@ from screening.crystals.batch import Crystals
 from screening.crystals.write import write
 from screening.errors import InputError
 from screening.training.config import TrainingConfig
-from screening.training.recipe import Listener, fitted, prepare, splits_of, train
+from screening.training.material import Listener
+from screening.training.recipe import fitted, prepare, splits_of, train
 
 PLAN = planned()
 BASES = {FORMATION: 0.08, GAP: 0.4, FERMI: 0.5, METAL: 0.1}

@@ -33,6 +33,7 @@ from screening.runs.ranks import train as train_on
 from screening.training import recipe
 from screening.training.config import TrainingConfig
 from screening.training.loop import Progress
+from screening.training.material import Listener
 from screening.training.together import Fence
 
 COMMAND = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; from screening.cli import main; main()"]
@@ -69,12 +70,12 @@ class Told:
     act: Callable[[Progress], None] = lambda progress: None
 
     @property
-    def listener(self) -> recipe.Listener:
+    def listener(self) -> Listener:
         def watch(progress: Progress) -> None:
             self.progress.append(progress)
             self.act(progress)
 
-        return recipe.Listener(self.said.append, watch)
+        return Listener(self.said.append, watch)
 
 
 @pytest.fixture(scope="module")

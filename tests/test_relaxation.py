@@ -20,7 +20,8 @@ from screening.crystals.crystal import Crystal
 from screening.crystals.elements import SYMBOLS
 from screening.crystals.write import write
 from screening.errors import InputError, ResourceError
-from screening.models.checkpoint import Card, save
+from screening.models.checkpoint import save
+from screening.models.header import Card
 from screening.models.model import CrystalModel
 from screening.models.registry import build
 from screening.predictions import Target

@@ -35,9 +35,9 @@ from screening.store.merge import merge
 from screening.store.read import Results
 from screening.store.record import RELAXED, RESULTS, SHARDS, record_of, write_record
 from screening.store.relaxed import RelaxedRows
-from screening.store.rows import volumes_per_atom
+from screening.store.rows import ShardRows, volumes_per_atom
 from screening.store.schema import Ending, Status
-from screening.store.shard import ShardRows, read_shard, shard_ranges, write_shard
+from screening.store.shard import read_shard, shard_ranges, write_shard
 
 pytestmark = pytest.mark.native
 

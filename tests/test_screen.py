@@ -389,10 +389,10 @@ def test_nothing_that_cannot_be_right_makes_a_folder(tmp_path: Path, made: Path)
 
 
 def test_the_folder_of_a_training_run_is_refused(tmp_path: Path, made: Path) -> None:
-    from screening.training import recipe
+    from screening.training import loop, recipe
 
     assert recipe.CONFIG_FILE == run_folder.TRAINING_BEGINS
-    of_training = {recipe.JOURNAL_FILE, recipe.STATE_FILE, RUN_MODEL, recipe.FOLDS_FILE}
+    of_training = {loop.JOURNAL_FILE, loop.STATE_FILE, RUN_MODEL, recipe.FOLDS_FILE}
     assert of_training == set(run_folder.TRAINING_LEAVES) - {"fold-0"}
     config = ScreenConfig(model=str(made / "m.safetensors"))
     for name in run_folder.TRAINING_LEAVES:

@@ -18,6 +18,7 @@ from sizes import SMOOTH, small
 from screening import config
 from screening.errors import InputError
 from screening.models import checkpoint, registry
+from screening.models.header import Card
 from screening.models.potential_files import required_energy
 from screening.predictions import FailureReason, Target
 from screening.query.query import Query
@@ -187,7 +188,7 @@ def test_killed_in_the_middle_and_gone_on_with(made: Path, tmp_path: Path, first
 def test_a_model_that_is_no_potential_is_refused_before_there_is_a_folder(made: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     jumping = tmp_path / "jumping.safetensors"
-    checkpoint.save(registry.build("sieve", small("sieve"), [relaxing.ENERGY]), jumping, checkpoint.Card())
+    checkpoint.save(registry.build("sieve", small("sieve"), [relaxing.ENERGY]), jumping, Card())
     for potential, words in {
         jumping: "is no potential: a sieve with these neighbours is not smooth",
         tmp_path / "none": "is no file, no folder and no shipped model",
@@ -196,7 +197,7 @@ def test_a_model_that_is_no_potential_is_refused_before_there_is_a_folder(made: 
             screen([made / "c.h5"], run, settings(made, relax={"potential": str(potential)}))
     gap = tmp_path / "gap.safetensors"
     model = registry.build("sieve", small("sieve") | SMOOTH["sieve"], [Target("band_gap", "eV")])
-    checkpoint.save(model, gap, checkpoint.Card())
+    checkpoint.save(model, gap, Card())
     with pytest.raises(InputError, match="predicts band_gap, none of which is an energy"):
         screen([made / "c.h5"], run, settings(made, relax={"potential": str(gap)}))
     assert not run.exists()
@@ -210,7 +211,7 @@ def test_a_model_that_is_no_potential_is_refused_before_there_is_a_folder(made: 
 def test_headers_tell_potentials_as_models_do(architecture: str, settings: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = registry.build(architecture, small(architecture) | settings, [relaxing.ENERGY])
-    checkpoint.save(model, tmp_path / "m.safetensors", checkpoint.Card())
+    checkpoint.save(model, tmp_path / "m.safetensors", Card())
     if model.is_smooth:
         assert required_energy(tmp_path / "m.safetensors") == relaxing.ENERGY
     else:

@@ -23,7 +23,8 @@ from screening.crystals.batch import Crystals
 from screening.crystals.convert import crystal_from_ase
 from screening.crystals.write import write
 from screening.errors import FileFormatError, InputError
-from screening.models.checkpoint import Card, read_card, save
+from screening.models.checkpoint import save
+from screening.models.header import Card, read_card
 from screening.models.registry import build
 from screening.predictions import Target
 from screening.pretrained import shipped

@@ -13,7 +13,7 @@ from screening.runs.claim import Claim
 from screening.runs.slurm import controller, journal
 from screening.runs.slurm.controller import Job, SilentError
 from screening.runs.status import status_of
-from screening.store.record import SHARDS
+from screening.store.record import SHARDS, SLURM_JOBS
 
 COUNT = 60
 
@@ -85,7 +85,7 @@ def test_the_journal_forgets_no_job_and_minds_no_broken_line(tmp_path: Path) -> 
     journal.note(tmp_path, "submitting", tag="a")
     journal.note(tmp_path, "submitted", tag="a", job="1")
     journal.note(tmp_path, "submitting", tag="b")
-    with (tmp_path / journal.JOURNAL_FILE).open("a") as file:
+    with (tmp_path / SLURM_JOBS).open("a") as file:
         file.write('{"event": "subm')
     assert journal.tags_of(tmp_path) == ["a", "b"]
     journal.note(tmp_path, "submitting", tag="c")

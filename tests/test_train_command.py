@@ -26,11 +26,13 @@ from screening.crystals.crystal import Crystal
 from screening.crystals.write import write
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.models import checkpoint
+from screening.models.header import read_card
 from screening.ops import core
 from screening.runs.claim import CLAIM_FILE, Claim
 from screening.training.config import TrainingConfig
 from screening.training.loop import Progress
-from screening.training.recipe import Listener, prepare, train
+from screening.training.material import Listener
+from screening.training.recipe import prepare, train
 
 COMMAND = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; from screening.cli import main; main()"]
 PNG = b"\x89PNG"
@@ -331,7 +333,7 @@ def test_a_run_leaves_the_threads_of_others_alone(folder: Path) -> None:
 
 def test_the_card_says_what_the_configuration_does(folder: Path) -> None:
     ran(folder, "training.epochs=1", "card.title=a trial", "card.licence=CC-BY-4.0", "card.limits=knows salts only")
-    card = checkpoint.read_card(folder / "run" / "model.safetensors")[2]
+    card = read_card(folder / "run" / "model.safetensors")[2]
     assert (card.title, card.licence, card.limits) == ("a trial", "CC-BY-4.0", "knows salts only")
 
 

@@ -11,7 +11,7 @@ from sizes import small
 from screening.crystals.batch import Crystals
 from screening.errors import InputError
 from screening.models import checkpoint
-from screening.models.checkpoint import Card
+from screening.models.header import Card
 from screening.models.model import CrystalModel
 from screening.models.registry import ARCHITECTURES, build
 from screening.predictions import Target

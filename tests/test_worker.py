@@ -32,8 +32,9 @@ from screening.runs.worker import Engine, Job, UnreadableRowsError, require_job
 from screening.store.merge import merge
 from screening.store.read import Results
 from screening.store.record import SHARDS, record_of, write_record
+from screening.store.rows import ShardRows
 from screening.store.schema import Status
-from screening.store.shard import ShardFile, ShardRows, read_failures, read_shard, shard_name
+from screening.store.shard import ShardFile, read_failures, read_shard, shard_name
 
 pytestmark = pytest.mark.native
 

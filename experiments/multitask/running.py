@@ -17,8 +17,9 @@ from screening.pretrained.shipped import RUN_MODEL
 from screening.training.assess import in_units, normalised_outputs
 from screening.training.config import TrainingConfig
 from screening.training.loop import STATE_FILE
+from screening.training.material import Listener, Material
 from screening.training.metrics import auc
-from screening.training.recipe import CONFIG_FILE, METRICS_FILE, Listener, Material, fitted, prepare, splits_of, train
+from screening.training.recipe import CONFIG_FILE, METRICS_FILE, fitted, prepare, splits_of, train
 from screening.training.resume import write_whole
 
 # How well a predicted gap tells metals from the rest: how often it is larger for a crystal with a gap than for a metal.

@@ -13,8 +13,6 @@ from screening.crystals.archives import Unreadable, Wanted, is_archive, members
 from screening.crystals.formats.format import Document
 from screening.errors import InputError
 
-__all__ = ["DATA_SET_LIST", "Unreadable", "documents", "is_archive"]
-
 # A folder with this file is one data set, read as a whole by the format that knows the list.
 DATA_SET_LIST = "id_prop.csv"
 

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from screening.crystals import symmetry
+from screening.crystals.archives import Unreadable, is_archive
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal, Reason, Rejection
-from screening.crystals.documents import Unreadable, documents, is_archive
+from screening.crystals.documents import documents
 from screening.crystals.formats import FORMATS, SUPPORTED, format_of
 from screening.crystals.formats.format import Columns, Document, Format, Piece
 from screening.crystals.pool import Lost, Pool

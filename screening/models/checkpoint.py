@@ -20,6 +20,7 @@ from screening.graphs import Neighbors
 from screening.models.header import (
     FORMAT_VERSION,
     METADATA_KEY,
+    Card,
     Header,
     NeighborsRecord,
     TargetRecord,
@@ -28,8 +29,6 @@ from screening.models.header import (
     require_targets,
     targets_in,
 )
-from screening.models.header import Card as Card
-from screening.models.header import read_card as read_card
 from screening.models.model import CrystalModel
 from screening.models.registry import ARCHITECTURES, build
 

@@ -18,8 +18,7 @@ from torch import Tensor
 from screening.errors import InputError
 from screening.models.graph_tensors import GraphTensors
 from screening.models.model import CrystalModel
-from screening.models.potential_files import ENERGIES as ENERGIES
-from screening.models.potential_files import energy_among
+from screening.models.potential_files import ENERGIES, energy_among
 from screening.ops import message
 from screening.ops.message_graph import EdgeGraph
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from screening.errors import FileFormatError, InputError
 from screening.models.cgcnn import CGCNN, CGCNNSettings
-from screening.models.checkpoint import Card
+from screening.models.header import Card
 from screening.predictions import Target
 
 PUBLISHED: Mapping[str, Target] = {

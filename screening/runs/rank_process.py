@@ -70,7 +70,8 @@ def train(job: RankJob, listening: int | None, tell: Tell) -> dict[str, Any]:
     from screening.machine import keep_freed_memory
     from screening.ops import core
     from screening.training.lessons.registry import LESSONS
-    from screening.training.recipe import Listener, prepared
+    from screening.training.material import Listener
+    from screening.training.recipe import prepared
     from screening.training.recipe import train as trained
     from screening.training.together import Fence, Meeting, gathered
 

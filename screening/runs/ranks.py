@@ -32,7 +32,8 @@ from screening.runs.site import Site
 from screening.training.config import RunSettings
 from screening.training.lessons.registry import lesson_of
 from screening.training.loop import Progress
-from screening.training.recipe import GRAPHS, Listener, claim, prepare_files, prepare_objective, prepared
+from screening.training.material import Listener
+from screening.training.recipe import GRAPHS, claim, prepare_files, prepare_objective, prepared
 from screening.training.together import Fence
 
 FENCE_FILE = "ranks"

@@ -23,9 +23,7 @@ from screening.crystals.text import TextColumn
 from screening.crystals.version import code_version
 from screening.errors import FileFormatError, InputError, ResourceError, is_passing
 from screening.store.ids import text_of
-from screening.store.rows import Failure as Failure
-from screening.store.rows import ShardRows as ShardRows
-from screening.store.rows import columns_of, hash_of, rows_of
+from screening.store.rows import Failure, ShardRows, columns_of, hash_of, rows_of
 from screening.store.schema import (
     COLUMNS,
     EMBEDDING,
@@ -38,11 +36,11 @@ from screening.store.schema import (
     VERSIONS,
     Array,
     ShardNote,
+    Stamp,
     plain_attributes,
     target_column,
     write_attributes,
 )
-from screening.store.schema import Stamp as Stamp
 from screening.store.whole import write_whole
 
 NAME = re.compile(r"rows-(\d{12})-(\d{12})\.h5")

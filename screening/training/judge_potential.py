@@ -10,7 +10,7 @@ from screening.crystals.batch import Crystals
 from screening.crystals.elements import NUMBER_OF, SYMBOLS
 from screening.crystals.formulas import element_counts
 from screening.errors import InputError
-from screening.models.checkpoint import Card
+from screening.models.header import Card
 from screening.models.model import CrystalModel
 from screening.relaxation.potential import Potential, Surface
 from screening.training.judge import read_crystals

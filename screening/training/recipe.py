@@ -22,6 +22,7 @@ import torch
 from screening import config as toml
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.models import checkpoint
+from screening.models.header import Card
 from screening.models.model import CrystalModel
 from screening.ops import core
 from screening.pretrained.shipped import RUN_MODEL
@@ -36,8 +37,7 @@ from screening.training.labelled import LabelledGraphs
 from screening.training.lessons.lesson import Lesson, Work
 from screening.training.lessons.registry import lesson_of
 from screening.training.loop import JOURNAL_FILE, STATE_FILE, Fitting, Keep, Task, require_device
-from screening.training.material import Listener as Listener
-from screening.training.material import Material as Material
+from screening.training.material import Listener, Material
 from screening.training.ranks import ALONE, Ranks
 from screening.training.resume import write_whole
 from screening.training.splits import Split
@@ -305,10 +305,10 @@ def _require_edges(work: Work) -> None:
         )
 
 
-def _card(lesson: Lesson[Any], work: Work) -> checkpoint.Card:
+def _card(lesson: Lesson[Any], work: Work) -> Card:
     given, graphs, rows = lesson.config.card, work.graphs, work.split.train
     of = ", ".join(target.name for target in lesson.targets) or "atoms in crystals"
-    return checkpoint.Card(
+    return Card(
         title=given.title or f"{lesson.config.model.architecture} for {of}",
         description=given.description,
         licence=given.licence,
@@ -319,7 +319,7 @@ def _card(lesson: Lesson[Any], work: Work) -> checkpoint.Card:
     )
 
 
-def _keeping(path: Path, card: checkpoint.Card) -> Keep:
+def _keeping(path: Path, card: Card) -> Keep:
     def keep(best: CrystalModel, epoch: int, found: Assessment | None) -> None:
         metrics = {} if found is None else {"validation": found.metrics}
         checkpoint.save(best, path, card.model_copy(update={"metrics": metrics}))

@@ -18,7 +18,6 @@ from screening.crystals.labels import (
     Kind,
     canonical,
     canonical_labels,
-    kind_of,
     marked_labels,
     targets_table,
     unit_of,
@@ -71,7 +70,6 @@ def test_an_alias_means_its_target(name: str, meant: str, unit: str) -> None:
 def test_an_unknown_name_is_kept_letter_by_letter(name: str) -> None:
     assert canonical(name) == name
     assert unit_of(name) == ""
-    assert kind_of(name) is None
 
 
 def test_different_functionals_averages_and_normalisations_stay_apart() -> None:
@@ -105,7 +103,6 @@ def test_every_target_has_a_unit_that_says_its_kind() -> None:
             assert target.kind == Kind.PER_ATOM
         if target.unit.endswith("/cell"):
             assert target.kind == Kind.PER_CELL
-        assert kind_of(target.name) == target.kind
 
 
 def test_every_scalar_number_is_a_label_and_nothing_else() -> None:

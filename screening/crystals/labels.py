@@ -204,12 +204,6 @@ def unit_of(name: str) -> str:
     return target.unit if target else ""
 
 
-def kind_of(name: str) -> Kind | None:
-    """How a target grows with the cell, by canonical name or alias; None when it is unknown."""
-    target = _BY_NAME.get(canonical(name))
-    return target.kind if target else None
-
-
 def canonical_labels(raw: Mapping[str, object]) -> dict[str, float]:
     """Keep the finite numbers of a row under canonical names, in the row's order; bools become 0 and 1.
 

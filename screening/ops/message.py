@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from screening.ops.message_graph import EdgeGraph
 
 Terms = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-Topology = tuple[Tensor, Tensor, Tensor]
 
 
 def edge_conv(

@@ -17,7 +17,6 @@ from screening.store.whole import write_whole
 if TYPE_CHECKING:
     import polars
 
-TABLES = ("csv", "parquet", "jsonl")
 CRYSTALS = ("extxyz", "cif")
 SUFFIXES = MappingProxyType(
     {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".extxyz": "extxyz", ".xyz": "extxyz"}

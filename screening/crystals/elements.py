@@ -13,3 +13,11 @@ SYMBOLS = (
 # fmt: on
 
 NUMBER_OF = {symbol: number for number, symbol in enumerate(SYMBOLS) if symbol}
+
+# Models know elements, not isotopes.
+ISOTOPES = {"D": 1, "T": 1}
+
+
+def atomic_number(symbol: str) -> int:
+    """The atomic number of a symbol, that of hydrogen for deuterium and tritium; 0 for none."""
+    return NUMBER_OF.get(symbol) or ISOTOPES.get(symbol, 0)

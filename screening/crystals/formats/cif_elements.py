@@ -6,9 +6,8 @@ Deuterium and tritium are hydrogen: the models know elements, not isotopes.
 import re
 from functools import lru_cache
 
-from screening.crystals.elements import NUMBER_OF
+from screening.crystals.elements import ISOTOPES, atomic_number
 
-_ISOTOPES = {"D": 1, "T": 1}
 # Letters of one element, perhaps a mass number before, anything but letters after: Fe3+, O2-, 2H, Fe(III) is none.
 _SYMBOL = re.compile(r"\d*([A-Za-z]{1,2})[^A-Za-z]*")
 _LETTERS = re.compile(r"[A-Za-z]+")
@@ -18,7 +17,7 @@ _LETTERS = re.compile(r"[A-Za-z]+")
 def element_of_symbol(text: str) -> int:
     """The atomic number of `_atom_site_type_symbol`, quoted or not, in any case; 0 when it is none."""
     match = _SYMBOL.fullmatch(text.strip("'\" "))
-    return _number(match[1].capitalize()) if match else 0
+    return atomic_number(match[1].capitalize()) if match else 0
 
 
 @lru_cache(maxsize=16384)
@@ -30,13 +29,9 @@ def element_of_label(text: str) -> int:
     """
     match = _LETTERS.match(text.strip("'\" "))
     letters = match[0] if match else ""
-    two, one = _number(letters[:2].capitalize()), _number(letters[:1].upper())
+    two, one = atomic_number(letters[:2].capitalize()), atomic_number(letters[:1].upper())
     if letters[1:2].islower() or len(letters) < 2:
         return two
     if two and one:
         return 0
-    return two or (one if letters[0] not in _ISOTOPES else 0)
-
-
-def _number(symbol: str) -> int:
-    return NUMBER_OF.get(symbol) or _ISOTOPES.get(symbol, 0)
+    return two or (one if letters[0] not in ISOTOPES else 0)

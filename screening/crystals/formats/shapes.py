@@ -20,7 +20,7 @@ import numpy as np
 import orjson
 
 from screening.crystals.crystal import PERIODIC, Crystal, Float64, Reason, Rejection, UInt8
-from screening.crystals.elements import NUMBER_OF
+from screening.crystals.elements import NUMBER_OF, atomic_number
 
 # Keys that hold the arrays of a crystal when it is spread over the columns of a table.
 ARRAYS = frozenset(
@@ -30,7 +30,6 @@ ARRAYS = frozenset(
 # As for CIF: 0.9999 comes out of rounding.
 OCCUPANCY_TOLERANCE = 5e-4
 _DECORATED = re.compile(r"([A-Z][a-z]?)(?:\d*\.?\d*[+-])?")
-_HYDROGEN = {"D": 1, "T": 1}
 
 
 class Refused(Exception):
@@ -132,7 +131,7 @@ def _refuse_empty() -> Refused:
 def number_of(symbol: str) -> int:
     """The atomic number of a symbol, with or without an oxidation state (`Fe`, `Fe3+`); D and T are hydrogen."""
     match = _DECORATED.fullmatch(symbol)
-    number = NUMBER_OF.get(match[1]) or _HYDROGEN.get(match[1]) if match else None
+    number = atomic_number(match[1]) if match else 0
     if not number:
         raise Refused(Reason.UNKNOWN_ELEMENT, f"`{symbol[:40]}` is no chemical element; expected a symbol such as Fe")
     return number

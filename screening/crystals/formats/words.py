@@ -3,12 +3,10 @@
 import re
 from functools import lru_cache
 
-from screening.crystals.elements import NUMBER_OF, SYMBOLS
+from screening.crystals.elements import SYMBOLS, atomic_number
 
 _NUMBER = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?|nan|inf(?:inity)?)", re.ASCII | re.IGNORECASE)
 _SYMBOL = re.compile(r"([A-Za-z]{1,2})(?![A-Za-z])")
-# Models know elements, not isotopes.
-_ISOTOPES = {"D": 1, "T": 1}
 
 
 def number_in(word: str) -> float | None:
@@ -24,8 +22,7 @@ def element_in(word: str) -> int:
     match = _SYMBOL.match(word)
     if match is None:
         return 0
-    symbol = match[1].capitalize()
-    return NUMBER_OF.get(symbol) or _ISOTOPES.get(symbol, 0)
+    return atomic_number(match[1].capitalize())
 
 
 def is_element(word: str) -> bool:

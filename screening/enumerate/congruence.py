@@ -15,6 +15,7 @@ import moyopy
 import numpy as np
 import numpy.typing as npt
 
+from screening.crystals import symmetry
 from screening.ops.neighbors import neighbor_list
 
 Float64 = npt.NDArray[np.float64]
@@ -26,7 +27,6 @@ REACH = 3.0
 SAME = 0.02
 # The scaled cell, for tolerances in angstrom: about 10 cubic angstrom per atom.
 ANGSTROM = 10.0 ** (1 / 3)
-SYMMETRY_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ def geometry_of(lattice: Float64, fractional: Float64, colours: Int64) -> Geomet
     with _unlogged():
         found = moyopy.MoyoDataset(
             moyopy.Cell((scaled * ANGSTROM).tolist(), fractional.tolist(), (colours + 1).tolist()),
-            symprec=SYMMETRY_TOLERANCE,
+            symprec=symmetry.TOLERANCE,
         )
     cell = found.prim_std_cell
     kinds = np.array(cell.numbers) - 1

@@ -12,6 +12,7 @@ import moyopy
 import numpy as np
 import numpy.typing as npt
 
+from screening.crystals import symmetry
 from screening.crystals.crystal import PERIODIC, Crystal, Rejection
 from screening.crystals.elements import NUMBER_OF, SYMBOLS
 from screening.crystals.read import read
@@ -19,9 +20,6 @@ from screening.enumerate.prototype import Prototype
 from screening.errors import InputError
 
 Int64 = npt.NDArray[np.int64]
-
-# Atoms this far (angstrom) from where symmetry wants them are moved there.
-SYMMETRY_TOLERANCE = 0.01
 
 _SITE = re.compile(r"([A-Z][a-z]?)(\d*)")
 
@@ -32,11 +30,11 @@ def prototype_in(path: Path, named_sites: Collection[str]) -> Prototype:
     lattice = np.array(crystal.lattice)
     fractional = crystal.positions @ np.linalg.inv(lattice)
     cell = moyopy.Cell(lattice.tolist(), fractional.tolist(), crystal.numbers.tolist())
-    found = moyopy.MoyoDataset(cell, symprec=SYMMETRY_TOLERANCE)
+    found = moyopy.MoyoDataset(cell, symprec=symmetry.TOLERANCE)
     primitive = found.prim_std_cell
     numbers = np.array(primitive.numbers)
     # The crystal's own orbit of each atom of the primitive cell, by the first atom that came to lie there.
-    orbits = np.array(moyopy.MoyoDataset(primitive, symprec=SYMMETRY_TOLERANCE).orbits)
+    orbits = np.array(moyopy.MoyoDataset(primitive, symprec=symmetry.TOLERANCE).orbits)
     sites, site_of = _sites(path, numbers, orbits, named_sites)
     positions = np.array(primitive.positions, np.float64)
     return Prototype(

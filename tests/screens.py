@@ -33,8 +33,9 @@ from screening.runs import local_cluster
 from screening.runs.isolate import Float64
 from screening.runs.stages import Stages
 from screening.runs.worker import SALT, Job, Predictor, load_predictor, model_hash
+from screening.store.failures import Failure
 from screening.store.merge import merge
-from screening.store.rows import Failure, ShardRows
+from screening.store.rows import ShardRows
 from screening.store.schema import Stamp, Status
 
 TARGETS = (Target("formation_energy_per_atom", "eV/atom"), Target("band_gap", "eV"))

@@ -12,8 +12,9 @@ from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Rejection
 from screening.crystals.packed_writer import PackedWriter
 from screening.predictions import Target
+from screening.store.failures import Failure
 from screening.store.record import INPUT, SHARDS, record_of, write_record
-from screening.store.rows import Failure, ShardRows
+from screening.store.rows import ShardRows
 from screening.store.schema import Stamp, Status
 from screening.store.shard import write_shard
 

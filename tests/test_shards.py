@@ -28,8 +28,9 @@ from screening.crystals.crystal import Crystal
 from screening.crystals.text import TextColumn
 from screening.errors import FileFormatError, InputError, ResourceError, ScreeningError
 from screening.predictions import Target
+from screening.store.failures import Failure
 from screening.store.ids import LONGEST_ID, id_column, stored_id, text_of
-from screening.store.rows import Failure, ShardRows
+from screening.store.rows import ShardRows
 from screening.store.schema import Stamp, Status
 from screening.store.shard import ShardFile, read_shard, shard_name, shard_ranges, sweep_parts, write_shard
 

@@ -32,8 +32,9 @@ from screening.runs.piece import Relaxer, Relaxing
 from screening.runs.plan import Lease, Rows, Verdict
 from screening.runs.scratch import scratch_folder, staged
 from screening.runs.stages import Stages
+from screening.store.failures import Failure
 from screening.store.relaxed import RelaxedRows
-from screening.store.rows import Failure, ShardRows, volumes_per_atom
+from screening.store.rows import ShardRows, volumes_per_atom
 from screening.store.schema import Stamp, Status
 from screening.store.shard import ShardFile, read_shard, shard_name, write_shard
 from screening.store.whole import write_failure

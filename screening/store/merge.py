@@ -17,12 +17,13 @@ from screening.crystals.packed import PackedCrystals
 from screening.crystals.version import code_version
 from screening.errors import FileFormatError, InputError
 from screening.store.cover import Piece, cover, ranges_in_words
+from screening.store.failures import REASON, failed_part
 from screening.store.ids import bytes_column, id_column, stored_id
 from screening.store.record import RELAXED, RESULTS, SHARDS, RunRecord, read_record
 from screening.store.rejected import rejected_columns
 from screening.store.relaxed import ROW, relaxed_part
 from screening.store.relaxed_writer import RelaxedWriter
-from screening.store.results_writer import MESSAGES, OFFSETS, ResultsWriter, Widths
+from screening.store.results_writer import ResultsWriter, Widths
 from screening.store.schema import Array, ShardNote, Stamp, Status
 from screening.store.shard import CURE, ShardFile, require_stamp, shard_ranges, sweep_parts
 from screening.store.whole import whole_hdf5
@@ -103,10 +104,10 @@ def _widths(pieces: list[Piece], stamp: Stamp, alive: Callable[[], object]) -> W
         with ShardFile(piece.path) as file:
             require_stamp(file, stamp)
             embedding = file.embedding_width
-            text = [file.dtype(name).itemsize for name in ("formula", "failures/reason")]
+            text = [file.dtype(name).itemsize for name in ("formula", REASON)]
             if (file.start, file.stop) != (piece.start, piece.stop):
                 columns = part_of(file.columns(), piece)
-                text = [bytes_column(columns[name].tolist()).itemsize for name in ("formula", "failures/reason")]
+                text = [bytes_column(columns[name].tolist()).itemsize for name in ("formula", REASON)]
         first = first or (piece.path, embedding)
         if embedding != first[1]:
             raise FileFormatError(
@@ -153,18 +154,10 @@ def part_of(columns: dict[str, Array], piece: Piece) -> dict[str, Array]:
     """The columns of a piece, from those of its shard."""
     if len(columns["row"]) == len(piece):
         return columns
-    row = columns["failures/row"]
-    first, last = np.searchsorted(row, [piece.start, piece.stop]).tolist()
-    offsets = columns[OFFSETS]
-    failures = {
-        "failures/row": row[first:last],
-        "failures/reason": columns["failures/reason"][first:last],
-        MESSAGES: columns[MESSAGES][offsets[first] : offsets[last]],
-        OFFSETS: offsets[first : last + 1],
-    }
+    own = failed_part(columns, piece.start, piece.stop)
     if ROW in columns:
-        failures |= relaxed_part(columns, piece.start, piece.stop)
-    return {name: failures[name] if name in failures else values[piece.inside] for name, values in columns.items()}
+        own |= relaxed_part(columns, piece.start, piece.stop)
+    return {name: own[name] if name in own else values[piece.inside] for name, values in columns.items()}
 
 
 def _require_totals(crystals: PackedCrystals, writer: ResultsWriter) -> None:

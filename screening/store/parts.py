@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from screening.crystals.packed import PackedCrystals
-from screening.crystals.text import TextColumn
 from screening.errors import FileFormatError, InputError
+from screening.store import failures
 from screening.store.cover import Piece
 from screening.store.record import RELAXED, RunRecord
 from screening.store.rejected import rejected_columns
@@ -22,7 +22,6 @@ from screening.store.relaxed import has_atoms
 from screening.store.relaxed_writer import FINGERPRINT
 from screening.store.schema import (
     EMBEDDING,
-    FAILURE_COLUMNS,
     NOTE_COLUMNS,
     READ_VERSIONS,
     RELAXATION,
@@ -174,10 +173,11 @@ class Merged:
     def reasons(self) -> Reasons:
         """Read why rows are not ok."""
         with _explained(self.path):
-            table = self._file["failures"]
-            row, accepted = table["row"][()], self._rows - int((table["row"][()] < 0).sum())
-            messages = TextColumn(table["message/utf8"][()], table["message/offsets"][()])
-            return Reasons(np.where(row < 0, accepted - 1 - row, row), table["reason"][()], messages)
+            columns = {name: self._file[name][()] for name in failures.NAMES}
+            row = columns[failures.ROW]
+            accepted = self._rows - int((row < 0).sum())
+            places = np.where(row < 0, accepted - 1 - row, row)
+            return Reasons(places, columns[failures.REASON], failures.messages_in(columns))
 
     def notes(self) -> list[ShardNote]:
         """Read how the shards that were merged came about."""
@@ -230,10 +230,10 @@ class InShard:
     def reasons(self) -> Reasons:
         """Read why rows are not ok."""
         with ShardFile(self._piece.path) as file:
-            row, reasons = file.column("failures/row"), file.column("failures/reason")
-            messages = TextColumn(file.column("failures/message/utf8"), file.column("failures/message/offsets"))
-        first, last = np.searchsorted(row, [self._piece.start, self._piece.stop]).tolist()
-        return Reasons(row[first:last] - self._piece.start, reasons[first:last], messages[first:last])
+            columns = {name: file.column(name) for name in failures.NAMES}
+        own = failures.failed_part(columns, self._piece.start, self._piece.stop)
+        places = own[failures.ROW] - self._piece.start
+        return Reasons(places, own[failures.REASON], failures.messages_in(own))
 
     def notes(self) -> list[ShardNote]:
         """Read how the shard came about."""
@@ -270,10 +270,8 @@ class Refused:
 
     def reasons(self) -> Reasons:
         """Read why rows are not ok."""
-        names = [column.name for column in FAILURE_COLUMNS]
-        columns = rejected_columns(self._crystals, 0, len(self), self._stamp, names=names)
-        messages = TextColumn(columns["failures/message/utf8"], columns["failures/message/offsets"])
-        return Reasons(np.arange(len(self)), columns["failures/reason"], messages)
+        columns = rejected_columns(self._crystals, 0, len(self), self._stamp, names=failures.NAMES)
+        return Reasons(np.arange(len(self)), columns[failures.REASON], failures.messages_in(columns))
 
     def notes(self) -> list[ShardNote]:
         """Nothing: no shard holds them."""

@@ -8,6 +8,7 @@ import numpy as np
 from screening.crystals.crystal import Reason
 from screening.crystals.packed import PackedCrystals
 from screening.crystals.text import TextColumn
+from screening.store import failures
 from screening.store.ids import bytes_column, id_column
 from screening.store.relaxed import RelaxedRows
 from screening.store.schema import COLUMNS, EMBEDDING, Array, Column, Stamp, Status, target_column
@@ -39,10 +40,10 @@ def rejected_columns(
         "status": lambda: _statuses(text("reasons")),
         "id": lambda: id_column(text("ids")),
         "volume_per_atom": nothing,
-        "failures/row": lambda: makers["row"](),
-        "failures/reason": lambda: bytes_column([reason.encode() for reason in text("reasons")]),
-        "failures/message/utf8": lambda: text("messages").data,
-        "failures/message/offsets": lambda: text("messages").offsets,
+        failures.ROW: lambda: makers["row"](),
+        failures.REASON: lambda: bytes_column([reason.encode() for reason in text("reasons")]),
+        failures.MESSAGES: lambda: text("messages").data,
+        failures.OFFSETS: lambda: text("messages").offsets,
     }
     return {name: makers[name]() for name in (makers if names is None else names)}
 

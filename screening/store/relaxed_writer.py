@@ -15,7 +15,7 @@ from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason, Rejection
 from screening.crystals.packed import PackedCrystals
 from screening.crystals.packed_writer import PackedWriter
-from screening.crystals.text import TextColumn
+from screening.store import failures
 from screening.store.relaxed import RelaxedRows
 from screening.store.schema import Array, Stamp
 
@@ -54,7 +54,7 @@ class RelaxedWriter:
         rows = RelaxedRows.of_columns(columns)
         before = replace(self._packed[start : start + len(rows)], labels={}, forces=None, stress=None)
         relaxed, has_atoms = rows.of(before), rows.has_atoms
-        failed, texts = columns["failures/row"], _messages(columns)
+        failed, texts = columns[failures.ROW], failures.messages_in(columns)
         place = 0
         while place < len(rows):
             end = min(place + BLOCK - self._rows, len(rows))
@@ -72,8 +72,3 @@ class RelaxedWriter:
         if self._writer is not None and self._rows:
             self._writer.append(Crystals.joined(self._crystals), self._refused)
         self._crystals, self._refused, self._rows = [], [], 0
-
-
-def _messages(columns: Mapping[str, Array]) -> TextColumn:
-    offsets = columns["failures/message/offsets"]
-    return TextColumn(columns["failures/message/utf8"], offsets - offsets[0])

@@ -12,6 +12,7 @@ import numpy as np
 
 from screening.crystals.columns import FILTERS, GrowingColumn
 from screening.crystals.sink import Sink
+from screening.store.failures import MESSAGES, OFFSETS, REASON, ROW
 from screening.store.ids import bytes_column
 from screening.store.schema import (
     COLUMNS,
@@ -28,8 +29,6 @@ from screening.store.schema import (
     target_column,
     write_attributes,
 )
-
-MESSAGES, OFFSETS = "failures/message/utf8", "failures/message/offsets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class ResultsWriter:
         self._text = 0
         self.counts: Counter[Status] = Counter()
         self.failures = 0
-        texts = {"id": widths.id, "formula": widths.formula, "failures/reason": widths.reason}
+        texts = {"id": widths.id, "formula": widths.formula, REASON: widths.reason}
         for column in COLUMNS:
             self._create(column.name, texts.get(column.name, column.dtype), column.unit, column.shape, column.meaning)
         for target in stamp.targets:
@@ -85,7 +84,7 @@ class ResultsWriter:
                 values = values[1:] - values[0] + self._text
             self._append(name, values)
         self._text += len(columns[MESSAGES])
-        self.failures += len(columns["failures/row"])
+        self.failures += len(columns[ROW])
         codes, counts = np.unique(columns["status"], return_counts=True)
         self.counts.update({Status(code): count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)})
         self._sink.check()
@@ -103,15 +102,14 @@ class ResultsWriter:
         self._sink.check()
 
     def _write_notes(self, notes: Sequence[ShardNote]) -> None:
-        columns: dict[str, Array] = {
-            "shards/start": np.array([note.start for note in notes], np.int64),
-            "shards/stop": np.array([note.stop for note in notes], np.int64),
-            "shards/written": np.array([note.written for note in notes], np.float64),
-            "shards/worker": bytes_column([note.worker.encode() for note in notes]),
-            "shards/timing": bytes_column([json.dumps(note.timing, sort_keys=True).encode() for note in notes]),
-        }
-        for column in NOTE_COLUMNS:
-            values = columns[column.name]
+        columns: tuple[Array, ...] = (
+            np.array([note.start for note in notes], np.int64),
+            np.array([note.stop for note in notes], np.int64),
+            np.array([note.written for note in notes], np.float64),
+            bytes_column([note.worker.encode() for note in notes]),
+            bytes_column([json.dumps(note.timing, sort_keys=True).encode() for note in notes]),
+        )
+        for column, values in zip(NOTE_COLUMNS, columns, strict=True):
             filters = {"chunks": True, **FILTERS} if values.size else {}
             write_attributes(
                 self._file.create_dataset(column.name, data=values, **filters),

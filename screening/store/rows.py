@@ -11,12 +11,12 @@ import numpy.typing as npt
 from screening.crystals.batch import Crystals
 from screening.crystals.elements import SYMBOLS
 from screening.crystals.formulas import conventional_formulas, element_amounts
-from screening.crystals.text import TextColumn
 from screening.errors import InputError
 from screening.predictions import Target
+from screening.store.failures import Failure, failure_columns, failures_in
 from screening.store.ids import bytes_column, id_column, text_of
 from screening.store.relaxed import RelaxedRows
-from screening.store.schema import COLUMNS, EMBEDDING, RELAXATION, Array, Status, target_column
+from screening.store.schema import COLUMNS, EMBEDDING, RELAXATION, TARGETS, Array, Status, target_column
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -25,15 +25,6 @@ UInt32 = npt.NDArray[np.uint32]
 UInt64 = npt.NDArray[np.uint64]
 
 REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a row is not ok: a code of lower-case letters, digits and `_` to count by, and a sentence to act on."""
-
-    row: int
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +106,6 @@ def volumes_per_atom(crystals: Crystals) -> Float64:
 def columns_of(rows: ShardRows, targets: Sequence[Target]) -> dict[str, Array]:
     """Lay rows out as the columns of a file, in the order that its hash takes them; refuse rows that make no sense."""
     _require_sense(rows, targets)
-    messages = TextColumn.of([failure.message for failure in rows.failures])
     columns: dict[str, Array] = {
         "row": np.arange(rows.start, rows.stop, dtype="<i8"),
         "status": rows.status,
@@ -131,21 +121,14 @@ def columns_of(rows: ShardRows, targets: Sequence[Target]) -> dict[str, Array]:
         columns[EMBEDDING] = rows.embedding
     if rows.relaxed is not None:
         columns |= rows.relaxed.columns(rows.start)
-    columns |= {
-        "failures/row": np.array([failure.row for failure in rows.failures], "<i8"),
-        "failures/reason": bytes_column([failure.reason.encode() for failure in rows.failures]),
-        "failures/message/utf8": messages.data,
-        "failures/message/offsets": messages.offsets,
-    }
+    columns |= failure_columns(rows.failures)
     types = {column.name: column.dtype for column in COLUMNS if column.dtype != "S"}
-    types |= {name: "<f4" for name in columns if name == EMBEDDING or name.startswith("targets/")}
+    types |= {name: "<f4" for name in columns if name == EMBEDDING or name.startswith(f"{TARGETS}/")}
     return {name: np.ascontiguousarray(values, types.get(name)) for name, values in columns.items()}
 
 
 def rows_of(columns: Mapping[str, Array], targets: Sequence[Target]) -> ShardRows:
     """Undo `columns_of`; ids that were too long come as they are stored."""
-    messages = TextColumn(columns["failures/message/utf8"], columns["failures/message/offsets"])
-    failed = zip(columns["failures/row"].tolist(), text_of(columns["failures/reason"]), messages, strict=True)
     return ShardRows(
         start=int(columns["row"][0]),
         stop=int(columns["row"][-1]) + 1,
@@ -157,7 +140,7 @@ def rows_of(columns: Mapping[str, Array], targets: Sequence[Target]) -> ShardRow
         volume_per_atom=columns["volume_per_atom"],
         status=columns["status"],
         values={target.name: columns[target_column(target.name)] for target in targets},
-        failures=[Failure(*fields) for fields in failed],
+        failures=failures_in(columns),
         embedding=columns.get(EMBEDDING),
         relaxed=RelaxedRows.of_columns(columns) if RELAXATION in columns else None,
     )

@@ -29,7 +29,6 @@ READ_VERSIONS = " and ".join(map(str, VERSIONS))
 
 TARGETS = "targets"
 EMBEDDING = "embedding"
-FAILURES = "failures"
 RELAXATION = "relaxation"
 
 

@@ -19,11 +19,12 @@ import h5py
 import numpy as np
 
 from screening.crystals.columns import FILTERS
-from screening.crystals.text import TextColumn
 from screening.crystals.version import code_version
 from screening.errors import FileFormatError, InputError, ResourceError, is_passing
+from screening.store import failures
+from screening.store.failures import Failure
 from screening.store.ids import text_of
-from screening.store.rows import Failure, ShardRows, columns_of, hash_of, rows_of
+from screening.store.rows import ShardRows, columns_of, hash_of, rows_of
 from screening.store.schema import (
     COLUMNS,
     EMBEDDING,
@@ -216,12 +217,9 @@ def read_shard(path: Path) -> ShardRows:
 def read_failures(path: Path) -> list[tuple[str, Failure]]:
     """Read which crystals of a shard have no prediction, by id, and why, without the other columns."""
     with ShardFile(path) as file:
-        rows = file.column("failures/row")
-        ids = text_of(file.column("id")[rows - file.start])
-        reasons = text_of(file.column("failures/reason"))
-        messages = TextColumn(file.column("failures/message/utf8"), file.column("failures/message/offsets"))
-        failed = zip(rows.tolist(), reasons, messages, strict=True)
-        return [(id, Failure(*fields)) for id, fields in zip(ids, failed, strict=True)]
+        columns = {name: file.column(name) for name in failures.NAMES}
+        ids = text_of(file.column("id")[columns[failures.ROW] - file.start])
+        return list(zip(ids, failures.failures_in(columns), strict=True))
 
 
 def require_stamp(file: ShardFile, stamp: Stamp) -> None:

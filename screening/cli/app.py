@@ -10,9 +10,7 @@ from typing import Annotated
 import typer
 
 from screening.errors import ScreeningError
-
-# Slurm sends SIGUSR1 some time before a job must end, if it is asked to.
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+from screening.signals import STOPPING
 
 app = typer.Typer(
     name="screening",

@@ -20,6 +20,7 @@ from screening.errors import InputError
 from screening.ops import core
 from screening.runs.certificates import own_security
 from screening.runs.dask_crew import AT_ONCE
+from screening.signals import STOPPING
 
 # A worker with torch, a model and two shards; what is beyond is for large crystals.
 WORKER_BYTES = 1_500_000_000
@@ -29,7 +30,6 @@ DASHBOARD_PORT = 8787
 LOCALHOST = "127.0.0.1"
 CLOSE_S = 20.0
 SILENT = logging.CRITICAL + 1
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 CONFIG: Mapping[str, Any] = {
     # What is tried again, and where, is the plan's decision.

@@ -4,10 +4,8 @@ A process of its own, because what holds a rank (a collective whose peers are go
 its process, and the worker must survive that. It dies with its worker: its standard input then ends.
 """
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -18,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from screening.errors import ScreeningError
 from screening.runs.rank_job import End, RankJob
+from screening.signals import die_with_parent
 
 if TYPE_CHECKING:
     from screening.training.loop import Progress
 
 TELL_S = 0.2
 ORPHANED = 3
-PR_SET_PDEATHSIG = 1
 
 Tell = Callable[[str, Any], None]
 
@@ -104,7 +102,7 @@ def _seldom(tell: Tell) -> "Callable[[Progress], None]":
 
 def _end_with_worker() -> None:
     """Die when the worker does, whatever this process is at."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
 
     def wait() -> None:
         sys.stdin.buffer.read()

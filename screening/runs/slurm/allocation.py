@@ -5,9 +5,7 @@ driver is, has ended. Workers that die are replaced by their nannies; when all a
 """
 
 import contextlib
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +21,7 @@ from screening.runs.config import ClusterSettings
 from screening.runs.dask_crew import AT_ONCE
 from screening.runs.local_cluster import CONFIG, quiet_logs
 from screening.runs.site import Site
+from screening.signals import die_with_parent
 
 START_S = 120.0
 END_S = 10.0
@@ -142,7 +141,7 @@ class _Part:
                 stderr=out,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     def require_alive(self, what: str) -> None:
@@ -160,14 +159,6 @@ class _Part:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-_LIBC = ctypes.CDLL(None)
-PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _wait_for(file: Path, scheduler: _Part) -> None:

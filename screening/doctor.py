@@ -20,8 +20,8 @@ from typing import TextIO
 
 from screening import locking, machine
 from screening.errors import NativeError, ResourceError
+from screening.version import DISTRIBUTION, version_of
 
-DISTRIBUTION = "crystal-screening"
 PYTHON_NEEDED = (3, 11)
 SLURM_COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel", "sacct")
 SLURM_NEEDED = SLURM_COMMANDS[:-1]
@@ -117,9 +117,8 @@ def python() -> Check:
 def package() -> Check:
     """Name the version and the place of this package."""
     place = Path(__file__).resolve().parent
-    try:
-        version = metadata.version(DISTRIBUTION)
-    except metadata.PackageNotFoundError:
+    version = version_of(DISTRIBUTION)
+    if version is None:
         return Check("package", Status.NOTE, f"not installed, used from {place}", "install it: make build")
     return Check("package", Status.OK, f"{DISTRIBUTION} {version} ({place})")
 
@@ -171,13 +170,13 @@ def cuda_compiler() -> Check:
 
 def packages() -> Iterator[Check]:
     """Check that what this package requires is installed, and name the versions that matter most."""
-    missing = [name for name in _required() if _version(name) is None]
+    missing = [name for name in _required() if version_of(name) is None]
     if missing:
         cure = f"{sys.executable} -m pip install {' '.join(missing)}"
         yield Check("packages", Status.BROKEN, f"missing: {', '.join(missing)}", cure)
     else:
         yield Check("packages", Status.OK, "all that are required are installed")
-    torch = _version("torch")
+    torch = version_of("torch")
     yield Check(
         "torch", Status.OK if torch else Status.BROKEN, torch or "missing", "" if torch else "pip install torch"
     )
@@ -192,13 +191,6 @@ def _required() -> list[str]:
         return []
     plain = [line.split(";")[0] for line in lines if "extra ==" not in line]
     return ["".join(c if c.isalnum() or c in "-_." else " " for c in line).split()[0] for line in plain]
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _hdf5() -> Check:

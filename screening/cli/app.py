@@ -81,7 +81,7 @@ def main() -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from screening.crystals.version import code_version
+        from screening.version import code_version
 
         print(f"screening {code_version()}")
         raise typer.Exit

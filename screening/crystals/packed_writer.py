@@ -21,8 +21,8 @@ from screening.crystals.labels import unit_of
 from screening.crystals.packed import FORMAT, REJECTION_FIELDS, SCHEMA_VERSION, stored_name
 from screening.crystals.sink import Sink, part_of
 from screening.crystals.validate import Limits
-from screening.crystals.version import code_version
 from screening.errors import InputError, ResourceError
+from screening.version import code_version
 
 MOST_LABELS = 4096
 

@@ -14,7 +14,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from screening.crystals.version import code_version
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.graphs import Neighbors
 from screening.models.header import (
@@ -31,6 +30,7 @@ from screening.models.header import (
 )
 from screening.models.model import CrystalModel
 from screening.models.registry import ARCHITECTURES, build
+from screening.version import code_version
 
 SUFFIX = ".safetensors"
 

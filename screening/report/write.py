@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from screening.crystals.version import code_version
 from screening.report.asked import Asked, Wish
 from screening.report.candidates import Candidate, candidates_of
 from screening.report.cards import candidate_table, cards
@@ -24,6 +23,7 @@ from screening.report.survey import Density, Survey, survey_of
 from screening.report.wording import measured, plural, share, title_of, whole
 from screening.store.read import Results
 from screening.store.whole import write_whole
+from screening.version import code_version
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from screening.crystals.version import code_version
 from screening.errors import ResourceError
 from screening.store.record import PROVENANCE as PROVENANCE_FILE
+from screening.version import code_version, version_of
 
 PACKAGES = ("torch", "numpy", "h5py", "dask", "distributed", "pymatgen", "gemmi", "ase")
 GIT_LIMIT_S = 5.0
@@ -60,7 +59,7 @@ def circumstances() -> dict[str, Any]:
         "commit": commit(),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": {name: version for name in PACKAGES if (version := version_of(name))},
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
 
@@ -87,10 +86,3 @@ def _last_byte(path: Path) -> bytes:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

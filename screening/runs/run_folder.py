@@ -16,7 +16,6 @@ from screening.crystals.crystal import Reason
 from screening.crystals.pack import HDF5_SIGNATURE, Tally, known_bytes, pack
 from screening.crystals.packed import PackedCrystals
 from screening.crystals.sink import sweep_parts_of
-from screening.crystals.version import code_version
 from screening.errors import InputError, ResourceError, ScreeningError, UnfinishedError
 from screening.machine import processors
 from screening.models.header import Card, read_card, require_targets
@@ -40,6 +39,7 @@ from screening.store.record import (
     write_record,
 )
 from screening.store.schema import Stamp
+from screening.version import code_version
 
 MOST_READERS = 8
 # Less than this is parsed before the first process besides this one has started.

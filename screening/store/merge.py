@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from screening.crystals.packed import PackedCrystals
-from screening.crystals.version import code_version
 from screening.errors import FileFormatError, InputError
 from screening.store.cover import Piece, cover, ranges_in_words
 from screening.store.failures import REASON, failed_part
@@ -27,6 +26,7 @@ from screening.store.results_writer import ResultsWriter, Widths
 from screening.store.schema import Array, ShardNote, Stamp, Status
 from screening.store.shard import CURE, ShardFile, require_stamp, shard_ranges, sweep_parts
 from screening.store.whole import whole_hdf5
+from screening.version import code_version
 
 BLOCK = 1 << 16
 

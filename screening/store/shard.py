@@ -19,7 +19,6 @@ import h5py
 import numpy as np
 
 from screening.crystals.columns import FILTERS
-from screening.crystals.version import code_version
 from screening.errors import FileFormatError, InputError, ResourceError, is_passing
 from screening.store import failures
 from screening.store.failures import Failure
@@ -43,6 +42,7 @@ from screening.store.schema import (
     write_attributes,
 )
 from screening.store.whole import write_whole
+from screening.version import code_version
 
 NAME = re.compile(r"rows-(\d{12})-(\d{12})\.h5")
 PART = re.compile(rf"{NAME.pattern}\.[0-9a-f]{{8}}\.part")

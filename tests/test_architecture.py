@@ -19,7 +19,7 @@ PACKAGE = ROOT / "screening"
 
 # Lowest first. A module may import from its own layer and those below it; docs/architecture.md draws the same list.
 LAYERS = (
-    ("errors", "config", "machine", "locking", "signals", "version"),
+    ("errors", "config", "machine", "locking", "signals", "version", "files"),
     ("ops",),
     ("crystals", "predictions", "runs.plan"),
     ("store", "enumerate"),

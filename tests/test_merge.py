@@ -21,8 +21,8 @@ from shards import STAMP, TARGETS, predicted, write_run, write_shards
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason, Rejection
 from screening.crystals.packed import PackedCrystals
-from screening.crystals.sink import sweep_parts_of
 from screening.errors import FileFormatError, InputError, ResourceError
+from screening.files.sink import sweep_parts_of
 from screening.store import parts
 from screening.store.merge import merge
 from screening.store.read import Results

@@ -26,10 +26,10 @@ from screening.crystals.crystal import Crystal, Reason, Rejection
 from screening.crystals.packed import FORMAT, PackedCrystals
 from screening.crystals.packed_writer import PackedWriter
 from screening.crystals.seen import Seen
-from screening.crystals.sink import Sink
 from screening.crystals.text import TextColumn
 from screening.crystals.validate import Limits
 from screening.errors import FileFormatError, InputError, ResourceError, ScreeningError, is_passing
+from screening.files.sink import Sink
 
 REFUSED = [Rejection("bäd#1", "a.cif", Reason.EMPTY, "bäd#1: has no atoms"), Rejection("x", "", Reason.DISORDERED, "")]
 
@@ -256,7 +256,7 @@ def test_a_full_disk_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     messages = []
     for limit in [0, 1, 5000, *range(30_000, 2 * len(old), 60_000)]:
         with monkeypatch.context() as patch:
-            patch.setattr("screening.crystals.sink.os.pwrite", failing_after(limit))
+            patch.setattr("screening.files.sink.os.pwrite", failing_after(limit))
             try:
                 write(path, batch, size=500)
             except ResourceError as error:
@@ -293,7 +293,7 @@ def test_a_size_limit_ends_the_process_cleanly(tmp_path: Path) -> None:
 
 
 def test_sink_reads_back_what_did_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("screening.crystals.sink.os.pwrite", failing_after(10))
+    monkeypatch.setattr("screening.files.sink.os.pwrite", failing_after(10))
     sink = Sink(tmp_path / "f")
     for place, block in ((0, b"abcdefgh"), (8, b"ijklmnop"), (4, b"XY"), (20, b"z")):
         sink.seek(place)

@@ -17,9 +17,9 @@ from screening.crystals.formats.extxyz import ExtXyz
 from screening.crystals.formats.format import Document
 from screening.crystals.labels import STRESS_KEY
 from screening.crystals.read import read as read_any
-from screening.crystals.sink import Sink
 from screening.crystals.write import WRITERS, file_stem, write
 from screening.errors import InputError, ResourceError
+from screening.files.sink import Sink
 
 ONE = Crystal("mp-1", np.array([29], np.uint8), np.zeros((1, 3)), np.eye(3) * 4)
 SUFFIX = {"extxyz": "a.xyz", "jsonl": "a.jsonl", "cif": "a"}

@@ -18,10 +18,10 @@ from screening.crystals.formats import format_of
 from screening.crystals.formats.format import Document
 from screening.crystals.packed_writer import PackedWriter
 from screening.crystals.read import ReadBatch, read_batches
-from screening.crystals.sink import Sink, part_of
 from screening.crystals.validate import Limits
 from screening.crystals.write import require_no_input, write
 from screening.errors import InputError, ResourceError
+from screening.files.sink import Sink, part_of
 
 PACKED = "h5"
 TEXT_SUFFIXES = {".extxyz": "extxyz", ".xyz": "extxyz", ".jsonl": "jsonl"}

@@ -19,9 +19,9 @@ from screening.crystals.crystal import Rejection
 from screening.crystals.fingerprint import Fingerprint
 from screening.crystals.labels import unit_of
 from screening.crystals.packed import FORMAT, REJECTION_FIELDS, SCHEMA_VERSION, stored_name
-from screening.crystals.sink import Sink, part_of
 from screening.crystals.validate import Limits
 from screening.errors import InputError, ResourceError
+from screening.files.sink import Sink, part_of
 from screening.version import code_version
 
 MOST_LABELS = 4096

@@ -19,8 +19,8 @@ from screening.crystals.convert import require_volume
 from screening.crystals.crystal import Crystal
 from screening.crystals.formats.json_writer import json_line
 from screening.crystals.formats.xyz_writer import extxyz_frame
-from screening.crystals.sink import Sink, part_of
 from screening.errors import InputError, ResourceError
+from screening.files.sink import Sink, part_of
 
 BLOCK_BYTES = 1 << 20
 # File systems take names of 255 bytes; some are left for the suffix and a number.

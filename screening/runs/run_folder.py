@@ -15,8 +15,8 @@ from typing import Any
 from screening.crystals.crystal import Reason
 from screening.crystals.pack import HDF5_SIGNATURE, Tally, known_bytes, pack
 from screening.crystals.packed import PackedCrystals
-from screening.crystals.sink import sweep_parts_of
 from screening.errors import InputError, ResourceError, ScreeningError, UnfinishedError
+from screening.files.sink import sweep_parts_of
 from screening.machine import processors
 from screening.models.header import Card, read_card, require_targets
 from screening.models.potential_files import required_energy

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from screening.crystals.columns import FILTERS, GrowingColumn
-from screening.crystals.sink import Sink
+from screening.files.sink import Sink
 from screening.store.failures import MESSAGES, OFFSETS, REASON, ROW
 from screening.store.ids import bytes_column
 from screening.store.schema import (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import h5py
 
-from screening.crystals.sink import Sink, part_of
 from screening.errors import ResourceError
+from screening.files.sink import Sink, part_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

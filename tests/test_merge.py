@@ -22,6 +22,7 @@ from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason, Rejection
 from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError, InputError, ResourceError
+from screening.files.hdf5 import whole_hdf5
 from screening.files.sink import sweep_parts_of
 from screening.store import parts
 from screening.store.merge import merge
@@ -29,7 +30,6 @@ from screening.store.read import Results
 from screening.store.record import INPUT, RESULTS, SHARDS
 from screening.store.schema import COLUMNS, FAILURE_COLUMNS, NOTE_COLUMNS, Status, target_column
 from screening.store.shard import shard_name, shard_ranges, write_shard
-from screening.store.whole import whole_hdf5
 
 CRYSTALS = Crystals.of(made_crystals(60, seed=2))
 REJECTIONS = [

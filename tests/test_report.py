@@ -18,7 +18,7 @@ from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal, Reason, Rejection
 from screening.crystals.elements import NUMBER_OF, SYMBOLS
 from screening.crystals.formats.cif import parse_cif_text
-from screening.errors import FileFormatError, InputError, ResourceError
+from screening.errors import FileFormatError, InputError
 from screening.query.query import Query
 from screening.report.asked import Wish
 from screening.report.write import write_report
@@ -376,7 +376,7 @@ def test_wrong_wishes_are_told(run: Path, tmp_path: Path) -> None:
 def test_no_run_no_page(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no run\.json"):
         write_report(tmp_path, tmp_path / "r.html")
-    with pytest.raises(ResourceError, match="cannot be written"):
+    with pytest.raises(InputError, match="there is no folder"):
         write_report(run_of(tmp_path / "run"), tmp_path / "none" / "r.html")
 
 

@@ -180,7 +180,7 @@ def test_evaluate_prints_what_it_found_though_it_cannot_be_written(
     def full(path: Path, blocks: object) -> None:
         raise ResourceError(f"{path}: the disk is full")
 
-    monkeypatch.setattr("screening.store.whole.write_whole", full)
+    monkeypatch.setattr("screening.files.whole.write_whole", full)
     result = CliRunner().invoke(
         app, ["evaluate", "run", "val.extxyz", "--json", "m.json"], obj=SimpleNamespace(check=lambda: None)
     )

@@ -256,7 +256,8 @@ def _compared(errors: dict[str, dict[str, Any]]) -> list[str]:
 
 def _require_places(as_json: Path | None, plot: Path | None, inputs: Sequence[Path]) -> None:
     """Refuse, before hours of predicting, files that could not be written, or are inputs."""
-    from screening.crystals.write import require_no_input, require_place
+    from screening.crystals.write import require_no_input
+    from screening.files.whole import require_place
 
     if plot is not None and plot.suffix.lower() != ".png":
         raise InputError(f"{plot}: what is drawn is a PNG; end the name in .png")
@@ -268,7 +269,7 @@ def _require_places(as_json: Path | None, plot: Path | None, inputs: Sequence[Pa
 
 def _write_json(path: Path | None, found: dict[str, Any]) -> None:
     if path is not None:
-        from screening.store.whole import write_whole
+        from screening.files.whole import write_whole
 
         write_whole(path, [(json.dumps(found, indent=2, allow_nan=False) + "\n").encode()])
 

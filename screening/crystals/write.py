@@ -5,7 +5,6 @@ renamed, so that an interruption leaves the older file or none.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -20,13 +19,13 @@ from screening.crystals.crystal import Crystal
 from screening.crystals.formats.json_writer import json_line
 from screening.crystals.formats.xyz_writer import extxyz_frame
 from screening.errors import InputError, ResourceError
-from screening.files.sink import Sink, part_of
+from screening.files.sink import Sink
+from screening.files.whole import growing, require_folder, require_place, synchronise, writing
 
 BLOCK_BYTES = 1 << 20
 # File systems take names of 255 bytes; some are left for the suffix and a number.
 LONGEST_NAME = 240
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=@()-]")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write(crystals: Iterable[Crystal], path: str | os.PathLike[str], *, format: str) -> int:
@@ -38,27 +37,7 @@ def write(crystals: Iterable[Crystal], path: str | os.PathLike[str], *, format: 
     """
     if format not in WRITERS:
         raise InputError(f"format must be one of {', '.join(WRITERS)}, got {format!r}")
-    target = Path(path)
-    if not target.absolute().parent.is_dir():
-        raise InputError(f"{target}: there is no folder {target.parent}; make it first")
-    try:
-        return WRITERS[format](crystals, target)
-    except OSError as error:
-        kept = f"; {target} is as it was before" if target.exists() else ""
-        if error.errno in _FULL:
-            message = f"{target}: the disk is full or a size limit was reached{kept}; free some space and run it again"
-        else:
-            message = f"{target}: cannot be written ({error}){kept}; check the folder and its permissions"
-        raise ResourceError(message) from error
-
-
-def require_place(output: str | os.PathLike[str]) -> None:
-    """Refuse to write a file where there is no folder for it, or where a folder is."""
-    target = Path(output)
-    if not target.absolute().parent.is_dir():
-        raise InputError(f"{target}: there is no folder {target.parent}; make it first")
-    if target.is_dir():
-        raise InputError(f"{target}: a folder, expected the name of a file to write")
+    return WRITERS[format](crystals, Path(path))
 
 
 def require_no_input(
@@ -86,33 +65,19 @@ def require_no_input(
 
 def _write_file(crystals: Iterable[Crystal], path: Path, entry: Callable[[Crystal], bytes]) -> int:
     require_place(path)
-    part = part_of(path)
-    sink = Sink(part)
-    try:
-        count = _pour(map(entry, crystals), sink, compressed=path.name.lower().endswith(".gz"))
-        sink.synchronise()
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    finally:
-        sink.close()
-    _synchronise(path.absolute().parent)
-    return count
+    with growing(path) as sink:
+        return _pour(map(entry, crystals), sink, compressed=path.name.lower().endswith(".gz"))
 
 
 def _pour(entries: Iterable[bytes], sink: Sink, *, compressed: bool) -> int:
-    count = place = 0
+    count = 0
     # 31: a gzip header, without a time, so that equal crystals give equal files.
     packer = zlib.compressobj(wbits=31) if compressed else None
     for block, held in _blocks(entries):
-        packed = block if packer is None else packer.compress(block)
-        count += held
-        sink.seek(place)
-        place += sink.write(packed)
+        sink.write(block if packer is None else packer.compress(block))
         sink.check()
+        count += held
     if packer is not None:
-        sink.seek(place)
         sink.write(packer.flush())
     return count
 
@@ -130,24 +95,17 @@ def _blocks(entries: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
     yield b"".join(waiting), len(waiting)
 
 
-def _synchronise(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 # --- a folder of CIF ------------------------------------------------------------------------------------------
 
 
 def _write_cif_folder(crystals: Iterable[Crystal], path: Path) -> int:
     from screening.crystals.formats.cif_writer import write_cif
 
+    require_folder(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise InputError(f"{path}: is there already; remove it, or name a new folder")
     part = path.with_name(path.name + ".part")
-    with _empty_folder(part):
+    with writing(path), _empty_folder(part):
         taken: dict[str, int] = {}
         count = 0
         for crystal in crystals:
@@ -157,7 +115,7 @@ def _write_cif_folder(crystals: Iterable[Crystal], path: Path) -> int:
         # One call for all files: a call for each would take longer than writing them.
         os.sync()
         part.replace(path)
-    _synchronise(path.absolute().parent)
+        synchronise(path.absolute().parent)
     return count
 
 

@@ -46,7 +46,7 @@ class Sink(io.RawIOBase):
         return self._place
 
     def write(self, block: "WriteableBuffer") -> int:
-        """Write all of the block, or remember why that failed."""
+        """Write all of the block at this place and move behind it, or remember why that failed."""
         view = memoryview(block).cast("B")
         if self.failure is None:
             try:
@@ -57,17 +57,23 @@ class Sink(io.RawIOBase):
                 self.failure = error
         if self.failure is not None:
             self._kept.append((self._place, bytes(view)))
+        self._place += len(view)
         return len(view)
 
     def readinto(self, block: "WriteableBuffer") -> int:
         """Read what was written, on disk or not; what never was is zero."""
         view = memoryview(block).cast("B")
-        found = os.pread(self._handle, len(view), self._place)
+        try:
+            found = os.pread(self._handle, len(view), self._place)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
         view[:] = found + bytes(len(view) - len(found))
         for start, kept in self._kept:
             low, high = max(start, self._place), min(start + len(kept), self._place + len(view))
             if low < high:
                 view[low - self._place : high - self._place] = kept[low - start : high - start]
+        self._place += len(view)
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:

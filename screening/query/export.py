@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from screening.errors import InputError
+from screening.files.whole import require_place, write_whole
 from screening.query.query import Query
 from screening.store.record import PROVENANCE, SLURM_JOBS
-from screening.store.whole import write_whole
 
 if TYPE_CHECKING:
     import polars
@@ -41,7 +41,7 @@ def kind_of(output: str) -> str:
 
 def export(query: Query, output: str) -> int:
     """Write what a question finds in the way that the output's name says, and tell how many rows there were."""
-    from screening.crystals.write import require_place, write
+    from screening.crystals.write import write
 
     kind, path = kind_of(output), Path(output)
     if any(path.is_file() and path.samefile(own) for own in _own_lines(query)):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from screening.files.whole import require_place, write_whole
 from screening.report.asked import Asked, Wish
 from screening.report.candidates import Candidate, candidates_of
 from screening.report.cards import candidate_table, cards
@@ -22,7 +23,6 @@ from screening.report.running import pace_section
 from screening.report.survey import Density, Survey, survey_of
 from screening.report.wording import measured, plural, share, title_of, whole
 from screening.store.read import Results
-from screening.store.whole import write_whole
 from screening.version import code_version
 
 
@@ -68,6 +68,7 @@ def write_report(
     `wish` says what to ask for, `packed` where the packed input is now. Without the packed input, or the file of
     relaxed crystals where the run relaxed them, crystals are not drawn, and the page says so.
     """
+    require_place(output)
     with Results(run, packed=packed) as results:
         read = _read(results, wish or Wish())
         name = title or results.record.folder.resolve().name

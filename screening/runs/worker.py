@@ -8,7 +8,6 @@ go on before that one does. Nothing here knows who hands out leases; dask_tasks.
 import contextlib
 import os
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
 from screening.crystals.packed import PackedCrystals
 from screening.errors import InputError, ResourceError, ScreeningError
+from screening.files.whole import require_room
 from screening.predictions import Target
 from screening.runs.isolate import Float64, Outcome, Predict, isolated
 from screening.runs.piece import Relaxer, Relaxing
@@ -37,7 +37,6 @@ from screening.store.relaxed import RelaxedRows
 from screening.store.rows import ShardRows, volumes_per_atom
 from screening.store.schema import Stamp, Status
 from screening.store.shard import ShardFile, read_shard, shard_name, write_shard
-from screening.store.whole import write_failure
 
 Found = TypeVar("Found")
 
@@ -295,13 +294,7 @@ def require_job(job: Job) -> None:
     """Raise what every worker would meet: another model or input than the run began with, no room for its shards."""
     _require_model(job)
     _opened(job, job.packed).close()
-    try:
-        with tempfile.TemporaryFile(dir=job.shards) as file:
-            file.write(os.urandom(PROBE_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise ResourceError(write_failure(job.shards, error)) from error
+    require_room(job.shards, PROBE_BYTES)
 
 
 def _require_model(job: Job) -> None:

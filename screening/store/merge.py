@@ -15,6 +15,7 @@ import numpy as np
 
 from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError, InputError
+from screening.files.hdf5 import whole_hdf5
 from screening.store.cover import Piece, cover, ranges_in_words
 from screening.store.failures import REASON, failed_part
 from screening.store.ids import bytes_column, id_column, stored_id
@@ -25,7 +26,6 @@ from screening.store.relaxed_writer import RelaxedWriter
 from screening.store.results_writer import ResultsWriter, Widths
 from screening.store.schema import Array, ShardNote, Stamp, Status
 from screening.store.shard import CURE, ShardFile, require_stamp, shard_ranges, sweep_parts
-from screening.store.whole import whole_hdf5
 from screening.version import code_version
 
 BLOCK = 1 << 16

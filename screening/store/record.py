@@ -12,8 +12,8 @@ from typing import Any
 
 from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError, InputError
+from screening.files.whole import write_whole
 from screening.store.schema import READ_VERSIONS, RELAXATION, VERSIONS, Stamp
-from screening.store.whole import write_whole
 
 RUN_FILE = "run.json"
 RUN_FORMAT = "screening.run"

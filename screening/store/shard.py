@@ -20,6 +20,7 @@ import numpy as np
 
 from screening.crystals.columns import FILTERS
 from screening.errors import FileFormatError, InputError, ResourceError, is_passing
+from screening.files.whole import write_whole
 from screening.store import failures
 from screening.store.failures import Failure
 from screening.store.ids import text_of
@@ -41,7 +42,6 @@ from screening.store.schema import (
     target_column,
     write_attributes,
 )
-from screening.store.whole import write_whole
 from screening.version import code_version
 
 NAME = re.compile(r"rows-(\d{12})-(\d{12})\.h5")

@@ -13,9 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made import made_batch
 
+from screening.crystals.packed_writer import PackedWriter
+from screening.crystals.write import write
 from screening.errors import InputError, ResourceError
 from screening.files.hdf5 import whole_hdf5
+from screening.files.listing import listing
 from screening.files.whole import growing, require_folder, require_place, require_room, write_whole
 
 FULL = "the disk is full or a size limit was reached"
@@ -48,7 +52,25 @@ def grow_hdf5(path: Path) -> None:
         sink.check()
 
 
+def grow_list(path: Path) -> None:
+    with listing(path, ("number", "text")) as take:
+        for k in range(1000):
+            take((k, "text"))
+
+
+def pack_crystals(path: Path) -> None:
+    with PackedWriter(path) as writer:
+        writer.append(made_batch(2))
+
+
 WRITERS = {"blocks": lambda path: write_whole(path, [b"x" * 10_000]), "growing": grow, "hdf5": grow_hdf5}
+USERS = {
+    **WRITERS,
+    "listing": grow_list,
+    "packed": pack_crystals,
+    "extxyz": lambda path: write(made_batch(200), path, format="extxyz"),
+    "jsonl": lambda path: write(made_batch(200), path, format="jsonl"),
+}
 
 
 def test_blocks_end_to_end_replace_an_older_file(tmp_path: Path) -> None:
@@ -94,7 +116,7 @@ def test_processes_that_write_the_same_file_at_once_do_no_harm(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
-@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("kind", USERS)
 @pytest.mark.parametrize("older", [b"older", None])
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])
 def test_a_full_disk_leaves_the_older_file_or_none(
@@ -107,7 +129,7 @@ def test_a_full_disk_leaves_the_older_file_or_none(
         if call != "write":
             patch.setattr(os if call == "fsync" else Path, call, full)
         with pytest.raises(ResourceError) as told:
-            WRITERS[kind](path)
+            USERS[kind](path)
     kept = f"; {path} is as it was before" if older is not None else ""
     assert str(told.value) == f"{path}: {FULL}{kept}; free some space and run it again"
     assert [file.read_bytes() for file in tmp_path.iterdir()] == ([older] if older is not None else [])
@@ -133,16 +155,39 @@ def test_what_fails_elsewhere_is_told_as_it_is(tmp_path: Path, kind: str, error:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_list_is_told_of_a_full_disk_row_by_row(tmp_path: Path) -> None:
+    rows = []
+
+    def write() -> None:
+        with listing(tmp_path / "f.csv", ("text",)) as take:
+            for k in range(1000):
+                take(("x" * 100,))
+                rows.append(k)
+
+    with limited(4000), pytest.raises(ResourceError, match=FULL):
+        write()
+    assert len(rows) == 3999 // 102
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_holds_any_text_and_no_list_takes_rows_too(tmp_path: Path) -> None:
+    for path in (tmp_path / "f.csv", None):
+        with listing(path, ("a", "b")) as take:
+            take(("x,y", "lone \ud800"))
+    assert (tmp_path / "f.csv").read_bytes() == b'a,b\r\n"x,y",lone \\ud800\r\n'
+    assert [path.name for path in tmp_path.iterdir()] == ["f.csv"]
+
+
 def test_a_failure_to_tidy_up_hides_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    for kind, write in WRITERS.items():
+    for kind, make in WRITERS.items():
         with monkeypatch.context() as patch:
             patch.setattr(Path, "unlink", gone)
             patch.setattr(Path, "replace", full)
             with pytest.raises(ResourceError, match=f"{kind}: {FULL}"):
-                write(tmp_path / kind)
+                make(tmp_path / kind)
 
 
 def test_what_grows_has_one_writer_and_the_next_takes_its_place(tmp_path: Path) -> None:

@@ -1,12 +1,9 @@
 """`screening relax`: move crystals to where a model says that no force is left."""
 
-import csv
-import os
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,12 +12,13 @@ import typer
 
 from screening.cli.app import app
 from screening.crystals.elements import SYMBOLS
-from screening.errors import InputError, ResourceError
+from screening.errors import InputError
 
 if TYPE_CHECKING:
     from screening.crystals.batch import Crystals
     from screening.crystals.crystal import Crystal, Rejection
     from screening.crystals.read import ReadBatch
+    from screening.files.listing import Take
     from screening.relaxation.relax import Relaxed
 
 PLAIN_INTERVAL_S = 10.0
@@ -28,7 +26,6 @@ FORMATS = {".extxyz": "extxyz", ".xyz": "extxyz", ".jsonl": "jsonl"}
 UNSEEN = "unseen_elements"
 COLUMNS = ("id", "outcome", "steps", "energy", "energy_before", "force", "stress", UNSEEN, "reason", "message")
 REJECTED = "rejected"
-Take = Callable[[Sequence[object]], None]
 
 
 @app.command()
@@ -74,11 +71,14 @@ def relax(
     if kind is None:
         raise InputError(f"{output}: expected a name that ends in {', '.join(FORMATS)}, or one of these with .gz")
     from screening.crystals.write import require_no_input, write
+    from screening.files.listing import listing
+    from screening.files.whole import require_place
     from screening.pretrained.shipped import load_model, model_file
 
     # Before torch, which takes seconds to load.
     found = model_file(model)
     for written in (output, *([] if table is None else [table])):
+        require_place(written)
         require_no_input(written, inputs, folders=True)
     from screening.crystals.read import read_batches
     from screening.inference import usable_device
@@ -93,7 +93,7 @@ def relax(
     if card.limits:
         say(f"{model}: {card.limits}")
     given, unseen = _Given(), _Unseen(card.elements)
-    with Potential(loaded, device=device, threads=threads) as potential, _listing(table) as take:
+    with Potential(loaded, device=device, threads=threads) as potential, listing(table, COLUMNS) as take:
         moving = relaxed(potential, given.crystals(read_batches(inputs, workers=workers)), settings)
         told = _told(moving, given, unseen, outcomes, take, say, context.obj.check)
         write((one.crystal for one in told), output, format=kind)
@@ -161,7 +161,7 @@ def _told(
     given: _Given,
     unseen: "_Unseen",
     outcomes: Counter[str],
-    take: Take,
+    take: "Take",
     say: Callable[[str], None],
     check: Callable[[], None],
 ) -> "Iterator[Relaxed]":
@@ -187,42 +187,6 @@ def _told(
             say(f"{outcomes.total():,} crystals: {ends}")
         yield one
     refuse(given.accepted)
-
-
-@contextmanager
-def _listing(path: Path | None) -> Iterator[Take]:
-    """Give what writes rows of the table as they come; the file has its name when all are written."""
-    if path is None:
-        yield lambda row: None
-        return
-    if path.is_dir():
-        raise InputError(f"{path}: a folder, expected the name of a file to write")
-    part = path.with_name(f"{path.name}.{os.urandom(4).hex()}.part")
-    with _disk_needed(path):
-        file = part.open("w", buffering=1, encoding="utf-8", newline="")
-    try:
-        writer = csv.writer(file)
-
-        def take(row: Sequence[object]) -> None:
-            with _disk_needed(path):
-                writer.writerow(row)
-
-        take(COLUMNS)
-        yield take
-        with _disk_needed(path):
-            file.close()
-            part.replace(path)
-    finally:
-        file.close()
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _disk_needed(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be written ({error.strerror or error}); check the disk") from error
 
 
 def _say(text: str) -> None:

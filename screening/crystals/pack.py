@@ -4,14 +4,11 @@ Reading is read.py's work, writing that of packed.py and write.py; this joins th
 """
 
 import contextlib
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 from screening.crystals.crystal import Crystal, Reason, Rejection
 from screening.crystals.formats import format_of
@@ -20,12 +17,14 @@ from screening.crystals.packed_writer import PackedWriter
 from screening.crystals.read import ReadBatch, read_batches
 from screening.crystals.validate import Limits
 from screening.crystals.write import require_no_input, write
-from screening.errors import InputError, ResourceError
-from screening.files.sink import Sink, part_of
+from screening.errors import InputError
+from screening.files.listing import Take, listing
+from screening.files.whole import require_place
 
 PACKED = "h5"
 TEXT_SUFFIXES = {".extxyz": "extxyz", ".xyz": "extxyz", ".jsonl": "jsonl"}
 OUTPUTS = (PACKED, "extxyz", "cif", "jsonl")
+LISTED = ("id", "source", "reason", "message")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Formats whose pieces weigh what they take on disk.
 WEIGHED = ("cif", "extxyz", "poscar", "json")
@@ -131,8 +130,10 @@ def pack_batches(
     to = to or kind_of(target)
     _require_output(target, inputs, to)
     tally = Tally()
-    with _RejectionList(listed) as noted:
-        counted = _counted(batches, tally, noted.note, progress)
+    if listed is not None:
+        require_place(listed)
+    with listing(listed, LISTED) as take:
+        counted = _counted(batches, tally, take, progress)
         if to == PACKED:
             paths = [os.fspath(path) for path in inputs]
             with PackedWriter(target, limits=limits, inputs=paths, space_groups=space_groups) as writer:
@@ -187,12 +188,12 @@ def _require_entries(tally: Tally) -> None:
 
 
 def _counted(
-    batches: Iterable[ReadBatch], tally: Tally, note: Callable[[Rejection], None], progress: Callable[[Tally], object]
+    batches: Iterable[ReadBatch], tally: Tally, take: Take, progress: Callable[[Tally], object]
 ) -> Iterator[ReadBatch]:
     for batch in batches:
         tally.add(batch)
-        for rejection in batch.rejections:
-            note(rejection)
+        for one in batch.rejections:
+            take((one.id, one.source, str(one.reason), one.message))
         yield batch
         progress(tally)
 
@@ -201,44 +202,3 @@ def _crystals(batches: Iterable[ReadBatch], tally: Tally) -> Iterator[Crystal]:
     for batch in batches:
         yield from batch.crystals
     _require_entries(tally)
-
-
-class _RejectionList:
-    """A CSV file of rejections, in place once it is whole; without a path they are not listed."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        if path is None:
-            return
-        if not path.absolute().parent.is_dir():
-            raise InputError(f"{path}: there is no folder {path.parent}; make it first")
-        self._part = part_of(path)
-        self._sink = Sink(self._part)
-        self._write(["id", "source", "reason", "message"])
-
-    def note(self, rejection: Rejection) -> None:
-        """Add a row."""
-        if self._path is not None:
-            self._write([rejection.id, rejection.source, str(rejection.reason), rejection.message])
-
-    def _write(self, row: Sequence[str]) -> None:
-        line = io.StringIO(newline="")
-        csv.writer(line).writerow(row)
-        self._sink.seek(0, os.SEEK_END)
-        self._sink.write(line.getvalue().encode("utf-8", "backslashreplace"))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._path is None:
-            return
-        try:
-            if kind is None:
-                self._sink.synchronise()
-                self._part.replace(self._path)
-        except OSError as error:
-            raise ResourceError(f"{self._path}: cannot be written ({error}); check the disk and the folder") from error
-        finally:
-            self._sink.close()
-            self._part.unlink(missing_ok=True)

@@ -1,16 +1,13 @@
 """Writes packed files (packed.py has the layout), batch by batch, in constant memory."""
 
 import contextlib
-import errno
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 
 from screening.crystals.batch import Crystals
@@ -20,8 +17,9 @@ from screening.crystals.fingerprint import Fingerprint
 from screening.crystals.labels import unit_of
 from screening.crystals.packed import FORMAT, REJECTION_FIELDS, SCHEMA_VERSION, stored_name
 from screening.crystals.validate import Limits
-from screening.errors import InputError, ResourceError
-from screening.files.sink import Sink, part_of
+from screening.errors import InputError
+from screening.files.hdf5 import whole_hdf5
+from screening.files.whole import require_place
 from screening.version import code_version
 
 MOST_LABELS = 4096
@@ -44,25 +42,14 @@ class PackedWriter:
         space_groups: float | None = None,
     ) -> None:
         self._path = Path(path)
-        self._part = part_of(self._path)
         self._attributes: dict[str, str | float] = {"limits": json.dumps(asdict(limits or Limits()), sort_keys=True)}
         if space_groups is not None:
             self._attributes["space_group_tolerance"] = space_groups
         self._accepted = self._rejected = 0
         self._fingerprint = Fingerprint()
-        if not self._path.absolute().parent.is_dir():
-            raise InputError(f"{self._path}: there is no folder {self._path.parent}; make it first")
-        if self._path.is_dir():
-            raise InputError(f"{self._path}: a folder, expected the name of a file to write")
-        try:
-            self._sink = Sink(self._part)
-        except OSError as error:
-            raise ResourceError(self._sentence(error)) from error
-        self._file: h5py.File = None
-        with self._explained():
-            # From 1.10 on (2016), HDF5 keeps checksums of its own structures too. Chunks are written whole and once,
-            # so that a cache would only hold eight megabytes of them for every column.
-            self._file = h5py.File(self._sink, "w", libver=("v110", "v110"), rdcc_nbytes=0)
+        require_place(self._path)
+        with contextlib.ExitStack() as undo:
+            self._file, self._sink = undo.enter_context(whole_hdf5(self._path))
             self._text = {name: GrowingText(self._file, name) for name in ("ids", "sources", "inputs")}
             refused = self._file.create_group("rejections")
             self._rejections = {name: GrowingText(refused, name) for name in REJECTION_FIELDS}
@@ -77,6 +64,8 @@ class PackedWriter:
             self._labels: dict[str, GrowingColumn] = {}
             self._label_group = self._file.create_group("labels")
             self._text["inputs"].append(inputs)
+            self._sink.check()
+            self._whole = undo.pop_all()
 
     @property
     def fingerprint(self) -> str:
@@ -85,7 +74,7 @@ class PackedWriter:
 
     def append(self, crystals: Crystals, rejections: Sequence[Rejection] = ()) -> None:
         """Add a batch of accepted crystals, and rejections, after all earlier ones."""
-        with self._explained():
+        with self._all_or_nothing():
             self._fingerprint.add(crystals, rejections)
             for name, column in self._columns.items():
                 column.append(getattr(crystals, name))
@@ -140,11 +129,10 @@ class PackedWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._discard()
-            return
-        with self._explained():
-            self._finish()
+        if error is None:
+            with self._all_or_nothing():
+                self._finish()
+        self._whole.__exit__(kind, error, traceback)
 
     def _finish(self) -> None:
         for column in (*self._columns.values(), *self._optional.values(), *self._labels.values()):
@@ -159,40 +147,12 @@ class PackedWriter:
         for name, value in (versions | self._attributes | counts).items():
             # Python strings would be stored with variable length, in a heap without checksums.
             self._file.attrs[name] = np.bytes_(value) if isinstance(value, str) else value
-        self._file.close()
-        self._sink.synchronise()
-        self._part.replace(self._path)
-        self._sink.close()
-        _synchronise(self._path.absolute().parent)
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _all_or_nothing(self) -> Iterator[None]:
         """Remove what was written when anything fails, a write above all."""
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.push(self._whole)
             yield
             self._sink.check()
-        except BaseException as error:
-            self._discard()
-            if isinstance(error, OSError):
-                raise ResourceError(self._sentence(error)) from error
-            raise
-
-    def _sentence(self, error: OSError) -> str:
-        left = f"; {self._path} is as it was before" if self._path.exists() else ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return f"{self._path}: the disk is full or a size limit was reached{left}; free some space and run it again"
-        return f"{self._path}: cannot be written ({error}){left}; check the folder and its permissions"
-
-    def _discard(self) -> None:
-        if self._file:
-            self._file.close()
-        self._sink.close()
-        self._part.unlink(missing_ok=True)
-
-
-def _synchronise(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            undo.pop_all()

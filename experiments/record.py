@@ -14,7 +14,7 @@ from typing import Any
 
 from screening.config import Settings
 from screening.errors import InputError
-from screening.training.resume import write_whole
+from screening.files.whole import write_whole
 
 FILE = "measured.json"
 KEPT = ("mae", "mae_log10", "rmse", "mean", "std", "each", "accuracy", "error")
@@ -38,7 +38,7 @@ def unpack(record: Path, study: Settings, out: Path) -> int:
             place = out / name / file
             if not place.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(place, (held if isinstance(held, str) else json.dumps(held)).encode() + b"\n")
+                write_whole(place, [(held if isinstance(held, str) else json.dumps(held)).encode(), b"\n"])
     return len(found)
 
 
@@ -62,7 +62,7 @@ def pack(record: Path, study: Settings, out: Path, names: Iterable[str], files: 
     if not lines:
         raise InputError(f"{out}: no run is finished that a record could hold")
     text = f'{{"study": "{digest(study)}", "runs": {{\n' + ",\n".join(lines) + "\n}}\n"
-    write_whole(record, text.encode())
+    write_whole(record, [text.encode()])
     return len(lines)
 
 

@@ -1,6 +1,7 @@
 """Whole runs: from files and a configuration to a checkpoint, metrics and pictures; continued, judged, listed."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from full_disks import full
 from made import PERIODIC_KINDS, made_crystals
 from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
@@ -113,8 +115,11 @@ BY_FILES = ("data.split.by=files", "data.validation=['val.extxyz']")
 
 
 def test_a_run_leaves_what_it_promises(folder: Path, pictures: None) -> None:
-    found = ran(folder, "data.split.test=0.2")
     run = folder / "run"
+    run.mkdir()
+    for name in ("state.safetensors", "model.safetensors"):
+        (run / f"{name}.0123abcd.part").write_bytes(b"begun by one that was killed")
+    found = ran(folder, "data.split.test=0.2")
     names = ["config.toml", "curves.png", "metrics.json", "metrics.jsonl", "model.safetensors"]
     assert sorted(p.name for p in run.iterdir()) == [*names, "parity-test.png", "parity-validation.png"]
     assert all((run / name).read_bytes()[:4] == PNG for name in ("curves.png", "parity-test.png"))
@@ -393,10 +398,12 @@ def test_a_folder_in_which_another_command_trains_is_refused(folder: Path) -> No
     assert not (folder / "run" / CLAIM_FILE).exists()
 
 
-def test_what_cannot_be_made_a_folder_is_said(folder: Path) -> None:
-    (folder / "run/config.toml.part").mkdir(parents=True)
-    with pytest.raises(ResourceError, match=r"run/config\.toml: cannot be written \(Is a directory\); a run needs a"):
-        ran(folder)
+def test_what_cannot_be_made_a_folder_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(ResourceError, match=r"run/config\.toml: the disk is full"):
+            ran(folder)
+    assert list((folder / "run").iterdir()) == []
     for out, why in (("c.toml", "File exists"), ("c.toml/run", "Not a directory")):
         with pytest.raises(ResourceError, match=rf"{out}: cannot be made a folder \({why}\); choose another"):
             called("train", "c.toml", "--out", out, "--quiet")

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import resource
 import subprocess
 import sys
 import textwrap
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disks import FULL, full, limited
 from made import made_batch
 
 from screening.crystals.packed_writer import PackedWriter
@@ -22,23 +22,7 @@ from screening.files.hdf5 import whole_hdf5
 from screening.files.listing import listing
 from screening.files.whole import growing, require_folder, require_place, require_room, write_whole
 
-FULL = "the disk is full or a size limit was reached"
 ROUNDS = 200
-
-
-@contextlib.contextmanager
-def limited(size: int) -> Iterator[None]:
-    """Files of this process end at so many bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def full(*_: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def grow(path: Path) -> None:

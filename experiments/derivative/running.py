@@ -16,6 +16,7 @@ from derivative.crystals import PUBLISHED, SOURCES, make_crystals
 from derivative.plan import KINDS, MODULI, NEAREST, WHOLE, FineTuning, PreTraining, Run, Task, tuning
 from derivative.settings import StudySettings
 from screening.config import validated
+from screening.files.whole import write_whole
 from screening.models import checkpoint
 from screening.pretrained.shipped import RUN_MODEL
 from screening.training.config import RunSettings, TrainingConfig
@@ -23,7 +24,6 @@ from screening.training.forces_config import ForcesConfig
 from screening.training.judge_potential import evaluate_potential
 from screening.training.material import Listener
 from screening.training.recipe import FOLDS_FILE, METRICS_FILE, claim, train
-from screening.training.resume import write_whole
 
 CRYSTALS = "crystals"
 # What the epoch and the rate were chosen by, and what was only measured.
@@ -238,4 +238,4 @@ def _measure_published(folder: Path, study: StudySettings, out: Path, listener: 
         say=listener.say,
         watch=listener.check,
     )
-    write_whole(folder / PUBLISHED_FILE, json.dumps(found, indent=2).encode() + b"\n")
+    write_whole(folder / PUBLISHED_FILE, [json.dumps(found, indent=2).encode(), b"\n"])

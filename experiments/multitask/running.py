@@ -12,6 +12,7 @@ from studies import State, work_through
 from multitask.plan import GAP, Run, config_of
 from screening import config as toml
 from screening.errors import InputError
+from screening.files.whole import write_whole
 from screening.models import checkpoint
 from screening.pretrained.shipped import RUN_MODEL
 from screening.training.assess import in_units, normalised_outputs
@@ -20,7 +21,6 @@ from screening.training.loop import STATE_FILE
 from screening.training.material import Listener, Material
 from screening.training.metrics import auc
 from screening.training.recipe import CONFIG_FILE, METRICS_FILE, fitted, prepare, splits_of, train
-from screening.training.resume import write_whole
 
 # How well a predicted gap tells metals from the rest: how often it is larger for a crystal with a gap than for a metal.
 GAP_AUC_FILE = "gap-auc.json"
@@ -65,7 +65,7 @@ def do(run: Run, study: TrainingConfig, out: Path, listener: Listener, material:
     train(config, folder, listener, material=material)
     if GAP in run.targets:
         text = json.dumps(_gap_auc(config, folder, material))
-        write_whole(folder / GAP_AUC_FILE, text.encode() + b"\n")
+        write_whole(folder / GAP_AUC_FILE, [text.encode(), b"\n"])
 
 
 def _gap_auc(config: TrainingConfig, folder: Path, material: Material) -> dict[str, float]:

@@ -5,7 +5,6 @@ and a hash of the tensors, because safetensors itself does not notice a damaged 
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from screening.errors import FileFormatError, InputError, ResourceError
+from screening.errors import FileFormatError, InputError
+from screening.files.whole import require_place, write_whole
 from screening.graphs import Neighbors
 from screening.models.header import (
     FORMAT_VERSION,
@@ -45,8 +45,9 @@ def save(model: CrystalModel, path: Path | str, card: Card) -> Card:
     stamp = {"code_version": card.code_version or code_version(), "created": card.created or _now()}
     written = Card.model_validate(card.model_dump() | stamp)
     header = _header_of(model, written, hash_of(tensors))
+    require_place(file)
     # One key only: safetensors writes several in an order that changes from run to run.
-    _write_whole(file, safetensors.torch.save(tensors, {METADATA_KEY: header.model_dump_json()}))
+    write_whole(file, [safetensors.torch.save(tensors, {METADATA_KEY: header.model_dump_json()})])
     return written
 
 
@@ -83,28 +84,6 @@ def _header_of(model: CrystalModel, card: Card, sha256: str) -> Header:
         card=card,
         sha256=sha256,
     )
-
-
-def _write_whole(file: Path, content: bytes) -> None:
-    part = file.with_name(file.name + ".part")
-    try:
-        with part.open("wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(file)
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: there is no folder {file.parent}; make it first") from error
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ResourceError(
-            f"{file}: cannot be written ({error.strerror or error}); check space and permissions of {file.parent}"
-        ) from error
 
 
 def _read(file: Path) -> tuple[Header, dict[str, Tensor]]:

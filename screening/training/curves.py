@@ -1,5 +1,6 @@
 """Pictures of a run: how the losses and metrics went, and predictions against labels. PNG, drawn without a display."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from screening.errors import ResourceError
+from screening.files.whole import write_whole
 from screening.predictions import Target
 from screening.training.metrics import auc
 
@@ -104,10 +105,6 @@ def _short(target: Target) -> str:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    part = path.with_name(f"{path.name}.part")
-    try:
-        figure.savefig(part, format="png", dpi=120)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ResourceError(f"{path}: cannot be written ({error.strerror or error}); check the disk") from error
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    write_whole(path, [image.getbuffer()])

@@ -5,8 +5,8 @@ at a time, so that making them takes the memory of a batch; mapped, so that rank
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Self
@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from screening.crystals.text import TextColumn
-from screening.errors import FileFormatError, ResourceError
+from screening.errors import FileFormatError
+from screening.files.whole import write_whole, writing
 from screening.graphs import Neighbors
 from screening.predictions import Target
 from screening.training.labelled import LabelledGraphs
-from screening.training.resume import write_whole
 
 INDEX_FILE = "index.json"
 # Name, type and what follows the first dimension; offsets have one entry more than what they count.
@@ -47,7 +47,7 @@ class GraphWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        with _disk_needed(self._folder):
+        with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             (self._folder / INDEX_FILE).unlink(missing_ok=True)
             for name in (*COLUMNS, "labels", *([FORCES] if self._forces else [])):
@@ -70,7 +70,7 @@ class GraphWriter:
         if self._forces and part.forces is not None:
             columns[FORCES] = part.forces
         offsets = {"id_offsets": ids.offsets, "atom_offsets": part.atom_offsets, "edge_offsets": part.edge_offsets}
-        with _disk_needed(self._folder):
+        with writing(self._folder):
             for name, values in columns.items():
                 self._files[name].write(np.ascontiguousarray(values).data)
             for name, values in offsets.items():
@@ -78,7 +78,7 @@ class GraphWriter:
                 self._ends[name] += int(values[-1] - values[0])
 
     def __exit__(self, kind: object, *_: object) -> None:
-        with _disk_needed(self._folder):
+        with writing(self._folder):
             self._stack.close()
             if kind is None:
                 facts = {
@@ -86,7 +86,7 @@ class GraphWriter:
                     "neighbors": asdict(self._neighbors),
                     FORCES: self._forces,
                 }
-                write_whole(self._folder / INDEX_FILE, json.dumps(facts).encode())
+                write_whole(self._folder / INDEX_FILE, [json.dumps(facts).encode()])
 
 
 def mapped_graphs(folder: Path) -> LabelledGraphs:
@@ -114,11 +114,3 @@ def _mapped(path: Path, kind: type[np.generic], more: tuple[int, ...]) -> Array:
         return np.empty((0, *more), kind)
     # A plain array over the mapping: NumPy's own class for it is slower to index.
     return np.asarray(np.memmap(path, kind, "r", shape=(rows, *more)))
-
-
-@contextmanager
-def _disk_needed(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ResourceError(f"{folder}: cannot be written ({error.strerror or error}); check the disk") from error

@@ -21,6 +21,8 @@ import torch
 
 from screening import config as toml
 from screening.errors import FileFormatError, InputError, ResourceError
+from screening.files.sink import sweep_parts_of
+from screening.files.whole import write_whole
 from screening.models import checkpoint
 from screening.models.header import Card
 from screening.models.model import CrystalModel
@@ -39,7 +41,6 @@ from screening.training.lessons.registry import lesson_of
 from screening.training.loop import JOURNAL_FILE, STATE_FILE, Fitting, Keep, Task, require_device
 from screening.training.material import Listener, Material
 from screening.training.ranks import ALONE, Ranks
-from screening.training.resume import write_whole
 from screening.training.splits import Split
 
 CONFIG_FILE, METRICS_FILE, FOLDS_FILE, GRAPHS = "config.toml", "metrics.json", "folds.json", "graphs"
@@ -132,13 +133,7 @@ def claim(folder: Path, config: RunSettings) -> None:
 
 
 def _write_config(folder: Path, config: RunSettings) -> None:
-    path = folder / CONFIG_FILE
-    try:
-        write_whole(path, toml.to_toml(config).encode())
-    except OSError as error:
-        raise ResourceError(
-            f"{path}: cannot be written ({error.strerror or error}); a run needs a folder that it can write to"
-        ) from error
+    write_whole(folder / CONFIG_FILE, [toml.to_toml(config).encode()])
 
 
 def _has_learned(folder: Path) -> bool:
@@ -251,6 +246,9 @@ def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
         card = _card(lesson, work)
         stamp = _stamp(lesson, work, card.fingerprint)
         keep = _keeping(folder / RUN_MODEL, card)
+        # What runs that were killed had begun to write.
+        for name in (STATE_FILE, RUN_MODEL):
+            sweep_parts_of(folder / name)
     fitting = Fitting(
         start.model,
         task,
@@ -349,4 +347,4 @@ def _final_stamp(stamp: str, work: Work) -> str:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
+    write_whole(path, [json.dumps(content, indent=2, allow_nan=False).encode(), b"\n"])

@@ -7,7 +7,6 @@ is unpickled.
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from screening.errors import FileFormatError, InputError
+from screening.files.whole import write_whole
 from screening.training.optimise import MovingAverage
 from screening.training.ranks import Ranks
 
@@ -107,7 +107,7 @@ def repeatable(device: str) -> Iterator[None]:
 def save_state(path: Path, learner: Learner, position: Position, *, stamp: str) -> None:
     """Write the state; `stamp` says which run it belongs to."""
     facts = {"format": FORMAT, "version": VERSION, "stamp": stamp} | _facts(learner, position)
-    write_whole(path, save(_tensors(learner), {"state": json.dumps(facts)}))
+    write_whole(path, [save(_tensors(learner), {"state": json.dumps(facts)})])
 
 
 def load_state(path: Path, learner: Learner, *, stamp: str) -> Position:
@@ -140,16 +140,6 @@ def agreed(learner: Learner, position: Position, ranks: Ranks) -> Position:
         learner.restore(load(content))
         learner.scaler.load_state_dict(facts["scaler"])
     return Position(**facts["position"])
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there when it is whole."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _facts(learner: Learner, position: Position) -> dict[str, Any]:

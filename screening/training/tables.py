@@ -5,19 +5,19 @@ stopped goes on from its last block, and of two that make the same table each ta
 whole has a name that is used once. The folder goes with whoever finds the table there.
 """
 
-import os
+import io
 import shutil
-import uuid
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from screening.errors import FileFormatError, ResourceError
+from screening.files.sink import sweep_parts_of
+from screening.files.whole import write_whole, writing
 
 Array = npt.NDArray[np.generic]
 Int64 = npt.NDArray[np.int64]
@@ -31,20 +31,23 @@ def made_table(path: Path, ends: Int64, columns: int, dtype: npt.DTypeLike, make
     blocks = path.with_name(f"{path.stem}.blocks")
     names = [blocks / f"{start}-{end}.npy" for start, end in pairwise(ends.tolist())]
     try:
-        for k, name in enumerate(names):
-            if path.exists():
-                break
-            blocks.mkdir(parents=True, exist_ok=True)
-            if not name.exists():
-                _put(name, blocks, partial(np.save, arr=np.asarray(make(k), dtype)))
-        if not path.exists():
-            blocks.mkdir(parents=True, exist_ok=True)
-            _put(path, blocks, partial(_join, names=names, shape=(int(ends[-1]), columns), dtype=dtype))
-    except OSError as error:
+        with writing(path):
+            for k, name in enumerate(names):
+                if path.exists():
+                    break
+                blocks.mkdir(parents=True, exist_ok=True)
+                if not name.exists():
+                    rows = np.ascontiguousarray(make(k), dtype)
+                    write_whole(name, _npy(rows.shape, rows.dtype, [rows]))
+            if not path.exists():
+                blocks.mkdir(parents=True, exist_ok=True)
+                write_whole(path, _npy((int(ends[-1]), columns), np.dtype(dtype), map(_opened, names)))
+    except ResourceError:
         # Another run was faster, and took the blocks away.
         if not path.exists():
-            raise ResourceError(f"{path}: cannot be written ({error.strerror or error}); check the disk") from error
+            raise
     shutil.rmtree(blocks, ignore_errors=True)
+    sweep_parts_of(path)
     return path
 
 
@@ -60,24 +63,14 @@ def mapped(path: Path, rows: int) -> Array:
     return np.asarray(table)
 
 
-def _join(file: IO[bytes], names: Sequence[Path], shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    for name in names:
-        file.write(np.ascontiguousarray(_opened(name)).data)
-
-
-def _put(path: Path, folder: Path, write: Callable[[IO[bytes]], None]) -> None:
-    part = folder / f"{uuid.uuid4().hex}.part"
-    try:
-        with part.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+def _npy(shape: tuple[int, ...], dtype: np.dtype[Any], parts: Iterable[Array]) -> Iterator[bytes | memoryview]:
+    """The bytes of a table whose rows are those of its parts, as NumPy's own files have them."""
+    header = io.BytesIO()
+    facts = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, facts)
+    yield header.getvalue()
+    for part in parts:
+        yield np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
 
 
 def _opened(path: Path) -> Array:

@@ -20,7 +20,7 @@ from slurm_runs import COUNT, SHARD, WAIT_S, SlurmRun, command
 
 from screening.runs.certificates import Certificate
 from screening.runs.claim import holder_of, lives
-from screening.runs.slurm import controller, journal
+from screening.runs.slurm import asked_jobs, controller
 
 pytestmark = pytest.mark.slurm
 
@@ -40,7 +40,7 @@ def test_a_run_outlives_its_jobs(run: SlurmRun, monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patch:
         hang(run.slurm, run.folder, patch)
         submitted = run.submitted(run.profile())
-    job, [tag] = submitted.job, journal.tags_of(run.out)
+    job, [tag] = submitted.job, asked_jobs.tags_of(run.out)
     assert submitted.warning.endswith("the job was accepted all the same")
     run.wait_at_the_gate(job)
     assert run.slurm.run("squeue", "-h", "-t", "all", "-o", "%j").split().count(tag) == 1

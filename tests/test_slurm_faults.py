@@ -12,7 +12,7 @@ from devcluster import LOOK_S
 from slurm_runs import COUNT, SHARD, WAIT_S, SlurmRun, command
 
 from screening.runs.claim import holder_of
-from screening.runs.slurm import journal
+from screening.runs.slurm import asked_jobs
 from screening.store.record import SHARDS
 
 pytestmark = pytest.mark.slurm
@@ -87,7 +87,7 @@ def test_a_job_with_the_id_of_an_earlier_one_is_another_job(run: SlurmRun) -> No
     first = run.submit(run.profile())
     run.wait_at_the_gate(first)
     before = holder_of(run.out)
-    [tag] = journal.tags_of(run.out)
+    [tag] = asked_jobs.tags_of(run.out)
     run.slurm.forget()
     # The job that the controller does not know is ended by it, or by this test: a node may not say that it is there.
     run.kill_driver(first)
@@ -95,7 +95,7 @@ def test_a_job_with_the_id_of_an_earlier_one_is_another_job(run: SlurmRun) -> No
     run.open_gate()
     second = run.submit(run.profile())
     assert second == first
-    assert len(journal.tags_of(run.out)) == 2
+    assert len(asked_jobs.tags_of(run.out)) == 2
     run.finished(second)
 
 

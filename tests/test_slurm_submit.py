@@ -13,7 +13,7 @@ from slurm_runs import COUNT, SHARD, WAIT_S, SlurmRun, command
 
 from screening.errors import InputError
 from screening.runs.claim import holder_of
-from screening.runs.slurm import controller, journal
+from screening.runs.slurm import asked_jobs, controller
 from screening.runs.slurm.controller import SilentError
 
 pytestmark = pytest.mark.slurm
@@ -88,7 +88,7 @@ def test_elastic_workers_are_replaced_when_they_are_killed_and_go_with_their_dri
         killed = screens.started(run.folder, "gated", *words)
         screens.wait_for(lambda: run.done() >= 50 or killed.poll() is not None, WAIT_S, every=LOOK_S)
         assert killed.poll() is None, screens.ended(killed)
-        [tag] = journal.tags_of(run.out)
+        [tag] = asked_jobs.tags_of(run.out)
         left = controller.jobs_named(tag)
         assert 1 <= len(left) <= 2
         assert holder_of(run.out)["pid"] == killed.pid
@@ -97,10 +97,12 @@ def test_elastic_workers_are_replaced_when_they_are_killed_and_go_with_their_dri
 
         # The same command ends what that one left behind, which would wait for it until their time is over.
         process = screens.started(run.folder, "gated", *words)
-        screens.wait_for(lambda: len(journal.tags_of(run.out)) == 2 or process.poll() is not None, WAIT_S, every=LOOK_S)
+        screens.wait_for(
+            lambda: len(asked_jobs.tags_of(run.out)) == 2 or process.poll() is not None, WAIT_S, every=LOOK_S
+        )
         assert process.poll() is None, screens.ended(process)
         assert {job.state for job in controller.jobs_named(tag)} <= {"COMPLETING"}
-        [_, tag] = journal.tags_of(run.out)
+        [_, tag] = asked_jobs.tags_of(run.out)
         run.open_gate(10)
         screens.wait_for(lambda: run.done() >= 100 or process.poll() is not None, WAIT_S, every=LOOK_S)
         assert process.poll() is None, screens.ended(process)
@@ -129,7 +131,7 @@ def test_an_elastic_worker_ends_before_its_walltime_and_another_goes_on(run: Slu
         process = screens.started(run.folder, "gated", *words)
         screens.wait_for(lambda: run.done() >= 50 or process.poll() is not None, WAIT_S, every=LOOK_S)
         assert process.poll() is None, screens.ended(process)
-        [tag] = journal.tags_of(run.out)
+        [tag] = asked_jobs.tags_of(run.out)
         [first] = controller.jobs_named(tag)
         jobs = lambda: {job.id for job in controller.jobs_named(tag) if job.state == "RUNNING"}  # noqa: E731
         screens.wait_for(lambda: jobs() - {first.id}, WAIT_S, every=LOOK_S)
@@ -154,10 +156,10 @@ def test_elastic_workers_of_one_part_are_left_alone_by_the_driver_of_another(run
         one = screens.started(run.folder, "gated", *words, "--part", "1/2")
         screens.wait_for(lambda: run.done() >= 50 or one.poll() is not None, WAIT_S, every=LOOK_S)
         assert one.poll() is None, screens.ended(one)
-        [tag] = journal.tags_of(run.out)
+        [tag] = asked_jobs.tags_of(run.out)
         [job] = controller.jobs_named(tag)
         other = screens.started(run.folder, "gated", *words, "--part", "2/2")
-        others = lambda: set(journal.tags_of(run.out)) - {tag}  # noqa: E731
+        others = lambda: set(asked_jobs.tags_of(run.out)) - {tag}  # noqa: E731
         screens.wait_for(
             lambda: (
                 other.poll() is not None

@@ -12,7 +12,7 @@ from devcluster import LOOK_S, DevCluster
 from slurm_runs import WAIT_S, SlurmRun, command
 from test_ranks_command import labelled_crystals
 
-from screening.runs.slurm import controller, journal
+from screening.runs.slurm import asked_jobs, controller
 
 # What is learned is the business of other tests.
 WORDS = ["train", "c.toml", "--set", "training.epochs=1"]
@@ -35,7 +35,7 @@ def test_a_rank_in_a_worker_job(run: SlurmRun) -> None:
     ran = command(*WORDS, *words, folder=run.folder)
     assert ran.returncode == 0, ran.stderr + run.log()
     assert_trained(run.out)
-    [tag] = journal.tags_of(run.out)
+    [tag] = asked_jobs.tags_of(run.out)
     screens.wait_for(lambda: not controller.jobs_named(tag), WAIT_S, every=LOOK_S)
 
 

@@ -10,7 +10,7 @@ from slurm_runs import command
 from screening.errors import InputError
 from screening.runs import status
 from screening.runs.claim import Claim
-from screening.runs.slurm import controller, journal
+from screening.runs.slurm import asked_jobs, controller
 from screening.runs.slurm.controller import Job, SilentError
 from screening.runs.status import status_of
 from screening.store.record import SHARDS, SLURM_JOBS
@@ -58,7 +58,7 @@ def test_a_silent_controller_is_said_and_the_rest_is_told(folder: Path, monkeypa
     def silent(*names: str) -> list[Job]:
         raise SilentError("squeue: no answer")
 
-    journal.note(folder, "submitting", tag="screening-a", way="batch")
+    asked_jobs.note(folder, "submitting", tag="screening-a", way="batch")
     monkeypatch.setattr(controller, "is_there", lambda: True)
     monkeypatch.setattr(controller, "jobs_named", silent)
     found = status_of(folder)
@@ -80,18 +80,18 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         status_of(tmp_path / "none")
 
 
-def test_the_journal_forgets_no_job_and_minds_no_broken_line(tmp_path: Path) -> None:
-    assert journal.tags_of(tmp_path) == []
-    journal.note(tmp_path, "submitting", tag="a")
-    journal.note(tmp_path, "submitted", tag="a", job="1")
-    journal.note(tmp_path, "submitting", tag="b")
+def test_no_job_that_was_asked_for_is_forgotten_for_a_broken_line(tmp_path: Path) -> None:
+    assert asked_jobs.tags_of(tmp_path) == []
+    asked_jobs.note(tmp_path, "submitting", tag="a")
+    asked_jobs.note(tmp_path, "submitted", tag="a", job="1")
+    asked_jobs.note(tmp_path, "submitting", tag="b")
     with (tmp_path / SLURM_JOBS).open("a") as file:
         file.write('{"event": "subm')
-    assert journal.tags_of(tmp_path) == ["a", "b"]
-    journal.note(tmp_path, "submitting", tag="c")
-    assert journal.tags_of(tmp_path) == ["a", "b", "c"]
-    journal.note(tmp_path, "submitting", tag="d", way="elastic")
-    assert journal.tags_of(tmp_path, way="elastic") == ["d"]
+    assert asked_jobs.tags_of(tmp_path) == ["a", "b"]
+    asked_jobs.note(tmp_path, "submitting", tag="c")
+    assert asked_jobs.tags_of(tmp_path) == ["a", "b", "c"]
+    asked_jobs.note(tmp_path, "submitting", tag="d", way="elastic")
+    assert asked_jobs.tags_of(tmp_path, way="elastic") == ["d"]
 
 
 def test_the_command_prints_and_loads_no_torch(folder: Path) -> None:

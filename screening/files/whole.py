@@ -30,9 +30,7 @@ def write_whole(path: Path, blocks: Iterable[bytes | memoryview]) -> Path:
     try:
         for block in blocks:
             with writing(path):
-                left = memoryview(block)
-                while left:
-                    left = left[file.write(left) :]
+                put(file, block)
         with writing(path):
             os.fsync(file.fileno())
             part.replace(path)
@@ -86,6 +84,13 @@ def write_failure(path: Path, error: OSError) -> str:
         return f"{path}: the disk is full or a size limit was reached{left}; free some space and run it again"
     why = error.strerror or error
     return f"{path}: cannot be written ({why}){left}; check the folder and its permissions"
+
+
+def put(file: io.FileIO, block: bytes | memoryview) -> None:
+    """Write all of a block to an unbuffered file."""
+    left = memoryview(block)
+    while left:
+        left = left[file.write(left) :]
 
 
 def synchronise(folder: Path) -> None:

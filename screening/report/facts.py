@@ -3,13 +3,11 @@
 Both are written by whoever drives a run; what an older or another program left out is left out on the page too.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from screening.errors import InputError
+from screening.files.lines import lines_of
 from screening.store.record import PROVENANCE, RunRecord
 
 
@@ -55,28 +53,9 @@ def facts_of(record: RunRecord) -> Facts:
     """Read what there is to know besides the results."""
     model = _table(record.content.get("model"))
     card = _table(model.get("card")) or _table(record.content.get("card"))
-    events, damaged = _lines(record.folder / PROVENANCE)
-    return Facts(record, model, card, events, damaged, _table(record.content.get("potential")))
-
-
-def _lines(path: Path) -> tuple[list[Mapping[str, Any]], int]:
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return [], 0
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
-    events: list[Mapping[str, Any]] = []
-    damaged = 0
-    for line in text.splitlines():
-        try:
-            event = json.loads(line) if line.strip() else {}
-        except ValueError:
-            damaged += 1
-            continue
-        if isinstance(event, dict) and event:
-            events.append(event)
-    return events, damaged
+    lines = lines_of(record.folder / PROVENANCE)
+    events = [line for line in lines if line]
+    return Facts(record, model, card, events, lines.count(None), _table(record.content.get("potential")))
 
 
 def _table(value: object) -> Mapping[str, Any]:

@@ -1,7 +1,5 @@
 """`provenance.jsonl`: a line for each time that somebody worked on a run: when, where, with which versions."""
 
-import contextlib
-import json
 import os
 import platform
 import shlex
@@ -12,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from screening.errors import ResourceError
-from screening.store.record import PROVENANCE as PROVENANCE_FILE
+from screening.errors import ScreeningError
+from screening.files.lines import append_line, lines_of
+from screening.store.record import PROVENANCE
 from screening.version import code_version, version_of
 
 PACKAGES = ("torch", "numpy", "h5py", "dask", "distributed", "pymatgen", "gemmi", "ase")
@@ -22,31 +21,16 @@ GIT_LIMIT_S = 5.0
 
 def note(folder: Path, kind: str, **facts: object) -> None:
     """Append a line, and bring it to the disk."""
-    line = json.dumps({"event": kind, "time": now(), **facts}, allow_nan=False) + "\n"
-    path = folder / PROVENANCE_FILE
-    try:
-        with path.open("ab") as file:
-            # A line that a killed driver left half-written ends here.
-            whole = file.tell() == 0 or _last_byte(path) == b"\n"
-            file.write((b"" if whole else b"\n") + line.encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be written ({error.strerror or error}); check the disk") from error
+    append_line(folder / PROVENANCE, {"event": kind, "time": now(), **facts})
 
 
 def last_note(folder: Path, kind: str) -> dict[str, Any]:
-    """Read the last line of a kind; nothing if there is none."""
+    """Read the last line of a kind; nothing if there is none, or none that can be read."""
     try:
-        lines = (folder / PROVENANCE_FILE).read_text(encoding="utf-8").splitlines()
-    except OSError:
+        lines = lines_of(folder / PROVENANCE)
+    except ScreeningError:
         return {}
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError):
-            found = json.loads(line)
-            if found.get("event") == kind:
-                return dict(found)
-    return {}
+    return next((line for line in reversed(lines) if line and line.get("event") == kind), {})
 
 
 def circumstances() -> dict[str, Any]:
@@ -80,9 +64,3 @@ def commit() -> str | None:
 def now() -> str:
     """The time, in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _last_byte(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read()

@@ -16,7 +16,7 @@ import numpy as np
 from screening.errors import InputError, ScreeningError
 from screening.runs.claim import CLAIM_FILE, holder_of, lives
 from screening.runs.provenance import last_note
-from screening.runs.slurm import controller, journal
+from screening.runs.slurm import asked_jobs, controller
 from screening.runs.slurm.controller import Job, SilentError
 from screening.store.cover import Piece, cover
 from screening.store.record import RESULTS, RUN_FILE, SHARDS, read_record
@@ -113,7 +113,7 @@ class RunStatus:
 
 def status_of(folder: Path) -> RunStatus:
     """Find out how a run is."""
-    tags = journal.tags_of(folder)
+    tags = asked_jobs.tags_of(folder)
     if not (folder / RUN_FILE).exists() and not tags and not _drivers(folder):
         read_record(folder)  # says what is wrong with the folder
     rows = read_record(folder).rows if (folder / RUN_FILE).exists() else None
@@ -132,7 +132,7 @@ def status_of(folder: Path) -> RunStatus:
 
 def cancelled(folder: Path) -> list[str]:
     """End what works on a run: its driver, if it is on this machine, and its jobs; tell what was done, in lines."""
-    tags = journal.tags_of(folder)
+    tags = asked_jobs.tags_of(folder)
     drivers = _drivers(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: is no folder; name that of a run")

@@ -4,13 +4,14 @@ A line is written before the state that counts it. After a kill, lines beyond wh
 their epochs are computed again. Should lines be missing that the state counts, the run goes on without them.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from screening.errors import FileFormatError
+from screening.files.lines import append_line, lines_of
+from screening.files.whole import writing
 
 
 class Journal:
@@ -18,40 +19,30 @@ class Journal:
 
     def __init__(self, path: Path, *, valid_bytes: int, say: Callable[[str], None]) -> None:
         self.path = path
-        path.touch()
-        content = path.read_bytes()
-        if len(content) < valid_bytes:
-            say(f"{path}: has lost lines of epochs that are done; going on without them")
-            valid_bytes = content.rfind(b"\n") + 1
-        os.truncate(path, valid_bytes)
+        with writing(path):
+            path.touch()
+            content = path.read_bytes()
+            if len(content) < valid_bytes:
+                say(f"{path}: has lost lines of epochs that are done; going on without them")
+                valid_bytes = content.rfind(b"\n") + 1
+            os.truncate(path, valid_bytes)
 
     def write(self, entry: Mapping[str, Any]) -> int:
         """Append a line; tell how long the file is now."""
-        with self.path.open("ab") as file:
-            file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-            return file.tell()
+        return append_line(self.path, entry)
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
     """All lines of a journal, in order; a last line that is being written is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [_read(line, path, number) for number, line in enumerate(lines, 1)]
+    lines = lines_of(path, ended=True)
+    if None in lines:
+        raise FileFormatError(
+            f"{path}: line {lines.index(None) + 1} is damaged; remove that line, and the same command goes on without "
+            "it"
+        )
+    return [line for line in lines if line is not None]
 
 
 def validation_of(path: Path, epoch: int) -> Any:
     """What was measured on validation crystals after an epoch; None if nothing was, or its line is lost."""
     return next((entry.get("validation") for entry in read_journal(path) if entry["epoch"] == epoch), None)
-
-
-def _read(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(line)
-    except ValueError as error:
-        raise FileFormatError(
-            f"{path}: line {number} is damaged; remove that line, and the same command goes on without it"
-        ) from error
-    return found

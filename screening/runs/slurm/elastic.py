@@ -23,7 +23,7 @@ from screening.runs.config import ClusterSettings
 from screening.runs.dask_crew import AT_ONCE
 from screening.runs.local_cluster import CLOSE_S, CONFIG, SILENT, quiet_logs
 from screening.runs.site import Site
-from screening.runs.slurm import controller, journal
+from screening.runs.slurm import asked_jobs, controller
 from screening.runs.slurm.allocation import sweep_others, swept
 from screening.runs.slurm.profile import Profile
 from screening.runs.slurm.submit import require_accepted, require_runnable
@@ -68,8 +68,8 @@ def elastic_cluster(
         require_accepted(cluster.job_script())
         if alone:
             sweep_others(place)
-            controller.cancel([job.id for job in controller.jobs_named(*journal.tags_of(folder, way="elastic"))])
-        journal.note(folder, "submitting", tag=tag, way="elastic")
+            controller.cancel([job.id for job in controller.jobs_named(*asked_jobs.tags_of(folder, way="elastic"))])
+        asked_jobs.note(folder, "submitting", tag=tag, way="elastic")
         watch = _Watch(cluster, tag, wanted)
         cluster.adapt(Adaptive=_Remaining, interval=f"{INTERVAL_S:g}s", minimum=0, maximum=10**6, wanted=wanted)
         yield Site(cluster, profile.cores_per_worker, check=watch.check)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from screening.errors import InputError
 from screening.runs.run_folder import ModelFile, made_folder, require_inputs
-from screening.runs.slurm import controller, journal
+from screening.runs.slurm import asked_jobs, controller
 from screening.runs.slurm.batch import BatchRun, batch_script
 from screening.runs.slurm.controller import Job, SilentError
 from screening.runs.slurm.profile import Profile
@@ -39,7 +39,7 @@ def submit(run: BatchRun, profile: Profile, *, nodes: int | None = None, parts: 
         raise InputError(f"an array of this cluster has at most {most} tasks; take --parts {most} or fewer")
     require_accepted(script)
     folder = made_folder(Path(run.out))
-    there = controller.jobs_named(*journal.tags_of(folder))
+    there = controller.jobs_named(*asked_jobs.tags_of(folder))
     if there:
         raise InputError(
             f"{folder}: job {there[0].shown} of this run is {there[0].state} already; see `screening status {folder}`, "
@@ -47,9 +47,9 @@ def submit(run: BatchRun, profile: Profile, *, nodes: int | None = None, parts: 
         )
     tag = controller.new_tag()
     # Before the job can exist, so that it is never unknown.
-    journal.note(folder, "submitting", tag=tag, way="batch" if parts is None else "array")
+    asked_jobs.note(folder, "submitting", tag=tag, way="batch" if parts is None else "array")
     job, warning = _submitted_once(script, tag, folder)
-    journal.note(folder, "submitted", tag=tag, job=job)
+    asked_jobs.note(folder, "submitted", tag=tag, job=job)
     _watch(tag)
     return Submitted(job, tag, warning)
 

@@ -1,21 +1,28 @@
-"""The shape of the source: who may import whom, how long things get, what is documented, what is never named."""
+"""The shape of the source: who may import whom, how long things get, what is never named."""
 
 import ast
-import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from parsed_source import (
+    NATIVE_SUFFIXES,
+    PACKAGE,
+    ROOT,
+    Module,
+    absolute,
+    functions_of,
+    package_of,
+    screening_modules,
+    sources,
+    tree_of,
+)
 
 import screening
-
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "screening"
 
 # Lowest first. A module may import from its own layer and those below it; docs/architecture.md draws the same list.
 LAYERS = (
@@ -43,7 +50,6 @@ NEEDS_TORCH = (
 )
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "manager", "data", "info", "misc"}
 FILE_LINES, NATIVE_FILE_LINES, FUNCTION_LINES = 500, 400, 80
-NATIVE_SUFFIXES = {".cpp", ".hpp", ".cu", ".cuh"}
 
 
 @dataclass(frozen=True)
@@ -53,37 +59,6 @@ class Import:
     name: str
     line: int
     at_load: bool
-
-
-@dataclass(frozen=True)
-class Module:
-    """A parsed source file of a package."""
-
-    name: str
-    path: Path
-    tree: ast.Module
-    is_package: bool
-
-
-@cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def modules_of(package: Path) -> dict[str, Module]:
-    """Parse every file of a package, by dotted name."""
-    found = {}
-    for path in sorted(package.rglob("*.py")):
-        parts = [package.name, *path.relative_to(package).with_suffix("").parts]
-        is_package = parts[-1] == "__init__"
-        name = ".".join(parts[:-1] if is_package else parts)
-        found[name] = Module(name, path, tree_of(path), is_package)
-    return found
-
-
-@cache
-def screening_modules() -> dict[str, Module]:
-    return modules_of(PACKAGE)
 
 
 def imports_of(module: Module, known: frozenset[str]) -> Iterator[Import]:
@@ -107,15 +82,6 @@ def imports_of(module: Module, known: frozenset[str]) -> Iterator[Import]:
             yield from walk(child, at_load and not inside)
 
     return walk(module.tree, True)
-
-
-def absolute(module: Module, node: ast.ImportFrom) -> str:
-    """The module that a `from` import names, relative ones resolved."""
-    if node.level == 0:
-        return node.module or ""
-    package = module.name.split(".") if module.is_package else module.name.split(".")[:-1]
-    kept = package[: len(package) - (node.level - 1)]
-    return ".".join([*kept, *([node.module] if node.module else [])])
 
 
 def layer_of(name: str) -> int | None:
@@ -258,12 +224,6 @@ def test_architecture_page_draws_these_layers(root: Path) -> None:
     assert named == dict(enumerate(LAYERS))
 
 
-def sources() -> list[Path]:
-    folders = [PACKAGE, ROOT / "tests", ROOT / "benchmarks", ROOT / "csrc", ROOT / "experiments"]
-    kinds = {".py", ".pyi", *NATIVE_SUFFIXES}
-    return [path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix in kinds]
-
-
 def test_no_file_has_a_name_that_says_nothing() -> None:
     empty = [path for path in sources() if path.stem in FORBIDDEN_NAMES or path.parent.name in FORBIDDEN_NAMES]
     assert empty == [], "name a file for the one thing that it owns"
@@ -273,10 +233,6 @@ def test_no_file_is_long() -> None:
     limits = {path: NATIVE_FILE_LINES if path.suffix in NATIVE_SUFFIXES else FILE_LINES for path in sources()}
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in limits}
     assert [f"{p.relative_to(ROOT)}: {n} lines" for p, n in lines.items() if n > limits[p]] == []
-
-
-def functions_of(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 def length_without_docstring(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -300,100 +256,7 @@ def test_nothing_is_called_get() -> None:
     assert [name for name in named if ".get_" in name] == [], "say what is made or found, not that it is got"
 
 
-def contracts(modules: dict[str, Module]) -> set[str]:
-    """Names of methods that some class of the package declares abstract and documents."""
-    return {
-        function.name
-        for module in modules.values()
-        for function in functions_of(module.tree)
-        if ast.get_docstring(function) and any("abstract" in ast.unparse(d) for d in function.decorator_list)
-    }
-
-
-def public_members(tree: ast.Module) -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]]:
-    """Public classes and functions of a module, and public methods of its public classes."""
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
-            yield node.name, node
-            if isinstance(node, ast.ClassDef):
-                methods = [m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef)]
-                yield from ((f"{node.name}.{m.name}", m) for m in methods if not m.name.startswith("_"))
-
-
-def is_overload(node: ast.AST) -> bool:
-    return any("overload" in ast.unparse(d) for d in getattr(node, "decorator_list", []))
-
-
-def foreign_contract(module: Module, node: ast.ClassDef) -> set[str]:
-    """Names of what a class inherits from bases outside the package, such as `io.RawIOBase`, documented there."""
-    names: set[str] = set()
-    for statement in module.tree.body:
-        if isinstance(statement, ast.Import):
-            origins = {alias.asname or alias.name: alias.name for alias in statement.names}
-        elif isinstance(statement, ast.ImportFrom) and not absolute(module, statement).startswith("screening"):
-            origins = {alias.asname or alias.name: f"{statement.module}.{alias.name}" for alias in statement.names}
-        else:
-            continue
-        for base in (ast.unparse(base).split("[")[0] for base in node.bases):
-            first, *rest = base.split(".")
-            if first in origins:
-                names |= set(dir(pkgutil.resolve_name(".".join([origins[first], *rest]))))
-    return names
-
-
-def undocumented(modules: dict[str, Module]) -> list[str]:
-    """Public names without a docstring; a method may inherit it from what it overrides."""
-    inherited = contracts(modules)
-    found = []
-    for module in modules.values():
-        foreign: set[str] = set()
-        for name, node in public_members(module.tree):
-            if isinstance(node, ast.ClassDef):
-                foreign = foreign_contract(module, node)
-            overrides = "." in name and node.name in inherited | foreign
-            if not ast.get_docstring(node) and not is_overload(node) and not overrides:
-                found.append(f"{module.name}:{node.lineno} {name}")
-    return found
-
-
-def unannotated(modules: dict[str, Module]) -> list[str]:
-    """Public functions with a parameter or a result without a type."""
-    found = []
-    for module in modules.values():
-        for name, node in public_members(module.tree):
-            if isinstance(node, ast.ClassDef):
-                continue
-            takes = node.args
-            extra = [a for a in (takes.vararg, takes.kwarg) if a]
-            parameters = [*takes.posonlyargs, *takes.args, *takes.kwonlyargs, *extra]
-            bare = [a.arg for a in parameters if a.annotation is None and a.arg not in ("self", "cls")]
-            if bare or node.returns is None:
-                found.append(f"{module.name}:{node.lineno} {name}")
-    return found
-
-
-def test_public_names_are_documented() -> None:
-    assert undocumented(screening_modules()) == []
-
-
-def test_modules_are_documented() -> None:
-    bare = [m.name for m in screening_modules().values() if m.tree.body and not ast.get_docstring(m.tree)]
-    assert bare == []
-
-
-def test_public_functions_are_annotated() -> None:
-    assert unannotated(screening_modules()) == []
-
-
 # The rules above must be able to fail: small packages that break each of them.
-
-
-def package_of(folder: Path, **files: str) -> dict[str, Module]:
-    for name, text in files.items():
-        path = folder / "screening" / (name.replace("__", "/") + ".py")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return modules_of(folder / "screening")
 
 
 @pytest.mark.parametrize(
@@ -450,21 +313,3 @@ def test_a_module_without_a_layer_is_found(tmp_path: Path) -> None:
     assert [layer_of(name) for name in package_of(tmp_path, elsewhere="")] == [None]
     assert layer_of("screening.runs.plan") == layer_of("screening.crystals.batch")
     assert layer_of("screening.runs.worker") == layer_of("screening.doctor")
-
-
-def test_missing_docstrings_and_types_are_found(tmp_path: Path) -> None:
-    lines = [
-        "import io",
-        "def documented(x: int) -> int: 'Add.'",
-        "def bare(x): ...",
-        "class Thing:",
-        "    def act(self): ...",
-        "class Sink(io.RawIOBase):",
-        "    'Takes.'",
-        "    def readable(self) -> bool: ...",
-        "    def own(self) -> None: ...",
-    ]
-    modules = package_of(tmp_path, ops__case="\n".join(lines))
-    bare = ["3 bare", "4 Thing", "5 Thing.act", "9 Sink.own"]
-    assert undocumented(modules) == [f"screening.ops.case:{name}" for name in bare]
-    assert unannotated(modules) == ["screening.ops.case:3 bare", "screening.ops.case:5 Thing.act"]

@@ -38,6 +38,12 @@ LAYERS = (
 )
 # The package's own face re-exports from any layer, lazily; only the command line may look at it.
 FACE = "screening"
+# Who writes through to the disk: the one way to write files, and what is rewritten in place, because other hosts see
+# that sooner than another file of the same name.
+SYNCHRONISES = {
+    *("screening.files.lines", "screening.files.sink", "screening.files.whole"),
+    *("screening.runs.claim", "screening.training.together"),
+}
 SOLE_CORE_IMPORTER = "screening.ops.core"
 NEEDS_TORCH = (
     "screening.models",
@@ -183,6 +189,21 @@ def test_every_name_has_one_home() -> None:
     assert borrowed_names(modules, [*modules.values(), *others]) == [], "import it from the module that defines it"
 
 
+def synchronisers(modules: Iterable[Module]) -> set[str]:
+    """Modules that name fsync or fdatasync, however they came by it."""
+    calls = ("fsync", "fdatasync")
+    return {
+        module.name
+        for module in modules
+        for node in ast.walk(module.tree)
+        if getattr(node, "attr", "") in calls or (isinstance(node, ast.alias) and node.name in calls)
+    }
+
+
+def test_files_are_written_in_one_way() -> None:
+    assert synchronisers(screening_modules().values()) == SYNCHRONISES, "write it with screening/files/whole.py"
+
+
 def test_torch_is_loaded_late_outside_the_models() -> None:
     modules = screening_modules()
     early = [
@@ -307,6 +328,16 @@ def test_a_name_with_two_homes_is_found(tmp_path: Path) -> None:
         "screening.ops.c:2 takes Error from screening.ops.a, which imports it",
         "screening.ops.d:1 hands X on",
     ]
+
+
+def test_another_way_to_write_files_is_found(tmp_path: Path) -> None:
+    modules = package_of(
+        tmp_path,
+        ops__a="import os\nos.fsync(1)",
+        ops__b="from os import fdatasync as late",
+        ops__c="import os\ndef f():\n    os.sync()",
+    )
+    assert synchronisers(modules.values()) == {"screening.ops.a", "screening.ops.b"}
 
 
 def test_a_module_without_a_layer_is_found(tmp_path: Path) -> None:

@@ -285,10 +285,10 @@ def test_damaged_results_are_told(tmp_path: Path) -> None:
         chunk = results._parts[0]._file["targets/band_gap"].id.get_chunk_info(0)  # type: ignore[attr-defined]
     content[chunk.byte_offset + chunk.size // 2] ^= 0x10
     path.write_bytes(content)
-    with pytest.raises(FileFormatError, match=r"cannot be read as results .* make it again with `screening merge`"):
+    with pytest.raises(FileFormatError, match=r"cannot read it as results .* make it again with `screening merge`"):
         Query(made).where("band_gap > 0").frame()
     path.write_bytes(content[:1000])
-    with pytest.raises(FileFormatError, match="cannot be read as results"):
+    with pytest.raises(FileFormatError, match="cannot open it as results"):
         Query(made)
     with pytest.raises(FileFormatError, match="but not of results"):
         Query(made / INPUT)

@@ -15,6 +15,7 @@ it is written under another name, synchronised and renamed. Nothing in it depend
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self, overload
@@ -30,7 +31,8 @@ from screening.crystals.crystal import Crystal, Reason, Rejection
 from screening.crystals.fingerprint import Fingerprint
 from screening.crystals.text import SURROGATES
 from screening.crystals.validate import Limits
-from screening.errors import FileFormatError, InputError, ResourceError, is_passing
+from screening.errors import FileFormatError, InputError
+from screening.files.hdf5 import reading
 
 FORMAT = "screening.crystals"
 SCHEMA_VERSION = 1
@@ -41,8 +43,7 @@ NAMELESS = "%"
 # Chunks of a column that stay decompressed: the one that two neighbouring reads share, and some to spare.
 CHUNK_CACHE_BYTES = 2 << 20
 REJECTIONS_AT_ONCE = 8192
-# Whatever a damaged or foreign file makes h5py raise.
-UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
+CURE = "it is damaged or of another kind: copy it again from its origin, or make it again with `screening pack`"
 
 
 class PackedCrystals(Sequence[Crystal]):
@@ -54,7 +55,7 @@ class PackedCrystals(Sequence[Crystal]):
 
     def __init__(self, path: Path | str, *, content: BinaryIO | None = None) -> None:
         self.path = Path(path)
-        with contextlib.ExitStack() as undo, self._explained("open"):
+        with contextlib.ExitStack() as undo, self._reading("open"):
             self._file = h5py.File(content or self.path, "r", locking=False, rdcc_nbytes=CHUNK_CACHE_BYTES)
             undo.callback(self._file.close)
             self._require_format()
@@ -81,7 +82,7 @@ class PackedCrystals(Sequence[Crystal]):
     @property
     def inputs(self) -> Sequence[str]:
         """The paths that the file was made from, as they were given."""
-        with self._explained("read"):
+        with self._reading():
             return list(self._text["inputs"].read(0, None))
 
     @property
@@ -106,27 +107,27 @@ class PackedCrystals(Sequence[Crystal]):
         """One label of all crystals, or of a range, without the rest of them; NaN where a crystal has none."""
         if name not in self._labels:
             raise InputError(f"{self.path}: has no label {name}; it has {', '.join(self._labels) or 'none'}")
-        with self._explained("read"):
+        with self._reading():
             start, stop, _ = slice(start, stop).indices(len(self))
             found: npt.NDArray[np.float64] = self._labels[name][start : max(start, stop)]
             return found
 
     def ids(self, start: int = 0, stop: int | None = None) -> Sequence[str]:
         """The ids of all crystals, or of a range, without the rest of them."""
-        with self._explained("read"):
+        with self._reading():
             start, stop, _ = slice(start, stop).indices(len(self))
             return self._text["ids"].read(start, max(start, stop))
 
     def rejections(self, start: int = 0, stop: int | None = None) -> list[Rejection]:
         """The refused crystals, or those of a range, in the order they were read."""
-        with self._explained("read"):
+        with self._reading():
             start, stop, _ = slice(start, stop).indices(self.rejected)
             fields = [self._rejections[name].read(start, max(start, stop)) for name in REJECTION_FIELDS]
             return [Rejection(i, s, Reason(r), m) for i, s, r, m in zip(*fields, strict=True)]
 
     def rejection_text(self, field: str, start: int = 0, stop: int | None = None) -> Sequence[str]:
         """One of the `REJECTION_FIELDS` of the refused crystals, or of a range; decoded when it is looked at."""
-        with self._explained("read"):
+        with self._reading():
             start, stop, _ = slice(start, stop).indices(self.rejected)
             return self._rejections[field].read(start, max(start, stop))
 
@@ -151,50 +152,49 @@ class PackedCrystals(Sequence[Crystal]):
         start, stop, step = index.indices(len(self))
         if step != 1:
             raise InputError(f"a packed file can be sliced with step 1 only, got {step}; use take() on the batch")
-        with self._explained("read"):
-            return self._read(start, max(start, stop))
+        return self._read(start, max(start, stop))
 
     def atoms(self, start: int, stop: int) -> Crystals:
         """Rows [start, stop) with ids, atoms and cells alone, which is all that a prediction takes."""
         start, stop, _ = slice(start, stop).indices(len(self))
-        with self._explained("read"):
-            return self._read_atoms(start, max(start, stop))[0]
+        return self._read_atoms(start, max(start, stop))[0]
 
     def atom_offsets(self, start: int, stop: int) -> npt.NDArray[np.int64]:
         """Where the atoms of rows [start, stop) begin among all, and where the last one's end."""
-        with self._explained("read"):
+        with self._reading():
             offsets: npt.NDArray[np.int64] = self._columns["atom_offsets"][start : stop + 1]
             return offsets
 
     def _read_atoms(self, start: int, stop: int) -> tuple[Crystals, int, int]:
-        columns = self._columns
-        offsets = columns["atom_offsets"][start : stop + 1]
+        columns, offsets = self._columns, self.atom_offsets(start, stop)
         first, last = int(offsets[0]), int(offsets[-1])
         if last - first > np.iinfo(np.int32).max:
             raise InputError(f"{self.path}: {last - first} atoms are too many for one batch (2^31 - 1); slice less")
-        crystals = Crystals(
-            ids=self._text["ids"].read(start, stop),
-            numbers=columns["numbers"][first:last],
-            positions=columns["positions"][first:last],
-            lattice=columns["lattice"][start:stop],
-            pbc=columns["pbc"][start:stop],
-            atom_offsets=(offsets - first).astype(np.int32),
-        )
+        with self._reading():
+            crystals = Crystals(
+                ids=self._text["ids"].read(start, stop),
+                numbers=columns["numbers"][first:last],
+                positions=columns["positions"][first:last],
+                lattice=columns["lattice"][start:stop],
+                pbc=columns["pbc"][start:stop],
+                atom_offsets=(offsets - first).astype(np.int32),
+            )
         return crystals, first, last
 
     def _read(self, start: int, stop: int) -> Crystals:
         columns = self._columns
         crystals, first, last = self._read_atoms(start, stop)
-        labels = {name: column[start:stop] for name, column in self._labels.items()}
-        forces = columns["forces"][first:last] if "forces" in columns else None
-        stress = columns["stress"][start:stop] if "stress" in columns else None
-        return replace(
-            crystals,
-            labels={name: values for name, values in labels.items() if not np.isnan(values).all()},
-            forces=None if forces is None or np.isnan(forces).all() else forces,
-            stress=None if stress is None or np.isnan(stress).all() else stress,
-            sources=self._text["sources"].read(start, stop),
-        )
+        with self._reading():
+            labels = {name: column[start:stop] for name, column in self._labels.items()}
+            forces = columns["forces"][first:last] if "forces" in columns else None
+            stress = columns["stress"][start:stop] if "stress" in columns else None
+            return replace(
+                crystals,
+                labels={name: values for name, values in labels.items() if not np.isnan(values).all()},
+                forces=None if forces is None or np.isnan(forces).all() else forces,
+                stress=None if stress is None or np.isnan(stress).all() else stress,
+                sources=self._text["sources"].read(start, stop),
+            )
 
     def close(self) -> None:
         """Close the file; batches read from it stay."""
@@ -237,28 +237,8 @@ class PackedCrystals(Sequence[Crystal]):
                 found = self._file[name].shape
                 raise FileFormatError(f"{self.path}: damaged: `{name}` has shape {found}, expected {shape}")
 
-    @contextlib.contextmanager
-    def _explained(self, verb: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise InputError(f"{self.path}: no such file") from error
-        except PermissionError as error:
-            raise InputError(f"{self.path}: may not be read; check its permissions") from error
-        except IsADirectoryError as error:
-            raise InputError(f"{self.path}: a folder, expected a packed HDF5 file") from error
-        except UNREADABLE as error:
-            if _is_locked(error):
-                advice = "another program has it open for writing; wait for it, or set HDF5_USE_FILE_LOCKING=FALSE"
-                raise ResourceError(f"{self.path}: {advice}") from error
-            if is_passing(error):
-                raise ResourceError(
-                    f"{self.path}: cannot be read now ({error}); the file itself may be well: try again"
-                ) from error
-            raise FileFormatError(
-                f"{self.path}: cannot {verb} it as packed crystals ({error}); it is damaged or of another kind: "
-                "copy it again from its origin, or make it again with `screening pack`"
-            ) from error
+    def _reading(self, verb: str = "read") -> AbstractContextManager[None]:
+        return reading(self.path, "packed crystals", CURE, verb)
 
 
 def _plain(value: Any) -> Any:
@@ -277,7 +257,3 @@ def stored_name(label: str) -> str:
 def label_name(stored: str) -> str:
     """The label of a dataset."""
     return "" if stored == NAMELESS else unquote(stored, errors=SURROGATES)
-
-
-def _is_locked(error: BaseException) -> bool:
-    return isinstance(error, OSError) and "unable to lock file" in str(error)

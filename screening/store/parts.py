@@ -2,7 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError, InputError
+from screening.files.hdf5 import reading
 from screening.store import failures
 from screening.store.cover import Piece
 from screening.store.record import RELAXED, RunRecord
@@ -33,10 +35,11 @@ from screening.store.schema import (
     Stamp,
     plain_attributes,
 )
-from screening.store.shard import UNREADABLE, ShardFile, require_stamp
+from screening.store.shard import ShardFile, require_stamp
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
+CURE = "it is damaged or of another kind: copy it again, or make it again with `screening merge`"
 # So many refused crystals are read for the sake of one.
 REFUSED_BLOCK = 1 << 13
 # Relaxed crystals that lie in one block of their file are read together.
@@ -90,7 +93,7 @@ class Merged:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with contextlib.ExitStack() as undo, _explained(path):
+        with contextlib.ExitStack() as undo, _reading(path, "open"):
             self._file = h5py.File(path, "r", locking=False)
             undo.callback(self._file.close)
             self.attributes = plain_attributes(self._file)
@@ -117,12 +120,12 @@ class Merged:
 
     def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, Array]:
         """Read columns at places [start, stop)."""
-        with _explained(self.path):
+        with _reading(self.path):
             return {name: self._file[name][start:stop] for name in names}
 
     def take(self, name: str, places: Int64) -> Array:
         """Read a column at some places, each chunk that holds any of them once."""
-        with _explained(self.path):
+        with _reading(self.path):
             column = self._file[name]
             size = column.chunks[0]
             chunks, firsts = np.unique(places // size, return_index=True)
@@ -151,7 +154,7 @@ class Merged:
     @cached_property
     def _row_of_relaxed(self) -> Int64:
         """The row that each place has in the file of relaxed crystals; -1 for those that are not there."""
-        with _explained(self.path):
+        with _reading(self.path):
             held = has_atoms(self._file[RELAXATION][()])
         return np.where(held, np.cumsum(held) - 1, -1)
 
@@ -172,7 +175,7 @@ class Merged:
 
     def reasons(self) -> Reasons:
         """Read why rows are not ok."""
-        with _explained(self.path):
+        with _reading(self.path):
             columns = {name: self._file[name][()] for name in failures.NAMES}
             row = columns[failures.ROW]
             accepted = self._rows - int((row < 0).sum())
@@ -181,7 +184,7 @@ class Merged:
 
     def notes(self) -> list[ShardNote]:
         """Read how the shards that were merged came about."""
-        with _explained(self.path):
+        with _reading(self.path):
             start, stop, written, worker, timing = (self._file[column.name][()].tolist() for column in NOTE_COLUMNS)
             held = zip(start, stop, written, worker, timing, strict=True)
             return [ShardNote(a, b, at, who.decode(), json.loads(took)) for a, b, at, who, took in held]
@@ -278,14 +281,5 @@ class Refused:
         return []
 
 
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, PermissionError) as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check that it is there") from error
-    except UNREADABLE as error:
-        raise FileFormatError(
-            f"{path}: cannot be read as results ({error}); it is damaged or of another kind: copy it again, or make it "
-            "again with `screening merge`"
-        ) from error
+def _reading(path: Path, verb: str = "read") -> AbstractContextManager[None]:
+    return reading(path, "results", CURE, verb)

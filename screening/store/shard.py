@@ -11,7 +11,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +20,8 @@ import h5py
 import numpy as np
 
 from screening.crystals.columns import FILTERS
-from screening.errors import FileFormatError, InputError, ResourceError, is_passing
+from screening.errors import FileFormatError, InputError
+from screening.files.hdf5 import reading
 from screening.files.whole import write_whole
 from screening.store import failures
 from screening.store.failures import Failure
@@ -48,8 +50,6 @@ NAME = re.compile(r"rows-(\d{12})-(\d{12})\.h5")
 PART = re.compile(rf"{NAME.pattern}\.[0-9a-f]{{8}}\.part")
 ALWAYS, RELAXING = (*COLUMNS, *FAILURE_COLUMNS), (*RELAXATION_COLUMNS, *RELAXED_COLUMNS)
 CURE = "remove it and give the same `screening screen` command again: these rows alone are predicted anew"
-# Whatever a damaged or foreign file makes h5py, or what reads from it, raise.
-UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, InputError)
 
 
 def shard_name(start: int, stop: int) -> str:
@@ -132,7 +132,7 @@ class ShardFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with contextlib.ExitStack() as undo, explained(path, "open"):
+        with contextlib.ExitStack() as undo, _reading(path, "open"):
             self._file = h5py.File(path, "r", locking=False)
             undo.callback(self._file.close)
             self.attributes = plain_attributes(self._file)
@@ -147,26 +147,26 @@ class ShardFile:
     @property
     def embedding_width(self) -> int:
         """How many numbers the embedding of a crystal has; 0 if there are none."""
-        with explained(self.path, "read"):
+        with _reading(self.path):
             return int(self._file[EMBEDDING].shape[1]) if EMBEDDING in self._file else 0
 
     @property
     def note(self) -> ShardNote:
         """When, by whom and in how much time it was written."""
-        with explained(self.path, "read"):
+        with _reading(self.path):
             timing = json.loads(self.attributes["timing"])
             written, worker = float(self.attributes["written"]), str(self.attributes["worker"])
             return ShardNote(self.start, self.stop, written, worker, timing)
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """The type of a column, without reading it."""
-        with explained(self.path, "read"):
+        with _reading(self.path):
             found: np.dtype[Any] = self._file[name].dtype
             return found
 
     def columns(self) -> dict[str, Array]:
         """Read all columns, and refuse them if their hash is not the one that was written."""
-        with explained(self.path, "read"):
+        with _reading(self.path):
             columns = {name: self._file[name][()] for name in self._names()}
             identity = json.dumps(_identity(self.start, self.stop, self.stamp), sort_keys=True)
             found, expected = hash_of(identity, columns), self.attributes["sha256"]
@@ -176,7 +176,7 @@ class ShardFile:
 
     def column(self, name: str) -> Array:
         """Read one column, guarded by its own checksum alone."""
-        with explained(self.path, "read"):
+        with _reading(self.path):
             return np.asarray(self._file[name][()])
 
     def close(self) -> None:
@@ -210,7 +210,7 @@ def read_shard(path: Path) -> ShardRows:
     """Read a shard and verify its hash."""
     with ShardFile(path) as file:
         columns = file.columns()
-        with explained(path, "read"):
+        with _reading(path):
             return rows_of(columns, file.stamp.targets)
 
 
@@ -229,16 +229,5 @@ def require_stamp(file: ShardFile, stamp: Stamp) -> None:
         raise FileFormatError(f"{file.path}: is of another run: {'; '.join(different)}; {CURE}")
 
 
-@contextlib.contextmanager
-def explained(path: Path, verb: str) -> Iterator[None]:
-    """Turn whatever a damaged shard raises into an error that names it and the cure."""
-    try:
-        yield
-    except (FileNotFoundError, PermissionError) as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check that it is there") from error
-    except UNREADABLE as error:
-        if is_passing(error):
-            raise ResourceError(
-                f"{path}: cannot be read now ({error}); the file itself may be well: try again"
-            ) from error
-        raise FileFormatError(f"{path}: cannot {verb} it as a shard ({error}); {CURE}") from error
+def _reading(path: Path, verb: str = "read") -> AbstractContextManager[None]:
+    return reading(path, "a shard", CURE, verb)

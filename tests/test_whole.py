@@ -15,6 +15,7 @@ import pytest
 from full_disks import FULL, full, limited
 from made import made_batch
 
+from screening.crystals.pack import pack
 from screening.crystals.packed_writer import PackedWriter
 from screening.crystals.write import write
 from screening.errors import InputError, ResourceError
@@ -117,6 +118,22 @@ def test_a_full_disk_leaves_the_older_file_or_none(
     kept = f"; {path} is as it was before" if older is not None else ""
     assert str(told.value) == f"{path}: {FULL}{kept}; free some space and run it again"
     assert [file.read_bytes() for file in tmp_path.iterdir()] == ([older] if older is not None else [])
+
+
+def test_a_folder_of_files_on_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    with limited(300), pytest.raises(ResourceError, match=f"cifs: {FULL}; free some space and run it again"):
+        write(made_batch(20), tmp_path / "cifs", format="cif")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_beside_an_output_on_a_full_disk_takes_the_output_along(tmp_path: Path) -> None:
+    """Only the list is longer than files may be."""
+    (tmp_path / "in.xyz").write_text("1\nlattice of no kind\nH 0 0\n" * 400, encoding="utf-8")
+    write(made_batch(2), tmp_path / "good.xyz", format="extxyz")
+    inputs = [tmp_path / "good.xyz", tmp_path / "in.xyz"]
+    with limited(9000), pytest.raises(ResourceError, match=rf"refused\.csv: {FULL}; free some space"):
+        pack(inputs, tmp_path / "out.xyz", rejections=tmp_path / "refused.csv")
+    assert sorted(tmp_path.iterdir()) == inputs
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("lost"), OSError(errno.EIO, "of another file")])

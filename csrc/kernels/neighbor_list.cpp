@@ -27,8 +27,8 @@ class Ascending {
   void resize(std::int64_t numbers) {
     const auto words = static_cast<std::size_t>(numbers / 64 + 1);
     if (words > words_.size()) {
-      words_.resize(words);
       marked_.resize(words / 64 + 1);
+      words_.resize(words);  // last, because its size tells what there is
     }
   }
   void sort(std::int32_t* numbers, std::int32_t n) {

@@ -206,12 +206,13 @@ class Neighborhood {
           "angstrom?");
     }
     if (images_ + kLanes >= image_room_) {
-      image_room_ = std::max<std::int64_t>(2 * image_room_, 512);
-      enlarge(offset_, images_, image_room_);
-      enlarge(shift_, images_, image_room_);
-      enlarge(image_x_, images_, image_room_);
-      enlarge(image_y_, images_, image_room_);
-      enlarge(image_z_, images_, image_room_);
+      const std::int64_t room = std::max<std::int64_t>(2 * image_room_, 512);
+      enlarge(offset_, images_, room);
+      enlarge(shift_, images_, room);
+      enlarge(image_x_, images_, room);
+      enlarge(image_y_, images_, room);
+      enlarge(image_z_, images_, room);
+      image_room_ = room;
     }
     return image_room_;
   }

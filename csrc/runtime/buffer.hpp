@@ -1,4 +1,5 @@
-// Scratch memory that grows and is never cleared: what was in it is lost when it grows.
+// Scratch memory that grows and is never cleared: what was in it is lost when it grows. Where there is no memory it
+// stays as it was, so that whoever kept it may go on with less.
 #pragma once
 
 #include <cstddef>
@@ -16,8 +17,9 @@ class Buffer {
  public:
   T* reserve(std::size_t size) {
     if (size > size_) {
-      size_ = size + size / 2;
-      data_.reset(new T[size_]);
+      const std::size_t larger = size + size / 2;
+      data_.reset(new T[larger]);
+      size_ = larger;  // last: nobody may write where nothing was allocated
     }
     return data_.get();
   }

@@ -1,5 +1,5 @@
-// The fronts: check arguments, pick the twin. With dispatch_rows.cpp the only one that names both devices and all
-// levels.
+// The fronts: check arguments, pick the twin. With dispatch_rows.cpp and dispatch_attention.cpp, which hold more of
+// them, the only place that names both devices.
 #include <algorithm>
 #include <atomic>
 #include <stdexcept>
@@ -74,6 +74,8 @@ void check(const EdgeTerms<T>& terms, const char* kernel) {
           "weight, first and edge_source must have a row an edge");
   require(terms.span() >= 1 && terms.span() <= terms.table.rows(), kernel,
           "weight must have between one column and as many as table has rows");
+  require_one_device(kernel, terms.centre, terms.source, terms.table, terms.weight, terms.first, graph.edge_offsets,
+                     graph.edge_source, graph.atom_offsets);
   if (terms.centre.device == Device::cuda) {
     return;
   }
@@ -93,6 +95,7 @@ void check(const EdgeTerms<T>& terms, const EdgeTermsOf<T>& out, const char* ker
               (out.weight.rows() == 0 || like(out.weight, terms.weight)) &&
               (out.scale.rows() == 0 || out.scale.rows() == terms.graph.edges()),
           kernel, "derivatives must have the shapes of what they belong to");
+  require_one_device(kernel, terms.centre, out.centre, out.source, out.table, out.weight, out.scale);
 }
 
 // `sums`: the result, or what has its shape.
@@ -101,6 +104,7 @@ void check(const EdgeTerms<T>& terms, const View<const T>& scale, const Sums& su
   require(scale.rows() == terms.graph.edges() && scale.shape[1] > 0, kernel, "scale must have a row an edge");
   require(sums.rows() == terms.graph.atoms() && sums.shape[1] == scale.shape[1] * terms.channels(), kernel,
           "sums must have a row an atom and half the columns of centre for every scale");
+  require_one_device(kernel, terms.centre, scale, sums);
 }
 
 }  // namespace
@@ -183,6 +187,8 @@ void edge_conv_curve(const EdgeTerms<T>& terms, View<const T> scale, View<const 
                      (direction.weight.rows() == 0 || direction.weight.shape == terms.weight.shape) &&
                      (direction.scale.rows() == 0 || direction.scale.shape == scale.shape);
   require(alike, "edge_conv_curve", "the direction must have the shapes of the terms");
+  require_one_device("edge_conv_curve", terms.centre, direction.centre, direction.source, direction.table,
+                     direction.weight, direction.scale, out_grad);
   SCREENING_CALL_TWIN(terms.centre, edge_conv_curve, terms, scale, grad, direction, out_grad, out);
 }
 
@@ -191,6 +197,7 @@ void edge_moments(const EdgeTerms<T>& terms, View<T> mean, View<T> variance, int
   check(terms, "edge_moments");
   require(mean.rows() == terms.centre.shape[1] && variance.rows() == mean.rows(), "edge_moments",
           "mean and variance must have a value a column");
+  require_one_device("edge_moments", terms.centre, mean, variance);
   SCREENING_CALL_TWIN(terms.centre, edge_moments, terms, mean, variance);
 }
 
@@ -202,6 +209,7 @@ void edge_moments_backward(const EdgeTerms<T>& terms, View<const T> mean, View<c
   require(
       mean.rows() == terms.centre.shape[1] && grad_mean.rows() == mean.rows() && grad_variance.rows() == mean.rows(),
       "edge_moments_backward", "mean and the gradients must have a value a column");
+  require_one_device("edge_moments_backward", terms.centre, mean, grad_mean, grad_variance);
   SCREENING_CALL_TWIN(terms.centre, edge_moments_backward, terms, mean, grad_mean, grad_variance, out);
 }
 
@@ -209,6 +217,7 @@ template <class T>
 void segment_sum(View<const T> rows, View<const std::int32_t> offsets, View<T> result, int threads, void* stream) {
   require(offsets.rows() == result.rows() + 1, "segment_sum", "offsets must have one row more than the result");
   require(result.shape[1] == rows.shape[1], "segment_sum", "the result must have as many columns as the rows");
+  require_one_device("segment_sum", rows, offsets, result);
   if (rows.device == Device::cpu) {
     bool ascending = offsets[0] >= 0 && offsets[result.rows()] <= rows.rows();
     for (std::int64_t s = 0; s < result.rows(); ++s) {
@@ -221,7 +230,7 @@ void segment_sum(View<const T> rows, View<const std::int32_t> offsets, View<T> r
 
 template <class T>
 void linear(View<const T> rows, View<const T> weight, View<const T> bias, View<T> result, int threads) {
-  require(rows.device == Device::cpu, "linear", "expected arrays on the CPU");
+  require_on_cpu("linear", rows, weight, bias, result);
   require(rows.shape[1] == weight.rows(), "linear", "rows must have as many columns as weight has rows");
   require(bias.rows() == weight.shape[1] && result.shape[1] == weight.shape[1] && result.rows() == rows.rows(),
           "linear", "bias and result must have as many columns as weight");
@@ -235,7 +244,7 @@ void linear(View<const T> rows, View<const T> weight, View<const T> bias, View<T
 #define SCREENING_UNARY(name)                                                              \
   template <class T>                                                                       \
   void name(View<const T> values, View<T> result, int threads) {                           \
-    require(values.device == Device::cpu, #name, "expected arrays on the CPU");            \
+    require_on_cpu(#name, values, result);                                                 \
     require(values.rows() == result.rows(), #name, "the result must have as many values"); \
     switch (current_level().load()->kind) {                                                \
       SCREENING_WIDE_LEVELS(name(values, result, threads))                                 \

@@ -22,6 +22,8 @@ void check(const AttentionTerms<T>& terms, const char* kernel) {
           kernel, "weight, first and scale must have a row an edge, scale four columns");
   require(terms.span() >= 1 && terms.span() <= terms.table.rows(), kernel,
           "weight must have between one column and as many as table has rows");
+  require_one_device(kernel, terms.query, terms.key, terms.value, terms.vectors, terms.table, terms.weight, terms.scale,
+                     terms.first, graph.edge_offsets, graph.edge_source, graph.atom_offsets);
   if (terms.query.device == Device::cuda) {
     return;
   }
@@ -41,12 +43,14 @@ void check(const AttentionTerms<T>& terms, const AttentionTermsOf<U>& of, bool w
               of.table.shape == terms.table.shape &&
               (without_edges || (of.weight.shape == terms.weight.shape && of.scale.shape == terms.scale.shape)),
           kernel, "derivatives and directions must have the shapes of what they belong to");
+  require_one_device(kernel, terms.query, of.query, of.key, of.value, of.vectors, of.table, of.weight, of.scale);
 }
 
 template <class T, class Rows>
 void check_sums(const AttentionTerms<T>& terms, const Rows& rows, const char* kernel) {
   require(rows.rows() == terms.graph.atoms() && rows.shape[1] == 4 * terms.channels(), kernel,
           "sums must have a row an atom and four times the columns of query");
+  require_one_device(kernel, terms.query, rows);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@ void check_rows(const char* kernel, const View<T>& values, const View<const std:
                 const Others&... others) {
   require(((others.shape == values.shape) && ...), kernel, "all arrays of values must have one shape");
   require(values.shape[1] > 0 && offsets.rows() > 0, kernel, "there must be a column of values, and offsets");
+  require_one_device(kernel, values, offsets, others...);
   if (values.device == Device::cuda) {
     return;
   }
@@ -31,6 +32,8 @@ void check(const GateTerms<T>& terms, const char* kernel) {
           "centre, source and value must have a row an atom, edge_offsets one more");
   require(terms.edge.rows() == graph.edges() && terms.edge.shape[1] == terms.channels(), kernel,
           "edge must have a row an edge, as wide as centre");
+  require_one_device(kernel, terms.centre, terms.source, terms.value, terms.edge, graph.edge_offsets, graph.edge_source,
+                     graph.atom_offsets);
   if (terms.centre.device == Device::cpu) {
     check_on_host(graph, kernel);
   }
@@ -41,6 +44,7 @@ void check(const GateTerms<T>& terms, const GateTermsOf<U>& of, const char* kern
   require(of.centre.shape == terms.centre.shape && of.source.shape == terms.source.shape &&
               of.value.shape == terms.value.shape && of.edge.shape == terms.edge.shape,
           kernel, "derivatives and directions must have the shapes of what they belong to");
+  require_one_device(kernel, terms.centre, of.centre, of.source, of.value, of.edge);
 }
 
 // `rows` belong to atoms; `gates` to edges, or are empty.
@@ -48,6 +52,7 @@ template <class T, class Rows, class Gates>
 void check(const GateTerms<T>& terms, const Rows& rows, const Gates& gates, const char* kernel) {
   require(rows.shape == terms.centre.shape && (gates.rows() == 0 || gates.shape == terms.edge.shape), kernel,
           "result, gates and what comes from above must have the shapes of centre and edge");
+  require_one_device(kernel, terms.centre, rows, gates);
 }
 
 template <class T>
@@ -59,6 +64,7 @@ void check(const HeadTerms<T>& terms, std::int64_t heads, const char* kernel) {
   require(terms.atom.rows() == graph.atoms() && terms.edge.rows() == graph.edges() &&
               terms.edge.shape[1] == terms.columns(),
           kernel, "atom must have a row an atom, edge a row an edge, both of the same columns");
+  require_one_device(kernel, terms.atom, terms.edge, graph.edge_offsets, graph.edge_source, graph.atom_offsets);
   if (terms.atom.device == Device::cpu) {
     check_on_host(graph, kernel);
   }
@@ -68,6 +74,7 @@ template <class T, class... Rows>
 void check_factors(const HeadTerms<T>& terms, const View<const T>& factors, const char* kernel, const Rows&... rows) {
   require(factors.rows() * factors.shape[1] == terms.columns() && ((rows.shape == factors.shape) && ...), kernel,
           "the factors of the two ends must have a row a head, and a column a channel");
+  require_one_device(kernel, terms.atom, factors, rows...);
 }
 
 // `sums` belong to atoms and channels, `scores` to edges and heads, derivatives to what they are of.
@@ -75,18 +82,21 @@ template <class T, class... Scores>
 void check_scores(const HeadTerms<T>& terms, std::int64_t heads, const char* kernel, const Scores&... scores) {
   require(((scores.rows() == terms.graph.edges() && scores.shape[1] == heads) && ...), kernel,
           "scores and weights must have a row an edge and a column a head");
+  require_one_device(kernel, terms.atom, scores...);
 }
 
 template <class T, class Sums>
 void check_sums(const HeadTerms<T>& terms, std::int64_t heads, const Sums& sums, const char* kernel) {
   require(sums.rows() == terms.graph.atoms() && sums.shape[1] * heads == terms.columns(), kernel,
           "sums must have a row an atom and a column a channel of a head");
+  require_one_device(kernel, terms.atom, sums);
 }
 
 template <class T>
 void check_derivatives(const HeadTerms<T>& terms, const View<T>& of_atom, const View<T>& of_edge, const char* kernel) {
   require(of_atom.shape == terms.atom.shape && of_edge.shape == terms.edge.shape, kernel,
           "derivatives must have the shapes of what they belong to");
+  require_one_device(kernel, terms.atom, of_atom, of_edge);
 }
 
 }  // namespace
@@ -115,7 +125,9 @@ void line_graph(const EdgeTopology& graph, View<const std::int32_t> line_offsets
                 int threads, void* stream) {
   check(graph, "line_graph");
   require(line_offsets.rows() == graph.edges() + 1, "line_graph", "line_offsets must have one row more than edges");
-  if (graph.edge_source.device == Device::cpu) {
+  require_one_device("line_graph", graph.edge_offsets, graph.edge_source, graph.atom_offsets, line_offsets,
+                     line_source);
+  if (graph.edge_offsets.device == Device::cpu) {
     check_on_host(graph, "line_graph");
     bool counted = line_offsets[0] == 0 && line_offsets[graph.edges()] == line_source.rows();
     for (std::int64_t e = 0; e < graph.edges(); ++e) {
@@ -124,7 +136,7 @@ void line_graph(const EdgeTopology& graph, View<const std::int32_t> line_offsets
     }
     require(counted, "line_graph", "line_offsets must count the edges into the source of each edge");
   }
-  SCREENING_CALL_TWIN(graph.edge_source, line_graph, graph, line_offsets, line_source);
+  SCREENING_CALL_TWIN(graph.edge_offsets, line_graph, graph, line_offsets, line_source);
 }
 
 template <class T>

@@ -7,19 +7,20 @@ namespace {
 
 template <class T, class... Others>
 void check_rows(const char* kernel, const View<T>& rows, const Others&... others) {
-  require(rows.device == Device::cpu && ((others.device == Device::cpu) && ...), kernel, "expected arrays on the CPU");
+  require_on_cpu(kernel, rows, others...);
   require(((others.shape == rows.shape) && ...), kernel, "all arrays of rows must have one shape");
 }
 
 template <class... Values>
 void check_columns(const char* kernel, std::int64_t columns, const Values&... values) {
+  require_on_cpu(kernel, values...);
   require(((values.rows() == columns) && ...), kernel, "what belongs to columns must have a value a column");
 }
 
 template <class T, class U>
 void check_windows(const char* kernel, const View<const T>& weight, const View<const std::int32_t>& first,
                    const View<U>& table, std::int64_t places, std::int64_t columns) {
-  require(weight.device == Device::cpu && table.device == Device::cpu, kernel, "expected arrays on the CPU");
+  require_on_cpu(kernel, weight, first, table);
   require(weight.shape[1] >= 1 && weight.shape[1] <= table.rows() && weight.rows() == first.rows() &&
               places == first.rows() && columns == table.shape[1],
           kernel, "weight and first must have a row a place, no more columns than the table has rows");
@@ -43,7 +44,7 @@ void check_windows(const char* kernel, const View<const T>& weight, const View<c
 
 template <class T>
 void linear_weight(View<const T> rows, View<const T> grad, View<T> weight, View<T> bias, int threads) {
-  require(rows.device == Device::cpu && grad.device == Device::cpu, "linear_weight", "expected arrays on the CPU");
+  require_on_cpu("linear_weight", rows, grad, weight, bias);
   require(grad.rows() == rows.rows() && weight.rows() == grad.shape[1] && weight.shape[1] == rows.shape[1] &&
               bias.rows() == grad.shape[1],
           "linear_weight", "weight must have a row a column of grad, and the columns of rows");
@@ -61,6 +62,7 @@ template <class T>
 void normal_silu(View<const T> rows, View<const T> factor, View<const T> shift, View<const T> onto, View<T> result,
                  int threads) {
   check_rows("normal_silu", rows, result);
+  require_on_cpu("normal_silu", onto);
   require(onto.rows() == 0 || onto.shape == rows.shape, "normal_silu", "all arrays of rows must have one shape");
   check_columns("normal_silu", rows.shape[1], factor, shift);
   SCREENING_CALL_LEVEL(normal_silu, rows, factor, shift, onto, result);
@@ -71,6 +73,7 @@ void normal_silu_sums(View<const T> rows, View<const T> grad, View<const T> fact
                       View<const T> mean, View<T> sums, int threads) {
   check_rows("normal_silu_sums", rows, grad);
   check_columns("normal_silu_sums", rows.shape[1], factor, shift, mean);
+  require_on_cpu("normal_silu_sums", sums);
   require(sums.rows() == 2 && sums.shape[1] == rows.shape[1], "normal_silu_sums", "there are two sums a column");
   SCREENING_CALL_LEVEL(normal_silu_sums, rows, grad, factor, shift, mean, sums);
 }
@@ -86,6 +89,7 @@ void normal_silu_backward(View<const T> rows, View<const T> grad, View<const T> 
 template <class T>
 void window_rows(View<const T> weight, View<const std::int32_t> first, View<const T> table, View<T> result,
                  int threads) {
+  require_on_cpu("window_rows", result);
   check_windows("window_rows", weight, first, table, result.rows(), result.shape[1]);
   SCREENING_CALL_LEVEL(window_rows, weight, first, table, result);
 }
@@ -93,6 +97,7 @@ void window_rows(View<const T> weight, View<const std::int32_t> first, View<cons
 template <class T>
 void window_rows_backward(View<const T> weight, View<const std::int32_t> first, View<const T> grad, View<T> of_table,
                           int threads) {
+  require_on_cpu("window_rows_backward", grad);
   check_windows("window_rows_backward", weight, first, of_table, grad.rows(), grad.shape[1]);
   SCREENING_CALL_LEVEL(window_rows_backward, weight, first, grad, of_table);
 }

@@ -1,4 +1,5 @@
-// What fronts share: the levels of the CPU twins, the choice of a twin, and checks of graphs. For dispatch*.cpp alone.
+// What fronts share: the levels of the CPU twins, the choice of a twin, checks of devices and graphs. For dispatch*.cpp
+// alone.
 #pragma once
 
 #include <atomic>
@@ -41,10 +42,23 @@ std::atomic<const Level*>& current_level();
     }                                                   \
   } while (false)
 
-inline void require(bool holds, const std::string& kernel, const std::string& what) {
+inline void require(bool holds, const char* kernel, const char* what) {
   if (!holds) {
-    throw std::invalid_argument(kernel + ": " + what);
+    throw std::invalid_argument(std::string(kernel) + ": " + what);
   }
+}
+
+// That every array lies where the first does, whose device picks the twin: an address of another device would end the
+// process. Of arrays without rows nothing is read, and what is left out (None) has no device.
+template <class First, class... Others>
+void require_one_device(const char* kernel, const First& first, const Others&... others) {
+  require(((others.rows() == 0 || on_one_device(first, others)) && ...), kernel,
+          "expected all arrays on one device; move those that lie elsewhere");
+}
+
+template <class... Arrays>
+void require_on_cpu(const char* kernel, const Arrays&... arrays) {
+  require(((arrays.device == Device::cpu) && ...), kernel, "expected arrays on the CPU");
 }
 
 // That a graph has offsets; and, of one on the CPU, where it costs next to nothing, that every edge leads where it may.

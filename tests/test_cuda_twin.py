@@ -1,12 +1,12 @@
 """The CUDA twin of the neighbour list, run on the host in lockstep, against the CPU twin: bit for bit."""
 
-import ctypes
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from batches import Flat, assert_same_bits, killers, laid, random_cells
+from claimed import Claimed
 from emulation import LAUNCH_FAILURE, NO_DEVICE, OUT_OF_MEMORY, Twin, built
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -289,58 +289,6 @@ def test_a_missing_barrier_shows_in_another_order(twin: Twin) -> None:
 
 
 # Without a device
-
-
-class Tensor(ctypes.Structure):
-    """DLTensor, with the version and flags that come before it in DLPack 1.0."""
-
-    _fields_ = (
-        ("major", ctypes.c_uint32),
-        ("minor", ctypes.c_uint32),
-        ("context", ctypes.c_void_p),
-        ("deleter", ctypes.c_void_p),
-        ("flags", ctypes.c_uint64),
-        ("data", ctypes.c_void_p),
-        ("device_type", ctypes.c_int32),
-        ("device_id", ctypes.c_int32),
-        ("rank", ctypes.c_int32),
-        ("code", ctypes.c_uint8),
-        ("bits", ctypes.c_uint8),
-        ("lanes", ctypes.c_uint16),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("strides", ctypes.c_void_p),
-        ("byte_offset", ctypes.c_uint64),
-    )
-
-
-TYPE_CODES = {"i": 0, "f": 2, "b": 6}
-
-
-class Claimed:
-    """An array that says it lies on CUDA device 0."""
-
-    def __init__(self, array: np.ndarray[Any, Any]) -> None:
-        self.array = array
-        self.shape = (ctypes.c_int64 * array.ndim)(*array.shape)
-        self.tensor = Tensor(
-            major=1,
-            data=array.ctypes.data,
-            device_type=2,
-            rank=array.ndim,
-            code=TYPE_CODES[array.dtype.kind],
-            bits=8 * array.itemsize,
-            lanes=1,
-            shape=self.shape,
-        )
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.tensor.device_type, 0
-
-    def __dlpack__(self, **_: object) -> object:
-        capsule = ctypes.pythonapi.PyCapsule_New
-        capsule.restype = ctypes.py_object
-        capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
-        return capsule(ctypes.addressof(self.tensor), b"dltensor_versioned", None)
 
 
 def test_arrays_on_a_device_that_is_not_there_are_refused_in_words() -> None:

@@ -39,7 +39,7 @@ struct BorrowedBatch {
 
   template <class T>
   void require_same_device(const View<T>& view, const char* name) const {
-    if (view.device != positions.view().device || view.device_index != positions.view().device_index) {
+    if (!on_one_device(view, positions.view())) {
       throw py::value_error(std::string(name) + ": must lie on the same device as positions");
     }
   }

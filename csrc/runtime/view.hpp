@@ -20,4 +20,9 @@ struct View {
   T& operator[](std::int64_t i) const { return data[i]; }
 };
 
+template <class T, class U>
+bool on_one_device(const View<T>& one, const View<U>& other) {
+  return one.device == other.device && (one.device == Device::cpu || one.device_index == other.device_index);
+}
+
 }  // namespace screening

@@ -102,6 +102,22 @@ def killers() -> dict[str, Flat]:
     }
 
 
+def distant() -> dict[str, Flat]:
+    """Cells in which an atom is far from the others, where nothing repeats them or along a vector that is as long."""
+    rng = np.random.default_rng(12)
+    turned = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    some = rng.uniform(0, 3, (3, 3))
+    away = [[0, 0, 0], [0, 0, 0], [0, 0, 1]] @ turned
+    layer, wire, needle = np.diag([3.0, 3.2, 20]), np.diag([0.4, 1, 1]), np.diag([1.2, 1.3, 2e6])
+    return {
+        "layer": laid([(some @ turned + 1e4 * away, layer @ turned, (True, True, False))]),
+        "layer, further": laid([(some @ turned + 9e6 * away, layer @ turned, (True, True, False))]),
+        "wire": laid([([[0, 0, 0], [0, 9.9e8, 0]], wire, (True, False, False))]),
+        "molecule": laid([(some + 1e8 * away, np.zeros((3, 3)), (False, False, False))]),
+        "needle": laid([(some @ turned + 1e6 * away, needle @ turned, (True, True, True))]),
+    }
+
+
 def assert_same_edges(ours: EdgeArrays, right: EdgeArrays, *, tolerance: float = 1e-11) -> None:
     """Compare topology exactly and geometry to rounding."""
     np.testing.assert_array_equal(ours.edge_offsets, right.edge_offsets)

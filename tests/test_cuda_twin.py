@@ -1,16 +1,18 @@
 """The CUDA twin of the neighbour list, run on the host in lockstep, against the CPU twin: bit for bit."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from batches import Flat, assert_same_bits, killers, laid, random_cells
+from batches import Flat, assert_same_bits, distant, killers, laid, random_cells
 from claimed import Claimed
 from emulation import LAUNCH_FAILURE, NO_DEVICE, OUT_OF_MEMORY, Twin, built
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from screening.errors import InputError
 from screening.ops import core, neighbors
 
 pytestmark = pytest.mark.native
@@ -77,6 +79,12 @@ def large_cells() -> dict[str, Flat]:
 def test_killers_equal_the_cpu(twin: Twin, name: str, cutoff: float) -> None:
     for limits in LIMITS:
         assert_same_as_cpu(twin, killers()[name], cutoff, limits)
+
+
+@pytest.mark.parametrize("name", distant())
+def test_atoms_far_from_the_others_equal_the_cpu(twin: Twin, name: str) -> None:
+    for limits in LIMITS:
+        assert_same_as_cpu(twin, distant()[name], 5.0, limits)
 
 
 @pytest.mark.parametrize(("seed", "atoms", "skew"), [(0, (1, 12), 0.5), (1, (2, 8), 1.5), (2, (30, 60), 0.4)])
@@ -234,8 +242,10 @@ def test_unusable_crystals_are_told_as_by_the_cpu(twin: Twin, name: str) -> None
 
 def test_a_cutoff_of_too_many_images_is_refused(twin: Twin) -> None:
     cells = joined(random_cells(1, seed=0), laid([([[0, 0, 0]], 0.02 * np.eye(3), WHOLE)]))
-    with pytest.raises(RuntimeError, match=r"crystal 1: the cutoff reaches too many images of the cell"):
+    with pytest.raises(ValueError, match=r"crystal 1: the cutoff reaches too many images of the cell") as told:
         twin.count(cells, cutoff=9.0)
+    with pytest.raises(InputError, match=re.escape(str(told.value))):
+        neighbors.count_edges(*cells.arrays(), cutoff=9.0)
     assert twin.module.counted()["live"] == 0
 
 

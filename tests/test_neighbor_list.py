@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from batches import Flat, assert_same_bits, assert_same_edges, killers, laid, random_cells
+from batches import Flat, assert_same_bits, assert_same_edges, distant, killers, laid, random_cells
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +41,14 @@ def test_killers_equal_the_reference(name, cutoff):
 def test_random_cells_equal_the_reference(seed, atoms, skew, cutoff):
     cells = random_cells(6, seed=seed, atoms=atoms, skew=skew).arrays()
     assert_same_edges(neighbors.neighbor_list(*cells, cutoff=cutoff), reference.neighbor_list(*cells, cutoff=cutoff))
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_neighbors": 12}], ids=str)
+@pytest.mark.parametrize("name", distant())
+def test_an_atom_far_from_the_others_costs_nothing(name, limits):
+    cells, limits = distant()[name].arrays(), {"cutoff": 5.0, **limits}
+    ours, right = neighbors.neighbor_list(*cells, **limits), reference.neighbor_list(*cells, **limits)
+    assert_same_edges(ours, right, tolerance=1e-6)  # coordinates of 10^9 are known to 10^-7
 
 
 @pytest.mark.parametrize("skew", [0.1, 0.8])
@@ -350,6 +358,13 @@ def test_unusable_crystals_are_named(name):
     cells, sentence = bad_cells()[name]
     with pytest.raises(InputError, match=re.escape(sentence)):
         neighbors.neighbor_list(*cells.arrays(), cutoff=4.0)
+
+
+@pytest.mark.parametrize(("height", "cutoff"), [(0.012, 6.0), (0.02, 9.0), (4.0, 1e4)])
+def test_too_many_images_are_refused_before_they_are_laid(height, cutoff):
+    cells = laid([([[0, 0, 0]], 1e5 * np.eye(3), WHOLE), ([[0, 0, 0]], height * np.eye(3), WHOLE)])
+    with pytest.raises(InputError, match="no neighbour list: crystal 1: the cutoff reaches too many images"):
+        neighbors.count_edges(*cells.arrays(), cutoff=cutoff)
 
 
 def test_wrong_arrays_are_named():

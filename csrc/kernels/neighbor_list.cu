@@ -217,7 +217,7 @@ class Search {
     scan(all_.ghost_counts, all_.atoms, all_.ghost_offsets, round_);
     launch(bound_ghosts, all_.crystals, stream(), all_);
     const Status status = this->status();
-    refuse(status);
+    refuse_unusable(status);
     binned_ = status.binned > 0;
     all_.ghosts = round_.take<Ghost>(status.ghosts);
     all_.ghost_atom = round_.take<std::int32_t>(status.ghosts);
@@ -250,7 +250,7 @@ class Search {
   }
 
  private:
-  void refuse(const Status& status) const {
+  void refuse_unusable(const Status& status) const {
     const unsigned long long key = status.fault != 0 ? ~status.fault : ~status.reach_fault;
     if (key == ~0ull) {
       return;
@@ -258,12 +258,7 @@ class Search {
     const auto which = static_cast<std::int64_t>(key & 0xffffffffu);
     const auto position = static_cast<std::int64_t>(Fault::position);
     const auto fault = static_cast<Fault>(which < position ? which : position);
-    const std::string sentence =
-        "no neighbour list: " + words(fault, static_cast<std::int64_t>(key >> 32), which - position, all_.atoms);
-    if (status.fault != 0) {
-      throw std::invalid_argument(sentence);
-    }
-    throw std::runtime_error(sentence);
+    refuse(fault, static_cast<std::int64_t>(key >> 32), which - position, all_.atoms);
   }
 
   Workspace& memory_;

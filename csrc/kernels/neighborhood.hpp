@@ -10,18 +10,15 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <limits>
-#include <stdexcept>
 
 #include "kernels.hpp"
+#include "kernels/cell_images.hpp"
+#include "kernels/usable.hpp"
 #include "math/lattice.hpp"
 #include "runtime/buffer.hpp"
 #include "runtime/lanes.hpp"
 
 namespace screening::SCREENING_LEVEL {
-
-typedef double Quad __attribute__((vector_size(32)));
-typedef std::int32_t IntQuad __attribute__((vector_size(16)));
 
 // Float bounds around a squared radius: below `sure` the exact square is within it, not below `maybe` it is not.
 struct FloatBounds {
@@ -32,6 +29,7 @@ class Neighborhood {
  public:
   // Wraps the atoms of a crystal into its cell. `build` follows.
   void take(const CrystalBatch& batch, std::int64_t crystal) {
+    crystal_ = crystal;
     first_ = batch.atom_offsets[crystal];
     atoms_ = batch.atom_offsets[crystal + 1] - static_cast<std::int32_t>(first_);
     basis_ = complete_basis(batch.lattice.data + 9 * crystal, batch.pbc.data + 3 * crystal);
@@ -71,7 +69,9 @@ class Neighborhood {
     // Coordinates are below 2 reach in size and hold a rounding of 2^-24 each, their squares and products below
     // 12 reach^2 in all: some 20 roundings of that size at the most.
     margin_ = 256 * reach * reach * 0x1p-24;
-    lay_images();
+    if (!images_.lay(basis_, half_, radius)) {
+      refuse(Fault::images, crystal_, 0, 0);
+    }
     lay_ghosts();
     gridded_ = grid_pays();
     if (gridded_) {
@@ -92,7 +92,6 @@ class Neighborhood {
   // The atom to search as the k-th: near ones after each other, so that what they share is still in the cache.
   std::int32_t kth(std::int32_t k) const { return gridded_ ? row_order_[static_cast<std::size_t>(k)] : k; }
   std::int64_t ghosts() const { return ghosts_; }
-  const Basis& basis() const { return basis_; }
 
   // Atoms per angstrom^3 of the cell, or of the box around the atoms where the cell is no volume.
   double density() const {
@@ -104,10 +103,10 @@ class Neighborhood {
   std::int32_t self(std::int32_t atom) const { return self_[atom]; }
   std::int32_t atom_of(std::int32_t ghost) const { return ghost_atom_[ghost]; }
   Quad vector(Quad from, std::int32_t ghost) const {
-    return (place_[ghost_atom_[ghost]] - from) + offset_[ghost_image_[ghost]];
+    return (place_[ghost_atom_[ghost]] - from) + images_.offset(ghost_image_[ghost]);
   }
   IntQuad shift(IntQuad wrap, std::int32_t ghost) const {
-    return (shift_[ghost_image_[ghost]] + wrap_[ghost_atom_[ghost]]) - wrap;
+    return (images_.shift(ghost_image_[ghost]) + wrap_[ghost_atom_[ghost]]) - wrap;
   }
   Quad place(std::int32_t atom) const { return place_[atom]; }
   IntQuad wrap(std::int32_t atom) const { return wrap_[atom]; }
@@ -159,87 +158,31 @@ class Neighborhood {
 
  private:
   static constexpr std::uint32_t kAllLanes = kLanes == 32 ? ~0u : (1u << kLanes) - 1u;
-  static constexpr std::int32_t kMostImages = 100'000'000;
-  static constexpr float kFar = 1e18f;
-
-  // Every shift whose offset could bring two atoms of the cell within the radius, in ascending order.
-  void lay_images() {
-    const double extent = 2 * std::sqrt(half_[0] * half_[0] + half_[1] * half_[1] + half_[2] * half_[2]);
-    const ShiftBounds within(basis_, extent + radius_);
-    images_ = 0;
-    std::int64_t room = 0;
-    const Range along_0 = within.first();
-    for (int s0 = along_0.low; s0 <= along_0.high; ++s0) {
-      const Range along_1 = within.second(s0);
-      for (int s1 = along_1.low; s1 <= along_1.high; ++s1) {
-        const Range along_2 = within.third(s0, s1);
-        for (int s2 = along_2.low; s2 <= along_2.high; ++s2) {
-          const Vec3 t = offset_of(basis_, s0, s1, s2);
-          if (std::fabs(t.x) > 2 * half_[0] + radius_ + 1e-6 || std::fabs(t.y) > 2 * half_[1] + radius_ + 1e-6 ||
-              std::fabs(t.z) > 2 * half_[2] + radius_ + 1e-6) {
-            continue;
-          }
-          if (images_ + kLanes >= room) {
-            room = grow_images();
-          }
-          if (s0 == 0 && s1 == 0 && s2 == 0) {
-            home_ = images_;
-          }
-          offset_[images_] = Quad{t.x, t.y, t.z, 0};
-          shift_[images_] = IntQuad{s0, s1, s2, 0};
-          image_x_[images_] = static_cast<float>(t.x);
-          image_y_[images_] = static_cast<float>(t.y);
-          image_z_[images_] = static_cast<float>(t.z);
-          ++images_;
-        }
-      }
-    }
-    std::fill_n(image_x_.data() + images_, kLanes, kFar);
-    std::fill_n(image_y_.data() + images_, kLanes, kFar);
-    std::fill_n(image_z_.data() + images_, kLanes, kFar);
-  }
-
-  std::int64_t grow_images() {
-    if (images_ > kMostImages) {
-      throw std::invalid_argument(
-          "neighbor_list: the cutoff reaches more than 10^8 images of a cell; is the lattice in "
-          "angstrom?");
-    }
-    if (images_ + kLanes >= image_room_) {
-      const std::int64_t room = std::max<std::int64_t>(2 * image_room_, 512);
-      enlarge(offset_, images_, room);
-      enlarge(shift_, images_, room);
-      enlarge(image_x_, images_, room);
-      enlarge(image_y_, images_, room);
-      enlarge(image_z_, images_, room);
-      image_room_ = room;
-    }
-    return image_room_;
-  }
 
   // Every image of every atom that comes within the radius of the box around the cell's atoms.
   void lay_ghosts() {
     const Lanes hx = spread(static_cast<float>(half_[0])), hy = spread(static_cast<float>(half_[1])),
                 hz = spread(static_cast<float>(half_[2])),
                 bound = spread(static_cast<float>(radius_ * radius_ + margin_));
+    const float *image_x = images_.x(), *image_y = images_.y(), *image_z = images_.z();
+    const std::int32_t images = images_.count(), home = images_.home();
     std::int64_t room = 0;
     ghosts_ = 0;
     for (std::int32_t j = 0; j < atoms_; ++j) {
-      if (ghosts_ + images_ + kLanes > room) {
-        room = grow(ghosts_ + images_ + kLanes);
+      if (ghosts_ + images + kLanes > room) {
+        room = grow(ghosts_ + images + kLanes);
       }
       const Lanes x = spread(x_[j]), y = spread(y_[j]), z = spread(z_[j]);
-      for (std::int32_t t = 0; t < images_; t += kLanes) {
-        const Lanes gx = load(image_x_.data() + t) + x, gy = load(image_y_.data() + t) + y,
-                    gz = load(image_z_.data() + t) + z;
+      for (std::int32_t t = 0; t < images; t += kLanes) {
+        const Lanes gx = load(image_x + t) + x, gy = load(image_y + t) + y, gz = load(image_z + t) + z;
         const Lanes ex = at_least_zero(absolute(gx) - hx), ey = at_least_zero(absolute(gy) - hy),
                     ez = at_least_zero(absolute(gz) - hz);
         const std::uint32_t bits = bits_below((ex * ex + ey * ey) + ez * ez, bound);
         if (bits == 0) {
           continue;
         }
-        if (t <= home_ && home_ < t + kLanes) {
-          self_[j] = static_cast<std::int32_t>(ghosts_) + std::popcount(bits & ((1u << (home_ - t)) - 1u));
+        if (t <= home && home < t + kLanes) {
+          self_[j] = static_cast<std::int32_t>(ghosts_) + std::popcount(bits & ((1u << (home - t)) - 1u));
         }
         const Packing packing(bits);
         packing.store(gx, ghost_x_.data() + ghosts_);
@@ -250,9 +193,9 @@ class Neighborhood {
         packing.store(IntLanes{} + j, ghost_atom_.data() + ghosts_);
         ghosts_ += packing.count();
       }
-    }
-    if (ghosts_ > std::numeric_limits<std::int32_t>::max() - 64) {
-      throw std::runtime_error("a crystal has more than 2^31 atom images within the cutoff; split it or cut closer");
+      if (ghosts_ > kMostGhosts) {
+        refuse(Fault::ghosts, crystal_, 0, 0);
+      }
     }
     grow(ghosts_ + kLanes);
     pad_ghosts();
@@ -264,27 +207,20 @@ class Neighborhood {
       return room_;
     }
     const std::int64_t room = std::max<std::int64_t>(2 * room_, size + 1024);
-    enlarge(ghost_x_, ghosts_, room);
-    enlarge(ghost_y_, ghosts_, room);
-    enlarge(ghost_z_, ghosts_, room);
-    enlarge(ghost_norm_, ghosts_, room);
-    enlarge(ghost_atom_, ghosts_, room);
-    enlarge(ghost_image_, ghosts_, room);
+    ghost_x_.enlarge(ghosts_, room);
+    ghost_y_.enlarge(ghosts_, room);
+    ghost_z_.enlarge(ghosts_, room);
+    ghost_norm_.enlarge(ghosts_, room);
+    ghost_atom_.enlarge(ghosts_, room);
+    ghost_image_.enlarge(ghosts_, room);
     return room_ = room;
-  }
-
-  template <class Value>
-  static void enlarge(Buffer<Value>& buffer, std::int64_t kept, std::int64_t room) {
-    Buffer<Value> larger;
-    std::copy_n(buffer.data(), static_cast<std::size_t>(kept), larger.reserve(static_cast<std::size_t>(room)));
-    buffer = std::move(larger);
   }
 
   void pad_ghosts() {
     std::fill_n(ghost_x_.data() + ghosts_, kLanes, 0.0f);
     std::fill_n(ghost_y_.data() + ghosts_, kLanes, 0.0f);
     std::fill_n(ghost_z_.data() + ghosts_, kLanes, 0.0f);
-    std::fill_n(ghost_norm_.data() + ghosts_, kLanes, kFar * kFar);
+    std::fill_n(ghost_norm_.data() + ghosts_, kLanes, CellImages::kFar * CellImages::kFar);
   }
 
   // Whether a row is found sooner in bins: 9 runs of bins and putting the row in order, against a pass over all
@@ -348,13 +284,13 @@ class Neighborhood {
     std::int32_t* next = row_order_.reserve(static_cast<std::size_t>(atoms_));
     for (std::size_t g = 0; g < n; ++g) {
       const auto ghost = static_cast<std::size_t>(number[g]);
-      if (ghost_image_[ghost] == home_) {
+      if (ghost_image_[ghost] == images_.home()) {
         *next++ = ghost_atom_[ghost];
       }
     }
   }
 
-  std::int64_t first_ = 0;
+  std::int64_t crystal_ = 0, first_ = 0;
   std::int32_t atoms_ = 0;
   Basis basis_{};
   double half_[3] = {}, radius_ = 0, margin_ = 0;
@@ -362,12 +298,7 @@ class Neighborhood {
   Buffer<IntQuad> wrap_;
   Buffer<float> x_, y_, z_;
   Buffer<std::int32_t> self_;
-
-  std::int32_t images_ = 0, home_ = 0;
-  std::int64_t image_room_ = 0;
-  Buffer<Quad> offset_;
-  Buffer<IntQuad> shift_;
-  Buffer<float> image_x_, image_y_, image_z_;
+  CellImages images_;
 
   std::int64_t ghosts_ = 0, room_ = 0;
   Buffer<float> ghost_x_, ghost_y_, ghost_z_, ghost_norm_;

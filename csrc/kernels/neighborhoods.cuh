@@ -20,8 +20,6 @@ namespace {
 // From here on a row looks into bins: an estimate of where 128 steps of a warp through all ghosts cost more than some
 // 10 steps through the bins around it and sorting the row.
 constexpr std::int64_t kBinFromGhosts = 4096;
-constexpr std::int64_t kMostGhosts = 2147483647 - 64;
-constexpr double kMostImages = 1e8;
 constexpr double kGrowth = 1.5;  // of the search radius, when neighbours were too few
 
 struct Shift {
@@ -247,8 +245,7 @@ __global__ void __launch_bounds__(kBlock)
   cell.square = cell.last ? aim.square : cell.radius * cell.radius;
   cell.margin = float_margin(2 * fmax(fmax(cell.half[0], cell.half[1]), cell.half[2]) + cell.radius, cell.radius);
   for (int axis = 0; axis < 3; ++axis) {
-    const double reach = floor(cell.radius * length(cell.basis.dual[axis]) + span[axis] + 1e-9);
-    total *= cell.basis.periodic[axis] ? 2 * reach + 1 : 1;
+    total *= 2 * reach_along(cell.basis, axis, span[axis], cell.radius) + 1;
   }
   if (!(total <= kMostImages)) {
     report(all, c, Fault::images);
@@ -257,7 +254,7 @@ __global__ void __launch_bounds__(kBlock)
   cell.pending = 0;
   cell.images = 1;
   for (int axis = 0; axis < 3; ++axis) {
-    cell.reach[axis] = images_along(cell.basis, axis, span[axis], cell.radius);
+    cell.reach[axis] = static_cast<std::int32_t>(reach_along(cell.basis, axis, span[axis], cell.radius));
     cell.images *= 2 * cell.reach[axis] + 1;
   }
 }

@@ -3,12 +3,17 @@
 
 #include <cmath>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 
 #include "math/lattice.hpp"
 #include "runtime/level.hpp"
 
 namespace screening::SCREENING_LEVEL {
+
+// Beyond these a search is refused.
+inline constexpr double kMostImages = 1e8;                    // of a cell
+inline constexpr std::int64_t kMostGhosts = 2147483647 - 64;  // of a crystal
 
 // In the order in which they are looked for.
 enum class Fault : std::int32_t { ends, order, lattice, volume, images, ghosts, position };
@@ -51,6 +56,10 @@ inline std::string words(Fault fault, std::int64_t crystal, std::int64_t atom, s
       return which + "the position of atom " + std::to_string(atom) + " is not finite or absurdly far away";
   }
   return which + "unusable";
+}
+
+[[noreturn]] inline void refuse(Fault fault, std::int64_t crystal, std::int64_t atom, std::int64_t atoms) {
+  throw std::invalid_argument("no neighbour list: " + words(fault, crystal, atom, atoms));
 }
 
 }  // namespace screening::SCREENING_LEVEL

@@ -86,21 +86,28 @@ SCREENING_HD int wrap_along(const Basis& basis, int axis, Vec3 position) {
 }
 
 // How far images must reach along an axis so that two atoms of the wrapped cell, `span` apart at most in fractional
-// coordinates, see every image within `radius`. The small surplus covers rounding.
-SCREENING_HD int images_along(const Basis& basis, int axis, double span, double radius) {
-  return basis.periodic[axis] ? static_cast<int>(floor(radius * length(basis.dual[axis]) + span + 1e-9)) : 0;
+// coordinates, see every image within `radius`: a whole number, which may be beyond every integer. The small surplus
+// covers rounding.
+SCREENING_HD double reach_along(const Basis& basis, int axis, double span, double radius) {
+  return basis.periodic[axis] ? floor(radius * length(basis.dual[axis]) + span + 1e-6) : 0;
 }
 
 struct Range {
   int low, high;
 };
 
-// Which shifts have an offset no longer than `length`, found vector by vector: the bounds of a later shift hold for
-// the given earlier ones, so that next to nothing is tried in vain even in very skewed cells. A small surplus covers
-// rounding; along vectors that are not periodic the only shift is 0.
+// Which shifts have an offset no longer than `length` and could bring two wrapped atoms within `radius`. The first is
+// found vector by vector: the bounds of a later shift hold for the given earlier ones, so that next to nothing is tried
+// in vain even in very skewed cells. The second bounds each shift alone: atoms that lie far apart along one vector, or
+// where nothing is periodic, make no images along the others. A small surplus covers rounding; along vectors that are
+// not periodic the only shift is 0.
 class ShiftBounds {
  public:
-  SCREENING_HD ShiftBounds(const Basis& basis, double length) : basis_(basis), length_(length * (1 + 1e-9) + 1e-9) {
+  SCREENING_HD ShiftBounds(const Basis& basis, double length, double radius)
+      : basis_(basis), length_(length * (1 + 1e-9) + 1e-9) {
+    for (int axis = 0; axis < 3; ++axis) {
+      reach_[axis] = fmin(reach_along(basis, axis, 1, radius), 1e9);  // what an integer holds
+    }
     const Vec3 c = basis.row[2];
     const double cc = dot(c, c);
     const Vec3 b = basis.row[1] - (dot(basis.row[1], c) / cc) * c;
@@ -109,6 +116,9 @@ class ShiftBounds {
     along_ = dot(a, b) / bb_;
     across_ = dot(a, a) - along_ * along_ * bb_;
   }
+
+  // No fewer shifts than there are.
+  SCREENING_HD double most() const { return (2 * reach_[0] + 1) * (2 * reach_[1] + 1) * (2 * reach_[2] + 1); }
 
   SCREENING_HD Range first() const {
     const double spacing_inverse = sqrt(dot(basis_.dual[0], basis_.dual[0]));
@@ -136,11 +146,13 @@ class ShiftBounds {
     if (left < -1e-6 * length_ * length_) {
       return {0, -1};
     }
-    return {static_cast<int>(ceil(middle - half - 1e-6)), static_cast<int>(floor(middle + half + 1e-6))};
+    const double reach = reach_[axis];
+    return {static_cast<int>(fmin(fmax(ceil(middle - half - 1e-6), -reach), reach + 1)),
+            static_cast<int>(fmax(fmin(floor(middle + half + 1e-6), reach), -reach - 1))};
   }
 
   const Basis& basis_;
-  double length_, bb_, along_, across_;
+  double length_, reach_[3], bb_, along_, across_;
 };
 
 // r_ij for an edge of wrapped atoms: antisymmetric bit for bit under exchange of i, j with -S, so that every edge

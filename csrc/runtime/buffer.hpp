@@ -1,10 +1,12 @@
-// Scratch memory that grows and is never cleared: what was in it is lost when it grows. Where there is no memory it
-// stays as it was, so that whoever kept it may go on with less.
+// Scratch memory that grows and is never cleared: what was in it is lost when it is reserved anew. Where there is no
+// memory it stays as it was, so that whoever kept it may go on with less.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <type_traits>
+#include <utility>
 
 #include "runtime/level.hpp"
 
@@ -22,6 +24,13 @@ class Buffer {
       size_ = larger;  // last: nobody may write where nothing was allocated
     }
     return data_.get();
+  }
+  // Makes room for so many values and keeps the first `kept`.
+  void enlarge(std::size_t kept, std::size_t size) {
+    std::unique_ptr<T[]> larger(new T[size]);
+    std::copy_n(data_.get(), kept, larger.get());
+    data_ = std::move(larger);
+    size_ = size;
   }
   T* data() { return data_.get(); }
   const T* data() const { return data_.get(); }

@@ -152,6 +152,8 @@ void neighbor_count(const CrystalBatch& batch, const NeighborRule& rule, const N
 
 void neighbor_fill(const CrystalBatch& batch, double cutoff, const NeighborEdges& edges, int threads, void* stream) {
   check(batch, {.cutoff = cutoff});
+  require(batch.positions.device == Device::cuda || ascend_to(edges.source.rows(), edges.offsets), "neighbor_fill",
+          "edge_offsets must ascend from 0 to the number of edges");
   SCREENING_CALL_TWIN(batch.positions, neighbor_fill, batch, cutoff, edges);
 }
 

@@ -14,12 +14,7 @@ void check_rows(const char* kernel, const View<T>& values, const View<const std:
   if (values.device == Device::cuda) {
     return;
   }
-  const std::int64_t rows = offsets.rows() - 1;
-  bool ascending = offsets[0] == 0 && offsets[rows] == values.rows();
-  for (std::int64_t i = 0; i < rows; ++i) {
-    ascending = ascending && offsets[i] <= offsets[i + 1];
-  }
-  require(ascending, kernel, "offsets must ascend from 0 to the number of edges");
+  require(ascend_to(values.rows(), offsets), kernel, "offsets must ascend from 0 to the number of edges");
 }
 
 template <class T>

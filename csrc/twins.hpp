@@ -61,6 +61,16 @@ void require_on_cpu(const char* kernel, const Arrays&... arrays) {
   require(((arrays.device == Device::cpu) && ...), kernel, "expected arrays on the CPU");
 }
 
+// Whether offsets ascend from 0 to `end`: every row they bound then lies within as many values.
+inline bool ascend_to(std::int64_t end, const View<const std::int32_t>& offsets) {
+  const std::int64_t last = offsets.rows() - 1;
+  bool ascending = offsets[0] == 0 && offsets[last] == end;
+  for (std::int64_t i = 0; i < last; ++i) {
+    ascending = ascending && offsets[i] <= offsets[i + 1];
+  }
+  return ascending;
+}
+
 // That a graph has offsets; and, of one on the CPU, where it costs next to nothing, that every edge leads where it may.
 void check(const EdgeTopology&, const char* kernel);
 void check_on_host(const EdgeTopology&, const char* kernel);

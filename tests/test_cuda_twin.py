@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from screening.errors import InputError
 from screening.ops import core, neighbors
+from screening.ops.edges import EdgeRows
 
 pytestmark = pytest.mark.native
 
@@ -259,6 +260,40 @@ def test_rows_of_other_crystals_are_refused(twin: Twin, limits: dict[str, Any], 
     with pytest.raises(ValueError, match="counted for other crystals or another cutoff"):
         twin.fill(cells, rows, cutoff=cutoff)
     assert twin.module.counted() | {"waits": waits, "live": 0} == twin.module.counted()
+
+
+@pytest.mark.parametrize("cutoff", [4.0, 16.0])
+@pytest.mark.parametrize("limits", [{}, {"max_neighbors": 60, "exact": True}], ids=str)
+def test_rows_that_lack_an_edge_are_refused(twin: Twin, limits: dict[str, Any], cutoff: float) -> None:
+    cells = cube_of(1.1, 2)
+    rows = twin.count(cells, cutoff=cutoff, **limits)
+    for lacking in (1, rows.edge_count[5]):
+        counts = rows.edge_count.copy()
+        counts[5] -= lacking
+        with pytest.raises(ValueError, match="counted for other crystals or another cutoff"):
+            twin.fill(cells, EdgeRows(counts, rows.row_cut), cutoff=cutoff)
+        assert twin.module.counted()["live"] == 0
+
+
+@pytest.mark.parametrize("changed", [{3: -2}, {0: -1}, {8: 1}], ids=str)
+def test_rows_outside_the_edges_are_refused(twin: Twin, changed: dict[int, int]) -> None:
+    cells = cube_of(1.1, 2)
+    rows = twin.count(cells, cutoff=2.0)
+    offsets = np.concatenate([[0], np.cumsum(rows.edge_count)]).astype(np.int32)
+    edges = int(offsets[-1])
+    for place, change in changed.items():
+        offsets[place] = offsets[place] + change * rows.edge_count[0]
+    with pytest.raises(ValueError, match="edge_offsets must ascend from 0 to the number of edges"):
+        twin.module.neighbor_fill(
+            *cells.arrays(),
+            cutoff=2.0,
+            edge_offsets=offsets,
+            row_cut=rows.row_cut,
+            edge_source=np.empty(edges, np.int32),
+            edge_shift=np.empty((edges, 3), np.int32),
+            edge_vector=np.empty((edges, 3)),
+            edge_distance=np.empty(edges),
+        )
 
 
 # The pieces

@@ -398,6 +398,39 @@ def test_rows_of_other_crystals_are_refused():
         neighbors.fill_edges(*sparse.arrays(), rows, cutoff=5.0)
 
 
+@pytest.mark.parametrize("atoms", [5, 60])
+@pytest.mark.parametrize("limits", [{}, {"max_neighbors": 9}, {"max_neighbors": 9, "exact": True}], ids=str)
+def test_rows_that_lack_an_edge_are_refused(limits, atoms):
+    cells = random_cells(2, seed=1, atoms=(atoms, atoms)).arrays()
+    rows = neighbors.count_edges(*cells, cutoff=5.0, **limits)
+    for row in (0, len(cells[0]) - 1):
+        for lacking in (1, rows.edge_count[row]):
+            counts = rows.edge_count.copy()
+            counts[row] -= lacking
+            with pytest.raises(InputError, match="counted for other crystals"):
+                neighbors.fill_edges(*cells, EdgeRows(counts, rows.row_cut), cutoff=5.0)
+
+
+@pytest.mark.parametrize("name", bad_cells())
+def test_unusable_crystals_are_named_when_rows_are_filled(name):
+    cells, sentence = bad_cells()[name]
+    atoms = len(cells.positions)
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        neighbors.fill_edges(*cells.arrays(), EdgeRows(np.ones(atoms, np.int32), np.ones((atoms, 3))), cutoff=4.0)
+
+
+def test_filling_rows_looks_where_atoms_and_rows_lie():
+    *crystal, offsets = random_cells(1, seed=1, atoms=(9, 9)).arrays()
+    rows = neighbors.count_edges(*crystal, offsets, cutoff=5.0)
+    for ends in ([0, 50_000_000], [-10_000_000, 9]):
+        with pytest.raises(InputError, match="atom_offsets must run from 0 to the number of atoms, 9"):
+            neighbors.fill_edges(*crystal, np.array(ends, np.int32), rows, cutoff=5.0)
+    counts = rows.edge_count.copy()
+    counts[3], counts[4] = -counts[3], counts[4] + 2 * counts[3]
+    with pytest.raises(InputError, match="edge_offsets must ascend from 0 to the number of edges"):
+        neighbors.fill_edges(*crystal, offsets, EdgeRows(counts, rows.row_cut), cutoff=5.0)
+
+
 def test_too_little_memory_is_said_before_it_is_taken(monkeypatch):
     rows = neighbors.count_edges(*random_cells(1, seed=1).arrays(), cutoff=5.0)
     huge = EdgeRows(np.full(9, 2**27, np.int32), rows.row_cut)

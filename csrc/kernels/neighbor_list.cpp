@@ -208,7 +208,11 @@ void write_edges(const Neighborhood& around, std::int32_t atom, const double* cu
     distance[n] = square;
     n += keep(square, ghost);
   }
-  if (n < count) {
+  bool whole = n == count;
+  for (; whole && m < candidates; ++m) {
+    whole = !keep(square_of(around.vector(from, proposed[m])), proposed[m]);
+  }
+  if (!whole) {
     throw std::invalid_argument("neighbor_list: the rows were counted for other crystals or another cutoff");
   }
   for (n = 0; n < count; ++n) {
@@ -221,9 +225,6 @@ void write_row(const Neighborhood& around, std::int32_t atom, const NeighborEdge
   const double* cut = edges.cut.data + 3 * row;
   const std::int64_t begin = edges.offsets[row];
   const std::int64_t count = edges.offsets[row + 1] - begin;
-  if (count == 0) {
-    return;
-  }
   if (cut[2] == std::numeric_limits<double>::infinity()) {
     write_edges<false>(around, atom, cut, begin, count, edges, scratch);
   } else {

@@ -119,16 +119,14 @@ __global__ void __launch_bounds__(kBlock, kWritingBlocks)
   WarpScratch& own = scratch[warp_in_block()];
   const Row row = row_of(all, i);
   RowWriter writer(edges, row.atom, own);
-  if (writer.room() == 0) {
-    return;
-  }
   propose(all, row, writer.upto(), own, [&](bool has, std::int32_t number) { writer.show(all, row, has, number); });
   if (writer.room() > 0 && lane() == 0) {
-    all.status->short_rows = 1;
+    all.status->other_rows = 1;
   }
 }
 
-// How many ghosts each binned row must sort: a row that gives a part of its last shell sorts the whole shell.
+// How many ghosts each binned row must sort: a row that gives a part of its last shell sorts the whole shell, and one
+// that has no edges all that it should not have.
 __global__ void __launch_bounds__(kBlock)
     count_numbers(const __grid_constant__ Neighborhoods all, const __grid_constant__ NeighborEdges edges,
                   std::int32_t* found) {
@@ -141,7 +139,7 @@ __global__ void __launch_bounds__(kBlock)
   if (row.cell->binned) {
     const double* cut = edges.cut.data + 3 * i;
     count = edges.offsets.data[i + 1] - edges.offsets.data[i];
-    if (count > 0 && cut[2] != kEndless) {
+    if (count == 0 || cut[2] != kEndless) {
       count = count_within(all, row, cut[1]);
     }
   }
@@ -178,21 +176,21 @@ __global__ void __launch_bounds__(kBlock, kWritingBlocks)
     n += count_of(lanes);
   });
   __syncwarp();
-  n = n < room ? n : room;
-  sort_by_warp(own, static_cast<std::uint32_t>(n));
-  for (std::int32_t first = 0; first < n; first += kWarp) {
-    const bool has = first + lane() < n;
+  const std::int32_t listed = n < room ? n : room;
+  sort_by_warp(own, static_cast<std::uint32_t>(listed));
+  for (std::int32_t first = 0; first < listed; first += kWarp) {
+    const bool has = first + lane() < listed;
     writer.show(all, row, has, has ? own[first + lane()] : 0);
   }
-  if (writer.room() > 0 && lane() == 0) {
-    all.status->short_rows = 1;
+  if ((n > room || writer.room() > 0) && lane() == 0) {
+    all.status->other_rows = 1;
   }
 }
 
 // The neighbourhoods of a batch on the host's side: takes the memory, starts the kernels.
 class Search {
  public:
-  Search(const CrystalBatch& batch, Workspace& memory, const double* cut)
+  Search(const CrystalBatch& batch, Workspace& memory, const CountedRows& rows)
       : memory_(memory), round_(memory.device(), memory.stream()) {
     all_.positions = batch.positions.data;
     all_.lattice = batch.lattice.data;
@@ -206,7 +204,7 @@ class Search {
     all_.ghost_counts = memory.take<std::int32_t>(all_.atoms);
     all_.ghost_offsets = memory.take<std::int64_t>(all_.atoms + 1);
     launch(open_cells, all_.crystals, stream(), all_);
-    launch(wrap_atoms, all_.atoms, stream(), all_, cut);
+    launch(wrap_atoms, all_.atoms, stream(), all_, rows);
   }
 
   // Lays the ghosts of the crystals that have rows to search; waits for the stream.
@@ -275,7 +273,7 @@ void neighbor_count(const CrystalBatch& batch, const NeighborRule& rule, const N
   }
   const DeviceGuard guard(batch.positions.device_index);
   Workspace memory(guard.device(), static_cast<cudaStream_t>(stream));
-  Search search(batch, memory, nullptr);
+  Search search(batch, memory, {});
   Aim aim{rule.cutoff, square_below(rule.cutoff), rule.max_neighbors, false, false};
   if (rule.max_neighbors == 0) {
     search.lay(aim);
@@ -304,7 +302,7 @@ void neighbor_fill(const CrystalBatch& batch, double cutoff, const NeighborEdges
   }
   const DeviceGuard guard(batch.positions.device_index);
   Workspace memory(guard.device(), static_cast<cudaStream_t>(stream));
-  Search search(batch, memory, edges.cut.data);
+  Search search(batch, memory, {edges.cut.data, edges.offsets.data, edges.source.rows()});
   search.lay({cutoff, square_below(cutoff), 0, true, false});
   launch(write_rows, search.warps(), search.stream(), search.arrays(), edges);
   if (search.binned()) {
@@ -314,7 +312,7 @@ void neighbor_fill(const CrystalBatch& batch, double cutoff, const NeighborEdges
     auto* numbers = search.take_counted<std::int32_t>(found, offsets);
     launch(write_binned_rows, search.warps(), search.stream(), search.arrays(), edges, offsets, numbers);
   }
-  if (search.status().short_rows != 0) {
+  if (search.status().other_rows != 0) {
     throw std::invalid_argument("neighbor_list: the rows were counted for other crystals or another cutoff");
   }
 }

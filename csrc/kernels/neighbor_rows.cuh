@@ -140,7 +140,8 @@ __device__ __forceinline__ void propose(const Neighborhoods& all, const Row& row
   }
 }
 
-// Writes the kept ones of the edges it is shown, in the order of lanes, until the row is full.
+// Writes the kept ones of the edges it is shown, in the order of lanes, until the row is full; says so when there are
+// more.
 class RowWriter {
  public:
   __device__ RowWriter(const NeighborEdges& edges, std::int32_t atom, WarpScratch& scratch)
@@ -174,6 +175,9 @@ class RowWriter {
       put(edge, rank);
     }
     __syncwarp();
+    if (found > room_ && lane() == 0) {
+      all.status->other_rows = 1;
+    }
     flush(found < room_ ? found : room_);
   }
 

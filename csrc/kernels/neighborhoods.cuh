@@ -63,7 +63,7 @@ struct Status {
   std::int64_t ghosts;
   unsigned long long binned;
   std::int32_t pending;
-  std::int32_t short_rows;
+  std::int32_t other_rows;  // whether rows hold fewer or more edges than were counted
 };
 
 // Whose radius: `cutoff` for whole lists; the cut as counted; or one that should hold `max_neighbors`, grown each
@@ -160,8 +160,21 @@ __device__ void widen_boxes(const Neighborhoods& all, std::int32_t crystal, bool
   }
 }
 
-// A thread an atom: wraps it into its cell. `cut` as counted, or null.
-__global__ void __launch_bounds__(kBlock) wrap_atoms(const __grid_constant__ Neighborhoods all, const double* cut) {
+// Rows to fill: their cuts as counted, and where they lie. Nothing where they are yet to be counted.
+struct CountedRows {
+  const double* cut;
+  const std::int32_t* offsets;
+  std::int64_t edges;
+};
+
+__device__ bool lies_within(const CountedRows& rows, std::int64_t atom, std::int64_t atoms) {
+  const std::int32_t begin = rows.offsets[atom], end = rows.offsets[atom + 1];
+  return begin <= end && (atom > 0 || begin == 0) && (atom + 1 < atoms || end == rows.edges);
+}
+
+// A thread an atom: wraps it into its cell, and looks whether its row lies within the edges.
+__global__ void __launch_bounds__(kBlock)
+    wrap_atoms(const __grid_constant__ Neighborhoods all, const __grid_constant__ CountedRows rows) {
   const std::int64_t i = thread_in_grid();
   const bool exists = i < all.atoms;
   const std::int32_t c = exists ? crystal_of(all, i) : -1;
@@ -186,7 +199,10 @@ __global__ void __launch_bounds__(kBlock) wrap_atoms(const __grid_constant__ Nei
     for (int axis = 0; axis < 3; ++axis) {
       values[3 + axis] = dot(place, basis.dual[axis]);
     }
-    values[6] = cut != nullptr ? cut[3 * i + 1] : 0.0;
+    values[6] = rows.cut != nullptr ? rows.cut[3 * i + 1] : 0.0;
+    if (rows.offsets != nullptr && !lies_within(rows, i, all.atoms)) {
+      report(all, 0, Fault::rows);
+    }
   }
   widen_boxes(all, c, usable, values);
 }

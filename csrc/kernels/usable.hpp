@@ -16,7 +16,7 @@ inline constexpr double kMostImages = 1e8;                    // of a cell
 inline constexpr std::int64_t kMostGhosts = 2147483647 - 64;  // of a crystal
 
 // In the order in which they are looked for.
-enum class Fault : std::int32_t { ends, order, lattice, volume, images, ghosts, position };
+enum class Fault : std::int32_t { ends, order, lattice, volume, images, ghosts, rows, position };
 
 SCREENING_HD bool finite_where_periodic(const double* lattice, const bool* pbc) {
   bool finite = true;
@@ -52,6 +52,8 @@ inline std::string words(Fault fault, std::int64_t crystal, std::int64_t atom, s
       return which + "the cutoff reaches too many images of the cell; is the lattice in angstrom?";
     case Fault::ghosts:
       return which + "more than 2^31 atom images lie within the cutoff; use a shorter cutoff";
+    case Fault::rows:
+      return "edge_offsets must ascend from 0 to the number of edges";
     case Fault::position:
       return which + "the position of atom " + std::to_string(atom) + " is not finite or absurdly far away";
   }

@@ -33,7 +33,7 @@ def neighbor_list(
         shell_tolerance=shell_tolerance,
         threads=threads,
     )
-    return fill_edges(*arrays, rows, cutoff=cutoff, threads=threads)
+    return _filled(*arrays, rows, cutoff, threads)
 
 
 def count_edges(
@@ -91,6 +91,20 @@ def fill_edges(
     threads: int | None = None,
 ) -> EdgeArrays:
     """Store the edges that `count_edges` counted with the same crystals and cutoff."""
+    _require_usable(positions, lattice, pbc, atom_offsets)
+    return _filled(positions, lattice, pbc, atom_offsets, rows, cutoff, threads)
+
+
+def _filled(
+    positions: Array,
+    lattice: Array,
+    pbc: Array,
+    atom_offsets: Array,
+    rows: EdgeRows,
+    cutoff: float,
+    threads: int | None,
+) -> EdgeArrays:
+    """Store edges of crystals that were looked at before, as those are that were just counted."""
     offsets = _scanned(rows.edge_count)
     edges = int(offsets[-1])
     _require_room(positions, edges)

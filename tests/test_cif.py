@@ -188,6 +188,11 @@ REFUSED: dict[str, tuple[str | bytes, Reason, str]] = {
         Reason.UNREADABLE,
         "and angles 20, 160, 90",
     ),
+    "an angle beyond 180": (
+        sites("O 0 0 0").replace("gamma 90", "gamma 190"),
+        Reason.UNREADABLE,
+        "and angles 90, 90, 190; check _cell_length_* and _cell_angle_*",
+    ),
     "a flat angle": (sites("O 0 0 0").replace("gamma 90", "gamma 180"), Reason.UNREADABLE, "no cell has"),
     "a position of nan": (sites("O 0 nan 0"), Reason.NON_FINITE, "has coordinate nan"),
     "an unknown position": (sites("O 0 0 0", "Fe 0 0 ?"), Reason.UNREADABLE, "site number 2 has coordinate ?"),

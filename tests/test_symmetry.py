@@ -192,6 +192,11 @@ def test_the_first_parameter_that_is_no_number_is_told(value: str | None) -> Non
     assert cell_lattice(["1", "2", value, "90", value, "90"], limit=1e100)[2] == 2
 
 
+@pytest.mark.parametrize("angles", ["90 90 190", "90 270 90", "-90 90 90", "450 90 90", "0 90 90", "90 180 90"])
+def test_angles_of_a_cell_lie_between_0_and_180_degrees(angles: str) -> None:
+    assert not cell_lattice([*"333", *angles.split()], limit=1e100)[3]
+
+
 def test_no_cell_has_a_negative_length() -> None:
     assert [cell_lattice([a, "2", "3", "90", "90", "90"], limit=1e3)[3] for a in ("-1", "0", "1")] == [
         False,

@@ -74,7 +74,10 @@ CellLattice cell_lattice(const std::array<std::string_view, 6>& texts, double li
   const double sine = std::sqrt(std::max(0.0, 1 - z * z));
   const double across = sine > 0 ? (x - y * z) / sine : std::numeric_limits<double>::infinity();
   const double height = 1 - y * y - across * across;
-  out.exists = a >= 0 && b >= 0 && c >= 0 && height >= -kRounding;
+  // Cosines alone would take an angle of 190 degrees for one of 170.
+  const bool angles = std::all_of(out.parameters.begin() + 3, out.parameters.end(),
+                                  [](double degrees) { return 0 < degrees && degrees < 180; });
+  out.exists = a >= 0 && b >= 0 && c >= 0 && angles && height >= -kRounding;
   out.lattice = {a, 0, 0, b * z, b * sine, 0, c * y, c * across, c * std::sqrt(std::max(0.0, height))};
   return out;
 }

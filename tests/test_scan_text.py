@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from screening.crystals.elements import SYMBOLS
 from screening.crystals.formats.words import element_in, is_element, number_in
+from screening.ops import core
 from screening.ops.text import scan_lines, scan_rows
 
 pytestmark = pytest.mark.native
@@ -103,6 +104,14 @@ def test_rows_stop_at_the_first_fault_of_a_block() -> None:
 def test_a_word_too_many(exact: bool, fault: int) -> None:
     _, _, faults = scan_rows(b"1 2", np.array([0]), np.array([0, 1]), np.zeros(1, np.int32), exact=exact)
     assert faults.tolist() == [fault]
+
+
+def test_what_is_no_number_changes_nothing() -> None:
+    values, faults = np.ones((1, 1, 3)), np.empty(1, np.int64)
+    rows = np.array([0]), np.array([0, 1]), np.zeros(1, np.int32)
+    core.native.scan_rows(b"-x", *rows, exact=True, numbers=np.zeros(1, np.uint8), values=values, faults=faults)
+    assert faults.tolist() == [0]
+    assert values.tolist() == [[[1.0, 1.0, 1.0]]]
 
 
 def test_rows_beyond_the_text_are_a_fault() -> None:

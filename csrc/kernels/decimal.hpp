@@ -91,7 +91,7 @@ inline const char* special(const char* p, const char* end, double& value) {
 }  // namespace decimal
 
 // Reads the word at p, up to a blank or the end, as a number: what strtod takes in the C locale, but never
-// hexadecimal, and 1.0d-3 too. Returns its end, or nullptr where it is no number.
+// hexadecimal, and 1.0d-3 too. Returns its end, or nullptr where it is no number and `value` is as before.
 inline const char* read_number(const char* p, const char* end, double& value) {
   if (p == end) {
     return nullptr;
@@ -111,7 +111,9 @@ inline const char* read_number(const char* p, const char* end, double& value) {
   bool fortran = false;
   if (count == 0) {
     p = decimal::special(begin, end, value);
-    value = negative ? -value : value;
+    if (p != nullptr && negative) {
+      value = -value;
+    }
     return p;
   }
   if (p != end && !is_blank(*p)) {

@@ -330,15 +330,27 @@ def test_truncation_is_a_prefix_of_shells(shape, max_neighbors):
     [
         ({"cutoff": 0.0}, "cutoff must lie in"),
         ({"cutoff": float("nan")}, "cutoff must lie in"),
+        ({"cutoff": "5"}, "cutoff must be a number, got '5'"),
+        ({"cutoff": None}, "cutoff must be a number, got None"),
         ({"max_neighbors": 0}, "max_neighbors must be at least 1"),
+        ({"max_neighbors": 12.0}, "max_neighbors must be at least 1, an integer below 2^31, or None for all, got 12.0"),
+        ({"max_neighbors": 2**31}, "an integer below 2^31, or None for all, got 2147483648"),
         ({"exact": True}, "exact=True needs max_neighbors"),
         ({"threads": 0}, "threads must be at least 1"),
         ({"shell_tolerance": -1.0, "max_neighbors": 3}, "shell_tolerance must lie in"),
+        ({"shell_tolerance": [1e-3]}, "shell_tolerance must be a number, got [0.001]"),
     ],
 )
 def test_wrong_settings_are_named(change, sentence):
     with pytest.raises(InputError, match=re.escape(sentence)):
         neighbors.neighbor_list(*random_cells(1, seed=0).arrays(), **{"cutoff": 5.0, **change})
+
+
+def test_a_cutoff_to_fill_with_that_is_no_number_is_named():
+    cells = random_cells(1, seed=0).arrays()
+    rows = neighbors.count_edges(*cells, cutoff=5.0)
+    with pytest.raises(InputError, match=re.escape("cutoff must be a number, got '5'")):
+        neighbors.fill_edges(*cells, rows, cutoff="5")
 
 
 def bad_cells() -> dict[str, tuple[Flat, str]]:

@@ -1,6 +1,6 @@
 """Neighbour lists of whole batches: checks, allocates, calls the native core. reference.py says what is right."""
 
-from typing import Any
+from typing import Any, SupportsFloat, SupportsIndex
 
 import numpy as np
 
@@ -55,8 +55,11 @@ def count_edges(
     factor 1 + `shell_tolerance`. `exact` keeps exactly `max_neighbors` instead, for models trained that
     way: of the last shell the first in row order (source, then shift).
     """
-    if max_neighbors is not None and max_neighbors < 1:
-        raise InputError(f"max_neighbors must be at least 1 or None for all, got {max_neighbors}")
+    _require_number("cutoff", cutoff)
+    _require_number("shell_tolerance", shell_tolerance)
+    if max_neighbors is not None and not (isinstance(max_neighbors, SupportsIndex) and 0 < max_neighbors < 1 << 31):
+        told = f"must be at least 1, an integer below 2^31, or None for all, got {max_neighbors!r}"
+        raise InputError(f"max_neighbors {told}")
     if exact and max_neighbors is None:
         raise InputError("exact=True needs max_neighbors: without a limit no row is cut")
     _require_usable(positions, lattice, pbc, atom_offsets)
@@ -91,6 +94,7 @@ def fill_edges(
     threads: int | None = None,
 ) -> EdgeArrays:
     """Store the edges that `count_edges` counted with the same crystals and cutoff."""
+    _require_number("cutoff", cutoff)
     _require_usable(positions, lattice, pbc, atom_offsets)
     return _filled(positions, lattice, pbc, atom_offsets, rows, cutoff, threads)
 
@@ -163,6 +167,11 @@ def _scanned(counts: Array) -> Array:
     np.cumsum(counts, out=offsets[1:])
     _require_indexable(int(offsets[-1]))
     return offsets.astype(np.int32)
+
+
+def _require_number(name: str, value: object) -> None:
+    if not isinstance(value, SupportsFloat):
+        raise InputError(f"{name} must be a number, got {value!r}")
 
 
 def _require_indexable(edges: int) -> None:

@@ -82,3 +82,16 @@ assert refused > 1, "memory was never scarce"
 
 def test_a_search_goes_on_after_one_that_memory_was_too_small_for() -> None:
     run(AFTER_A_FAILURE)
+
+
+KEPT = """
+cells = cube(3.0, 8)
+count_edges(*cells, cutoff=5.0, threads=1)
+before = held("VmRSS")
+count_edges(*cells, cutoff=100.0, threads=1)
+assert held("VmRSS") - before < 24 << 10, (before, held("VmRSS"))
+"""
+
+
+def test_memory_for_one_long_cutoff_is_given_back() -> None:
+    run(KEPT)

@@ -49,6 +49,7 @@ class CellImages {
     return true;
   }
 
+  std::size_t bytes() const { return offset_.bytes() + shift_.bytes() + 3 * x_.bytes(); }
   std::int32_t count() const { return count_; }
   std::int32_t home() const { return home_; }  // the one without a shift
   Quad offset(std::int32_t image) const { return offset_[image]; }

@@ -19,11 +19,13 @@ namespace {
 constexpr std::int32_t kLargeCrystal = 1024;  // atoms from which the rows of one crystal are shared among threads
 constexpr std::int32_t kRowBlock = 64;
 constexpr std::int64_t kCrystalBlock = 2;
-constexpr std::int32_t kUnknown = -1;  // no count yet
+constexpr std::int32_t kUnknown = -1;                     // no count yet
+constexpr std::size_t kKeptBytes = std::size_t{4} << 20;  // 100,000 ghosts; a cell of 1000 atoms has 5000 at 8 angstrom
 
 // Ascending order for ghost numbers in any order: marks on a two-level bitmap, read back in order.
 class Ascending {
  public:
+  std::size_t bytes() const { return (words_.capacity() + marked_.capacity()) * sizeof(std::uint64_t); }
   void resize(std::int64_t numbers) {
     const auto words = static_cast<std::size_t>(numbers / 64 + 1);
     if (words > words_.size()) {
@@ -59,6 +61,26 @@ struct Scratch {
   Ascending ascending;
   Buffer<std::int32_t> proposed;
   Buffer<double> squares, ranked;
+
+  std::size_t bytes() const { return ascending.bytes() + proposed.bytes() + squares.bytes() + ranked.bytes(); }
+};
+
+// Gives back what a thread keeps from call to call when its task has ended, either way, if that is more than a crystal
+// of ordinary size needs: one that needs more pays for its pages.
+template <class Kept>
+class Trimming {
+ public:
+  explicit Trimming(Kept& kept) : kept_(kept) {}
+  ~Trimming() {
+    if (kept_.bytes() > kKeptBytes) {
+      kept_ = Kept{};
+    }
+  }
+  Trimming(const Trimming&) = delete;
+  Trimming& operator=(const Trimming&) = delete;
+
+ private:
+  Kept& kept_;
 };
 
 Scratch& own_scratch() {
@@ -252,6 +274,7 @@ template <class Body>
 void for_each_row(const Neighborhood& around, int threads, const Body& body) {
   for_each_task((around.atoms() + kRowBlock - 1) / kRowBlock, threads, [&](std::int64_t block, int) {
     Scratch& scratch = own_scratch();
+    const Trimming<Scratch> trimming(scratch);
     const auto start = static_cast<std::int32_t>(block) * kRowBlock;
     for (std::int32_t k = start; k < std::min(around.atoms(), start + kRowBlock); ++k) {
       body(around.kth(k), scratch);
@@ -311,6 +334,7 @@ void for_each_crystal(const CrystalBatch& batch, int threads, const Body& body) 
   }
   for_each_task((batch.crystals() + kCrystalBlock - 1) / kCrystalBlock, threads, [&](std::int64_t block, int) {
     thread_local Neighborhood around;
+    const Trimming<Neighborhood> trimming(around);
     const std::int64_t end = std::min(batch.crystals(), (block + 1) * kCrystalBlock);
     for (std::int64_t c = block * kCrystalBlock; c < end; ++c) {
       if (atoms(c) > 0 && atoms(c) < kLargeCrystal) {

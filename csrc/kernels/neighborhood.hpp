@@ -86,6 +86,10 @@ class Neighborhood {
     return {static_cast<float>(square - norm - margin_), static_cast<float>(square - norm + margin_)};
   }
 
+  std::size_t bytes() const {
+    return place_.bytes() + wrap_.bytes() + 3 * x_.bytes() + self_.bytes() + images_.bytes() + 6 * ghost_x_.bytes() +
+           ghost_bin_.bytes() + bin_start_.bytes() + ghost_number_.bytes() + row_order_.bytes() + sorted_.bytes();
+  }
   std::int32_t atoms() const { return atoms_; }
   std::int64_t first() const { return first_; }
   bool gridded() const { return gridded_; }

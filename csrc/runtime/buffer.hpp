@@ -32,6 +32,7 @@ class Buffer {
     data_ = std::move(larger);
     size_ = size;
   }
+  std::size_t bytes() const { return size_ * sizeof(T); }
   T* data() { return data_.get(); }
   const T* data() const { return data_.get(); }
   T& operator[](std::size_t i) { return data_[i]; }

@@ -95,3 +95,20 @@ assert held("VmRSS") - before < 24 << 10, (before, held("VmRSS"))
 
 def test_memory_for_one_long_cutoff_is_given_back() -> None:
     run(KEPT)
+
+
+FEWER_THREADS = """
+positions = np.random.default_rng(0).random((320, 3)) * 3
+lattice, pbc = np.repeat(np.eye(3)[None] * 3, 40, axis=0), np.ones((40, 3), bool)
+cells = positions, lattice, pbc, np.arange(0, 321, 8, dtype=np.int32)
+one = neighbor_list(*cells, cutoff=2.0, threads=1)
+with scarce(1 << 10):  # the stack of a thread is larger
+    many = neighbor_list(*cells, cutoff=2.0, threads=8)
+assert all(map(np.array_equal, one, many))
+later = neighbor_list(*cells, cutoff=2.0, threads=3)
+assert all(map(np.array_equal, one, later))
+"""
+
+
+def test_threads_that_cannot_begin_are_done_without() -> None:
+    run(FEWER_THREADS)

@@ -7,6 +7,7 @@
 #include <signal.h>
 
 #include <memory>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -60,7 +61,7 @@ class Worker {
 
 class Pool {
  public:
-  // Idle workers, new ones where there are too few.
+  // Idle workers, new ones where there are too few; fewer than asked for where the system lets no more begin.
   std::vector<Worker*> lend(std::size_t count) {
     std::vector<Worker*> lent;
     lent.reserve(count);
@@ -68,7 +69,12 @@ class Pool {
     while (workers_.size() - lent_ < count) {
       workers_.reserve(workers_.size() + 1);
       idle_.reserve(workers_.size() + 1);
-      workers_.push_back(std::make_unique<Worker>());
+      try {
+        workers_.push_back(std::make_unique<Worker>());
+      } catch (const std::system_error&) {
+        count = workers_.size() - lent_;  // a limit on processes: who does the work changes no result
+        break;
+      }
       idle_.push_back(workers_.back().get());
     }
     lent.assign(idle_.end() - static_cast<std::ptrdiff_t>(count), idle_.end());

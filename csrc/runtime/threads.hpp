@@ -10,8 +10,9 @@
 
 namespace screening {
 
-// Calls run(context, thread) for every thread in [0, threads), the caller's being 0, and returns when all have. The
-// others wait for work between calls, so that a call costs microseconds; calls from several threads do not share them.
+// Calls run(context, thread) for every thread in [0, threads), the caller's being 0, and returns when all have; for
+// fewer where the system lets no more begin, so `run` must leave no thread work of its own. The others wait for work
+// between calls, so that a call costs microseconds; calls from several threads do not share them.
 void run_on_threads(int threads, void (*run)(void* context, int thread), void* context);
 
 // Calls body(task, thread) for every task in [0, tasks), thread in [0, threads). The first exception ends the hand-out

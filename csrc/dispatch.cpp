@@ -57,6 +57,10 @@ void check(const CrystalBatch& batch, const NeighborRule& rule) {
                                 " crystals, so pbc must have as many rows and atom_offsets one more; got " +
                                 std::to_string(batch.pbc.rows()) + " and " + std::to_string(batch.atom_offsets.rows()));
   }
+  if (batch.crystals() == 0 && batch.atoms() > 0) {
+    throw std::invalid_argument("neighbor_list: " + std::to_string(batch.atoms()) +
+                                " atoms belong to no crystal; lattice must not be empty");
+  }
 }
 
 // Shapes; on the CPU, where it costs next to nothing, also that every index leads where it may.

@@ -336,6 +336,14 @@ def test_a_missing_barrier_shows_in_another_order(twin: Twin) -> None:
 # Without a device
 
 
+def test_atoms_of_no_crystal_are_refused_before_a_device_is_asked() -> None:
+    cells = np.zeros((2, 3)), np.zeros((0, 3, 3)), np.zeros((0, 3), bool), np.zeros(1, np.int32)
+    out = {"edge_count": Claimed(np.empty(2, np.int32)), "row_cut": Claimed(np.empty((2, 3)))}
+    rule = {"cutoff": 3.0, "max_neighbors": 0, "whole_shells": True, "shell_tolerance": 1e-3}
+    with pytest.raises(ValueError, match="2 atoms belong to no crystal"):
+        core.native.neighbor_count(*map(Claimed, cells), **rule, **out, threads=1, stream=0)
+
+
 def test_arrays_on_a_device_that_is_not_there_are_refused_in_words() -> None:
     if core.cuda_device_count() > 0:
         pytest.skip("there is a CUDA device here, which would read host memory")

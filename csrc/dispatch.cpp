@@ -224,13 +224,8 @@ void segment_sum(View<const T> rows, View<const std::int32_t> offsets, View<T> r
   require(offsets.rows() == result.rows() + 1, "segment_sum", "offsets must have one row more than the result");
   require(result.shape[1] == rows.shape[1], "segment_sum", "the result must have as many columns as the rows");
   require_one_device("segment_sum", rows, offsets, result);
-  if (rows.device == Device::cpu) {
-    bool ascending = offsets[0] >= 0 && offsets[result.rows()] <= rows.rows();
-    for (std::int64_t s = 0; s < result.rows(); ++s) {
-      ascending = ascending && offsets[s] <= offsets[s + 1];
-    }
-    require(ascending, "segment_sum", "offsets must ascend within the rows");
-  }
+  require(rows.device == Device::cuda || ascend_to(rows.rows(), offsets), "segment_sum",
+          "offsets must ascend from 0 to the number of rows");
   SCREENING_CALL_TWIN(rows, segment_sum, rows, offsets, result);
 }
 

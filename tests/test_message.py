@@ -82,6 +82,13 @@ def test_gradcheck_and_gradgradcheck():
     assert torch.autograd.gradcheck(moments, terms[:5])
 
 
+@pytest.mark.parametrize("offsets", [[1, 5], [0, 4], [0, 6], [0, 3, 2, 5], [-1, 5]], ids=str)
+def test_segments_hold_every_row(offsets):
+    rows = torch.ones(5, 2, requires_grad=True)
+    with pytest.raises(InputError, match="segment_sum: offsets must ascend from 0 to the number of rows"):
+        message.segment_sum(rows, torch.tensor(offsets, dtype=torch.int32))
+
+
 def test_segment_sum_and_its_derivatives():
     offsets = torch.tensor([0, 3, 3, 4, 9], dtype=torch.int32)
     rows = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)

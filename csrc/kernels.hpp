@@ -37,8 +37,8 @@ struct NeighborRule {
 //
 // neighbor_count writes the number of edges of every atom, and its row cut: edges with squared distance below
 // cut[0] are kept, those up to and including cut[1] are kept until cut[2] of them are. neighbor_fill repeats the
-// search and writes exactly those; no cut may reach beyond `cutoff`. A row is ordered by (source, shift), so neither
-// threads, levels nor devices change a bit of it.
+// search and writes exactly those, or says that rows and crystals do not belong together; no cut may reach beyond
+// `cutoff`. A row is ordered by (source, shift), so neither threads, levels nor devices change a bit of it.
 struct NeighborRows {
   View<std::int32_t> count;  // (atoms,)
   View<double> cut;          // (atoms, 3)
@@ -110,7 +110,7 @@ template <class T>
 void edge_moments_backward(const EdgeTerms<T>&, View<const T> mean, View<const T> grad_mean,
                            View<const T> grad_variance, const EdgeTermsOf<T>& out, int threads, void* stream);
 
-// result[s] = sum of rows [offsets[s], offsets[s + 1]), in their order.
+// result[s] = sum of rows [offsets[s], offsets[s + 1]), in their order; offsets ascend from 0 to the number of rows.
 template <class T>
 void segment_sum(View<const T> rows, View<const std::int32_t> offsets, View<T> result, int threads, void* stream);
 

@@ -43,7 +43,7 @@ def edge_moments(
 
 
 def segment_sum(rows: Tensor, offsets: Tensor) -> Tensor:
-    """Sum rows [offsets[s], offsets[s + 1]) for each segment s, in their order."""
+    """Sum rows [offsets[s], offsets[s + 1]) for each segment s, in their order; segments leave no row out."""
     result: Tensor = _segment_sum(rows, offsets)
     return result
 

@@ -5,6 +5,9 @@ import signal
 
 # Slurm sends SIGUSR1 some time before a job must end, if it is asked to.
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+# `nohup`, and shells for what runs in the background, start a command with these ignored, so that it outlives them.
+# That SIGUSR1 is ignored means less: batch scripts ignore it only until the command is ready for it.
+MAY_BE_IGNORED = (signal.SIGHUP, signal.SIGINT)
 
 # Of sys/prctl.h.
 _PR_SET_PDEATHSIG = 1

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from screening.errors import ScreeningError
-from screening.signals import STOPPING
+from screening.signals import MAY_BE_IGNORED, STOPPING
 
 app = typer.Typer(
     name="screening",
@@ -35,7 +35,8 @@ class Stop:
         self.number = 0
         self._polite = False
         for number in STOPPING:
-            signal.signal(number, self._received)
+            if number not in MAY_BE_IGNORED or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._received)
         sys.unraisablehook = self._told
 
     def check(self) -> None:

@@ -68,6 +68,7 @@ def rows_where(text: str) -> list[int]:
     [
         ("band_gap > 1.5", [6]),
         ("band_gap >= 1.5", [0, 6]),
+        ("- " * 300 + "band_gap > 1.5", [6]),
         ("band_gap = 0.1", [1]),
         ("0.1 = band_gap", [1]),
         ("band_gap = 0", [2, 3]),
@@ -176,6 +177,9 @@ def test_what_conditions_mean(text: str, expected: list[int]) -> None:
         ("nsites" + " + 1" * 5000 + " = 1", "has too many terms"),
         ("band_gap IN (1, 'a')", "compares a number with text"),
         ("(" * 5000 + "1" + ")" * 5000 + " = 1", "is nested too deeply"),
+        ("- " * 500 + "nsites > 1", "is nested too deeply"),
+        ("NOT " * 600 + "nsites > 1", "is nested too deeply"),
+        ("NOT " * 200 + "-" * 200 + "nsites > 1", "is nested too deeply"),
     ],
 )
 def test_what_is_said_of_conditions_that_mean_nothing(text: str, said: str) -> None:

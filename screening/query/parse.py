@@ -41,8 +41,10 @@ from screening.store.schema import Status
 Part = Condition | Value
 T = TypeVar("T")
 
-# Terms are worked out one inside the other, and Python nests about a thousand calls.
+# Terms are worked out one inside the other, two calls each, and Python nests about a thousand calls.
 MOST_TERMS = 300
+# A sum of so many, and what may be around it.
+DEEPEST = 350
 
 _WORDS = frozenset(
     {"AND", "OR", "NOT", "IN", "BETWEEN", "LIKE", "IS", "NULL", "KNOWN", "UNKNOWN", "HAS", "ALL", "ANY", "ONLY"}
@@ -104,7 +106,9 @@ class _Parser:
         try:
             found = level()
         except RecursionError:
-            self._fail("is nested too deeply; use fewer brackets")
+            found = None
+        if found is None or _depth(found) > DEEPEST:
+            self._fail("is nested too deeply; use fewer brackets, signs and NOT")
         if self._token.kind != "end":
             self._expected("AND, OR or the end")
         return found
@@ -321,6 +325,17 @@ def _one_of(comparisons: Sequence[Condition]) -> Condition:
     if isinstance(first, Comparison) and len(values) == len(comparisons):
         return OneOf(first.left, tuple(values))
     return any_of(comparisons)
+
+
+def _depth(part: Part) -> int:
+    """How many of its parts lie one inside the other; counted without calls that do."""
+    depth, level = 0, [part]
+    while level:
+        depth += 1
+        held = [value for one in level for value in vars(one).values()]
+        level = [one for value in held for one in (value if isinstance(value, tuple | list) else (value,))]
+        level = [one for one in level if isinstance(one, Condition | Value)]
+    return depth
 
 
 def _as_stored(value: Value, other: Value) -> Value:

@@ -319,6 +319,8 @@ def test_arguments_that_cannot_be_used(run: Path, tmp_path: Path) -> None:
         query.elements(all="Li")
     with pytest.raises(InputError, match="any: 'Lo' is no element"):
         query.elements(any=["Lo"])
+    with pytest.raises(InputError, match="columns: band_gap is named twice; name each column once"):
+        query.columns("band_gap", "id", "gap")
     with pytest.raises(InputError, match=r"holds no run\.json"):
         Query(tmp_path)
     with pytest.raises(InputError, match="is no folder"):

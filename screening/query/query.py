@@ -116,7 +116,11 @@ class Query:
 
     def columns(self, *names: str) -> "Query":
         """Choose the columns of frames, and the labels of crystals, in this order."""
-        return self._with(columns=tuple(required_field(self.fields, name, "columns").name for name in names))
+        chosen = tuple(required_field(self.fields, name, "columns").name for name in names)
+        twice = next((name for k, name in enumerate(chosen) if name in chosen[:k]), None)
+        if twice is not None:
+            raise InputError(f"columns: {twice} is named twice; name each column once")
+        return self._with(columns=chosen)
 
     def unrelaxed(self) -> "Query":
         """Give crystals as they came, where a run relaxed them."""

@@ -55,6 +55,8 @@ def test_the_page_lists_the_keys_of_a_profile() -> None:
         ("directives = ['constraint=a100']", "'constraint=a100' is no option of sbatch"),
         ("workers = 9", "cores is 8, fewer than the 9 workers of a node"),
         ("gpus = 2\nworkers = 3", "workers is 3 and gpus 2: a GPU has one worker"),
+        ('partition = "gpu\\nrm -rf x"', r"partition: String should match pattern .* \(line 5\)"),
+        ("account = 'a b'", r"account: String should match pattern .* \(line 5\)"),
         ("warning = 3000", "walltime 01:00:00 is less than twice the warning, 3000 s"),
     ],
 )
@@ -116,3 +118,6 @@ def test_a_run_needs_inputs_and_a_folder(tmp_path: Path) -> None:
     assert "inputs: " in words
     assert "out is missing" in words
     assert "modle is unknown; did you mean model? (line 2)" in words
+    path.write_text("inputs = ['']\nout = ''\n")
+    with pytest.raises(InputError, match=r"inputs\.0: String should have at least 1 .*out: String should have"):
+        load(BatchRun, path)

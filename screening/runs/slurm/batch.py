@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -15,11 +15,14 @@ EVENTS = "events.jsonl"
 WARNING = "USR1"
 
 
+Name = Annotated[str, Field(min_length=1)]
+
+
 class BatchRun(ScreenConfig):
     """What a run that is submitted screens, into which folder; and the settings of a screen."""
 
-    inputs: tuple[str, ...] = Field(min_length=1)
-    out: str
+    inputs: tuple[Name, ...] = Field(min_length=1)
+    out: Name
 
 
 def batch_script(run: BatchRun, profile: Profile, *, nodes: int | None = None, parts: int | None = None) -> str:

@@ -31,6 +31,8 @@ OURS = (
     *("--time", "-t", "--signal", "--requeue", "--no-requeue", "--open-mode", "--output", "-o", "--error", "-e"),
     *("--no-kill", "-k", "--array", "-a", "--job-name", "-J", "--wrap", "--chdir", "-D"),
 )
+# What stands in a line of the script as it is.
+Word = Annotated[str, Field(pattern=r"^\S+$")]
 
 
 class Profile(Settings):
@@ -41,8 +43,8 @@ class Profile(Settings):
     `scratch` is a folder of each node, by default its TMPDIR; with `stage` the packed input is copied there first.
     """
 
-    partition: str | None = None
-    account: str | None = None
+    partition: Word | None = None
+    account: Word | None = None
     nodes: PositiveInt = 1
     gpus: NonNegativeInt = 0
     cores: PositiveInt

@@ -76,6 +76,11 @@ def _place(text: str, keys: Sequence[str | int]) -> str:
     return ""
 
 
+def setting(key: str, value: Any) -> str:
+    """Write an override of a key, as `load` takes it: text in quotes, so that a model named 7 stays text."""
+    return f"{key}={_literal(value)}"
+
+
 def to_toml(settings: BaseModel) -> str:
     """Write settings as TOML, defaults included; keys without a value are left out, which means the same."""
     return "\n".join(_tables(settings.model_dump(mode="json"), ())) + "\n"

@@ -88,6 +88,7 @@ def invoked(*arguments: object) -> Result:
         (["--config", "none.toml"], "none.toml: cannot be read"),
         (["-m", "none"], "none: is no file, no folder and no shipped model"),
         (["-m", "7"], "7: is no file, no folder and no shipped model"),
+        (["-m", "\U0001f48e\x7f"], "\U0001f48e\x7f: is no file, no folder and no shipped model"),
     ],
     ids=str,
 )

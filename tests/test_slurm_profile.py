@@ -1,5 +1,6 @@
 """Profiles and the scripts that are rendered of them: pure functions; what cannot be right is refused with its line."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from page_tables import rows_after
 
 from screening.config import load
 from screening.errors import InputError
+from screening.runs.config import ScreenConfig
 from screening.runs.slurm.batch import BatchRun, batch_script
 from screening.runs.slurm.profile import Profile, load_profile
 
@@ -100,6 +102,15 @@ def test_names_with_spaces_and_dashes_reach_the_command_whole(tmp_path: Path) ->
     printed = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=True).stdout
     words = eval(printed)
     assert words[:5] == ["screen", "./-a b.h5", "$HOME.h5", "--out", "my run"]
+
+
+@pytest.mark.parametrize("name", ["\U0001f48e.safetensors", "晶体\x7f", "7"])
+def test_names_in_any_script_reach_the_settings_whole(name: str) -> None:
+    profile = Profile(**GIVEN | {"command": f"{sys.executable} -c 'import sys; print(ascii(sys.argv[1:]))'"})
+    script = batch_script(run_of(model=name), profile)
+    printed = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=True).stdout
+    words = ast.literal_eval(printed)
+    assert load(ScreenConfig, None, overrides=[words[words.index("--set") + 1]]).model == name
 
 
 def test_a_device_and_a_profile_must_fit() -> None:

@@ -120,8 +120,9 @@ def test_the_resolved_file_reads_back_the_same(tmp_path: Path) -> None:
     assert "[training.schedule]" in text, "defaults are spelled out"
 
 
+SCALARS = st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(
-    st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    SCALARS,
     lambda inner: st.lists(st.integers(), max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -134,3 +135,8 @@ class Anything(Settings):
 @given(st.dictionaries(st.text(), VALUES, max_size=4))
 def test_any_table_survives_being_written(table: dict[str, object]) -> None:
     assert tomllib.loads(config.to_toml(Anything(table=table)))["table"] == table
+
+
+@given(SCALARS | st.lists(st.text(), max_size=3) | st.sampled_from(["7", "\x7f", "\U0001f48e"]))
+def test_any_value_survives_as_an_override(value: object) -> None:
+    assert config.load(Anything, None, overrides=[config.setting("table.key", value)]).table == {"key": value}

@@ -1,6 +1,5 @@
 """`screening screen`: predict every crystal of the inputs, whatever happens in between."""
 
-import json
 import os
 import signal
 import sys
@@ -104,8 +103,7 @@ def screen(
 
     given = {"model": model, "workers": workers, "threads": threads, "device": device, "embeddings": embeddings}
     given |= {"relax.potential": relax}
-    # As TOML has them: text in quotes, so that a model named 7 stays text.
-    options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    options = [config.setting(key, value) for key, value in given.items() if value is not None]
     settings = config.load(ScreenConfig, file, overrides=[*(overrides or ()), *options])
     last: deque[Progress] = deque(maxlen=1)
     with EventLog(log) as events, context.obj.asked() as stopping:

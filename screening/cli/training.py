@@ -290,7 +290,7 @@ def _chosen(cluster: str | None, profile: Path | None, ranks: int | None) -> "Cl
 def _settings(kind: type[S], file: Path, overrides: Sequence[str] | None, init: str | None = None) -> S:
     from screening import config
 
-    started = [] if init is None else [f"init.checkpoint={json.dumps(init)}"]
+    started = [] if init is None else [config.setting("init.checkpoint", init)]
     return config.load(kind, file, overrides=[*(overrides or ()), *started])
 
 

@@ -1,12 +1,12 @@
 """The batch script of a run: a pure function of what is screened and of the profile, so that it can be read first."""
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from screening.config import setting
 from screening.errors import InputError
 from screening.runs.config import ScreenConfig
 from screening.runs.slurm.profile import Profile
@@ -99,7 +99,7 @@ def _options(run: BatchRun, profile: Profile, parts: int | None) -> Iterator[str
         yield f'--log {shlex.quote(events.removesuffix(".jsonl"))}-"$SLURM_ARRAY_TASK_ID".jsonl'
     yield "--requeue"
     for key, value in _settings(run, profile, parts).items():
-        yield f"--set {shlex.quote(f'{key}={json.dumps(value)}')}"
+        yield f"--set {shlex.quote(setting(key, value))}"
 
 
 def _settings(run: BatchRun, profile: Profile, parts: int | None) -> dict[str, Any]:

@@ -1,18 +1,25 @@
 """How a run is, without Slurm: from its folder alone, whatever state that is in."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import screens
 from slurm_runs import command
+from typer.testing import CliRunner
 
-from screening.errors import InputError
+from screening.cli import app
+from screening.errors import InputError, ResourceError
 from screening.runs import status
 from screening.runs.claim import Claim
 from screening.runs.slurm import asked_jobs, controller
 from screening.runs.slurm.controller import Job, SilentError
-from screening.runs.status import status_of
+from screening.runs.status import Cancelled, cancelled, status_of
 from screening.store.record import SHARDS, SLURM_JOBS
 
 COUNT = 60
@@ -65,6 +72,53 @@ def test_a_silent_controller_is_said_and_the_rest_is_told(folder: Path, monkeypa
     assert (found.done, found.silence) == (30, "jobs are unknown: squeue: no answer")
     monkeypatch.setattr(controller, "is_there", lambda: False)
     assert status_of(folder).silence == "jobs are unknown: this machine has no squeue"
+
+
+CLAIMING = """
+import sys, time
+sys.path[:0] = {path!r}
+from pathlib import Path
+from screening.runs.claim import Claim
+with Claim(Path(sys.argv[1])):
+    print("has it", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("job", [None, "17"], ids=["a driver of elastic workers", "a driver in a job"])
+def test_a_driver_here_is_stopped_whatever_slurm_says(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, job: str | None
+) -> None:
+    def silent(*names: str) -> list[Job]:
+        raise SilentError("squeue: no answer")
+
+    asked_jobs.note(folder, "submitting", tag="screening-a", way="elastic")
+    monkeypatch.setattr(controller, "is_there", lambda: True)
+    monkeypatch.setattr(controller, "jobs_named", silent)
+    others = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+    command = [sys.executable, "-c", CLAIMING.format(path=sys.path), str(folder)]
+    environment = others | ({} if job is None else {"SLURM_JOB_ID": job})
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "has it\n"
+        done = cancelled(folder)
+        assert process.wait(60) == -signal.SIGTERM
+    assert done == Cancelled((f"asked process {process.pid} to stop",), "jobs are unknown: squeue: no answer")
+
+
+def test_jobs_that_slurm_did_not_cancel_are_told_and_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(jobs: Iterable[str]) -> None:
+        raise SilentError("scancel: no answer")
+
+    asked_jobs.note(folder, "submitting", tag="screening-a", way="batch")
+    monkeypatch.setattr(controller, "is_there", lambda: True)
+    monkeypatch.setattr(controller, "jobs_named", lambda *names: [Job("7", *["x"] * 10)])
+    monkeypatch.setattr(controller, "cancel", silent)
+    assert cancelled(folder) == Cancelled((), "jobs may go on: scancel: no answer")
+    found = CliRunner().invoke(app, ["cancel", str(folder)])
+    assert found.stdout == ""
+    assert isinstance(found.exception, ResourceError)
+    assert "jobs may go on: scancel: no answer; give the same command again" in str(found.exception)
 
 
 def test_of_very_many_shards_some_are_looked_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import typer
 from screening.cli.app import app
 from screening.cli.progress import clock
 from screening.cli.tables import aligned
-from screening.errors import InputError
+from screening.errors import InputError, ResourceError
 
 if TYPE_CHECKING:
     from screening.runs.status import RunStatus
@@ -83,7 +83,10 @@ def cancel(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder o
     from screening.runs.status import cancelled
 
     done = cancelled(run)
-    print("\n".join(done) if done else f"nothing of {run} is queued, and nobody works there")
+    if done.lines or not done.silence:
+        print("\n".join(done.lines) or f"nothing of {run} is queued, and nobody works there")
+    if done.silence:
+        raise ResourceError(f"{done.silence}; give the same command again where Slurm answers")
 
 
 def _lines(found: "RunStatus") -> Iterator[str]:

@@ -6,7 +6,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,29 +130,42 @@ def status_of(folder: Path) -> RunStatus:
     )
 
 
-def cancelled(folder: Path) -> list[str]:
-    """End what works on a run: its driver, if it is on this machine, and its jobs; tell what was done, in lines."""
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What was done to end a run, in lines; and why jobs of it may go on, empty if none do."""
+
+    lines: tuple[str, ...]
+    silence: str
+
+
+def cancelled(folder: Path) -> Cancelled:
+    """End what works on a run: its drivers on this machine, whatever Slurm says, then its jobs."""
     tags = asked_jobs.tags_of(folder)
     drivers = _drivers(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: is no folder; name that of a run")
-    found = []
-    jobs = controller.jobs_named(*tags) if tags else []
-    ours = {job.id for job in jobs}
-    for driver in drivers:
-        if driver.holder.get("job") in ours:
-            continue  # it ends with its job
-        if lives(dict(driver.holder)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(driver.holder["pid"]), signal.SIGTERM)
-            found.append(f"asked process {driver.holder['pid']} to stop")
-        elif driver.alive is not False:
-            found.append(
-                f"left alone: process {driver.holder.get('pid')} on {driver.holder.get('host')}; stop it there"
-            )
-    # Worker jobs of a driver that was asked to stop are its own to end; they are cancelled here too, for it may hang.
-    controller.cancel(job.id for job in jobs)
-    return found + [f"cancelled job {job.shown} ({job.state.lower()})" for job in jobs]
+    lines = [line for driver in drivers if "job" not in driver.holder for line in _stopped(driver)]
+    jobs, silence = _jobs(tags)
+    # A driver that is in a job ends with it.
+    ending = {None, *(job.id for job in jobs)}
+    lines += [line for driver in drivers if driver.holder.get("job") not in ending for line in _stopped(driver)]
+    try:
+        # Worker jobs of a driver that was asked to stop are its own to end; they are cancelled here too, for it may
+        # hang.
+        controller.cancel(job.id for job in jobs)
+    except SilentError as error:
+        return Cancelled(tuple(lines), f"jobs may go on: {error}")
+    return Cancelled((*lines, *(f"cancelled job {job.shown} ({job.state.lower()})" for job in jobs)), silence)
+
+
+def _stopped(driver: Driver) -> Iterator[str]:
+    """Ask a driver to stop, if it lives and is on this machine."""
+    if lives(dict(driver.holder)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(driver.holder["pid"]), signal.SIGTERM)
+        yield f"asked process {driver.holder['pid']} to stop"
+    elif driver.alive is not False:
+        yield f"left alone: process {driver.holder.get('pid')} on {driver.holder.get('host')}; stop it there"
 
 
 def _drivers(folder: Path) -> tuple[Driver, ...]:
@@ -179,7 +192,7 @@ def _jobs(tags: list[str]) -> tuple[tuple[Job, ...], str]:
         return (), "jobs are unknown: this machine has no squeue"
     try:
         return tuple(controller.jobs_named(*tags)), ""
-    except SilentError as error:
+    except (SilentError, InputError) as error:
         return (), f"jobs are unknown: {error}"
 
 

@@ -1,6 +1,5 @@
 """`screening screen`: predict every crystal of the inputs, whatever happens in between."""
 
-import os
 import signal
 import sys
 import time
@@ -15,7 +14,7 @@ import typer
 from screening.cli.app import app
 from screening.cli.event_log import EventLog
 from screening.cli.screen_progress import Display
-from screening.errors import InputError, ResourceError, UnfinishedError
+from screening.errors import UnfinishedError
 
 if TYPE_CHECKING:
     from screening.runs.config import ScreenConfig
@@ -112,7 +111,9 @@ def screen(
             done = screened(cluster, profile, part)
         except UnfinishedError:
             if requeue and context.obj.number == signal.SIGUSR1:
-                _requeue(last[0].rows if last else 0)
+                from screening.runs.slurm.requeue import go_on_later
+
+                go_on_later(last[0] if last else None, _say)
             raise
     if not quiet:
         print("\n".join(_summary(done)))
@@ -159,20 +160,8 @@ def _screened(
         )
 
 
-def _requeue(rows: int) -> None:
-    """Have the job of this process begin anew, unless it has done no rows itself, for then it never would."""
-    from screening.runs.slurm.controller import requeue
-
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        raise InputError("--requeue: this is no job of Slurm (SLURM_JOB_ID is not set); leave the option out")
-    if not rows:
-        raise ResourceError(
-            f"job {job} is not queued again: it has not done a single crystal in its time. Ask for more time, or for "
-            "smaller shards (shards.least)"
-        )
-    print(f"screening: job {job} goes back into the queue, and goes on from here", file=sys.stderr, flush=True)
-    requeue(job)
+def _say(words: str) -> None:
+    print(f"screening: {words}", file=sys.stderr, flush=True)
 
 
 def _all(*watches: Callable[["Progress"], object]) -> Callable[["Progress"], None]:

@@ -58,11 +58,28 @@ def test_one_that_stays_silent_is_told_before_the_time_is_over(
     assert most - 2 * controller.LIMIT_S < found.now - NOW < most + controller.LIMIT_S
 
 
-def test_a_job_that_did_nothing_is_not_queued_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("progress", "cure"),
+    [
+        (None, "were not even packed in its time. Pack them first with `screening pack`"),
+        (Progress(100, before=40), "has not done a single crystal in its time. Ask for more time"),
+        (Progress(100, before=100), "all crystals are predicted, .* `screening merge RUN` finishes the run"),
+    ],
+    ids=["packing", "predicting", "merging"],
+)
+def test_what_would_come_no_further_is_not_queued_again(
+    monkeypatch: pytest.MonkeyPatch, progress: Progress | None, cure: str
+) -> None:
     found = asked(monkeypatch, 0)
-    with pytest.raises(ResourceError, match="7 is not queued again: it has not done a single crystal in its time"):
-        go_on_later(Progress(100, before=40), lambda words: None)
+    with pytest.raises(ResourceError, match=f"job 7 is not queued again: .*{cure}"):
+        go_on_later(progress, lambda words: None)
     assert found.asked == 0
+
+
+def test_a_merge_whose_job_predicted_something_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = asked(monkeypatch, 0)
+    go_on_later(Progress(100, before=90, rows=10), lambda words: None)
+    assert found.asked == 1
 
 
 def test_outside_of_a_job_there_is_nothing_to_queue(monkeypatch: pytest.MonkeyPatch) -> None:

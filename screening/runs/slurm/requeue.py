@@ -17,17 +17,34 @@ UNTOLD_S = 120.0
 
 
 def go_on_later(progress: Progress | None, say: Callable[[str], object]) -> None:
-    """Have the job of this process begin anew, unless it has done no rows itself, for then it never would."""
+    """Have the job of this process begin anew, unless that would lead no further than it came.
+
+    `progress` is that of the run; None if the job did not get as far as predicting.
+    """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         raise InputError("--requeue: this is no job of Slurm (SLURM_JOB_ID is not set); leave the option out")
-    if progress is None or not progress.rows:
-        raise ResourceError(
-            f"job {job} is not queued again: it has not done a single crystal in its time. Ask for more time, or for "
-            "smaller shards (shards.least)"
-        )
+    vain = _vain(progress)
+    if vain:
+        raise ResourceError(f"job {job} is not queued again: {vain}")
     say(f"job {job} goes back into the queue, and goes on from here")
     _requeue(job, say)
+
+
+def _vain(progress: Progress | None) -> str:
+    """Why another job like this one would come no further, and the cure; empty if it would."""
+    if progress is None:
+        return (
+            "its inputs were not even packed in its time. Pack them first with `screening pack`, or ask for more time"
+        )
+    if progress.rows:
+        return ""
+    if progress.done == progress.total:
+        return (
+            "all crystals are predicted, and its time was too short to merge them. `screening merge RUN` finishes the "
+            "run, on a login node too"
+        )
+    return "it has not done a single crystal in its time. Ask for more time, or for smaller shards (shards.least)"
 
 
 def _requeue(job: str, say: Callable[[str], object]) -> None:

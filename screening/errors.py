@@ -3,8 +3,11 @@
 A crystal that cannot be used is not an error: it is a `Rejection` (crystals/crystal.py).
 """
 
+import contextlib
 import errno
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 # Troubles of the machine or its network, of which a file that is being read is innocent.
 _PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -54,3 +57,32 @@ def is_passing(error: BaseException) -> bool:
     number = getattr(error, "errno", None)
     named = re.search(r"\berrno = (\d+)", str(error)) if number is None else None
     return (int(named[1]) if named else number) in _PASSING
+
+
+@contextlib.contextmanager
+def permitted(path: Path) -> Iterator[None]:
+    """Turn a refusal to look at a path, or below it, into an error that says whose it is and what to do."""
+    try:
+        yield
+    except PermissionError as error:
+        named = error.filename
+        raise InputError(refusal(Path(named) if isinstance(named, str) else path)) from error
+
+
+def refusal(path: Path) -> str:
+    """Say that this user may not look at a path: who may is the owner of it, or of the folder that hides it."""
+    shown = next(filter(_is_seen, (path, *path.absolute().parents)))
+    try:
+        owner = shown.owner()
+    except KeyError:
+        owner = f"user {shown.stat().st_uid}"
+    cure = f"can open it with `chmod g+rX {shown}`, and all that is in it with -R"
+    return f"{path}: may not be read; {shown} belongs to {owner}, who {cure}"
+
+
+def _is_seen(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True

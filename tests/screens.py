@@ -393,12 +393,13 @@ def limit_files(size: int) -> None:
 
 
 def give_up_privilege() -> None:
-    """Let permissions bind this process and its children, even root's: give up CAP_DAC_OVERRIDE."""
+    """Let permissions bind this process and its children, even root's: give up CAP_DAC_OVERRIDE and _READ_SEARCH."""
     libc = ctypes.CDLL(None)
-    libc.prctl(24, 1, 0, 0, 0)
+    for capability in (1, 2):
+        libc.prctl(24, capability, 0, 0, 0)
     header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
     libc.capget(header, sets)
-    sets[0], sets[1] = sets[0] & ~2, sets[1] & ~2
+    sets[0], sets[1] = sets[0] & ~6, sets[1] & ~6
     assert libc.capset(header, sets) == 0
 
 

@@ -1,9 +1,16 @@
-"""The command line around all commands: which signals it heeds."""
+"""The command line around all commands: which signals it heeds, and errors of the system as one line."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import screens
+from made import made_batch
+from shards import write_run
+
+from screening.store.record import RESULTS
 
 HEEDED = f"""
 import signal, sys
@@ -32,3 +39,55 @@ def test_what_is_ignored_when_a_command_starts_stays_so_but_for_the_warning_of_s
 ) -> None:
     ran = subprocess.run([sys.executable, "-c", HEEDED, *ignored], capture_output=True, text=True, check=True)
     assert set(ran.stdout.split()) == heeded
+
+
+# Gives each command in turn, and prints exit codes and errors.
+BOUND = f"""
+import io, json, sys
+sys.path[:0] = {sys.path!r}
+from contextlib import redirect_stderr
+import screens
+from screening.cli import main
+screens.give_up_privilege()
+for words in json.loads(sys.argv[1]):
+    sys.argv[1:] = words
+    with redirect_stderr(io.StringIO()) as errors:
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    print(json.dumps([code, errors.getvalue()]))
+"""
+
+
+def test_who_may_not_look_at_a_run_or_an_input_is_told_whose_it_is(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    run = write_run(private / "run", made_batch(6))
+    packed, model = screens.packed_file(private / "c.h5", 6), screens.saved_model(tmp_path / "m.safetensors")
+    open_file = screens.packed_file(tmp_path / "c.h5", 6)
+    out = ["--out", str(tmp_path / "out"), "-m", str(model)]
+    commands = [
+        ["query", str(run)],
+        ["query", str(run / RESULTS)],
+        ["status", str(run)],
+        ["cancel", str(run)],
+        ["merge", str(run)],
+        ["report", str(run)],
+        ["screen", str(packed), *out],
+        ["screen", str(open_file), "--out", str(run), "-m", str(model)],
+        ["screen", str(open_file), "--out", str(tmp_path / "out"), "-m", str(private / "m.safetensors")],
+        ["pack", str(packed), "-o", str(tmp_path / "x.h5")],
+    ]
+    private.chmod(0)
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-c", BOUND, json.dumps(commands)], capture_output=True, text=True, check=True
+        )
+    finally:
+        private.chmod(0o700)
+    found = [json.loads(line) for line in ran.stdout.splitlines()]
+    cure = f"can open it with `chmod g+rX {private}`, and all that is in it with -R"
+    who = f"{private} belongs to {private.owner()}, who {cure}\n"
+    for words, (code, errors) in zip(commands, found, strict=True):
+        assert (code, errors.count("\n"), errors.endswith(who)) == (2, 1, True), f"{words}: {errors}"

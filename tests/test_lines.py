@@ -110,16 +110,20 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path, write: Callable[[Pat
 
 
 @pytest.mark.parametrize(
-    ("number", "kind", "advice"),
-    [(errno.EIO, ResourceError, "try again"), (errno.EACCES, InputError, "check its permissions")],
+    ("number", "kind", "said"),
+    [
+        (errno.EIO, ResourceError, rf"cannot be read \({os.strerror(errno.EIO)}\); .*try again"),
+        (errno.ENAMETOOLONG, InputError, rf"cannot be read \({os.strerror(errno.ENAMETOOLONG)}\); check its name"),
+        (errno.EACCES, InputError, "may not be read; .* belongs to"),
+    ],
 )
 def test_lines_that_cannot_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception], advice: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception], said: str
 ) -> None:
     def failing(_: Path) -> bytes:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Path, "read_bytes", failing)
-    with pytest.raises(kind, match=rf"slurm\.jsonl: cannot be read \({os.strerror(number)}\); .*{advice}"):
+    with pytest.raises(kind, match=rf"slurm\.jsonl: {said}"):
         asked_jobs.tags_of(tmp_path)
     assert provenance.last_note(tmp_path, "start") == {}

@@ -105,7 +105,7 @@ def test_what_is_not_there_is_no_damage_either(run: Path, tmp_path: Path, kind: 
 @pytest.mark.parametrize(
     ("error", "kind", "said"),
     [
-        (PermissionError(errno.EACCES, "x"), InputError, "f: may not be read; check its permissions"),
+        (PermissionError(errno.EACCES, "x"), InputError, "f: may not be read; .* belongs to .*, who can"),
         (OSError("unable to lock file"), ResourceError, "f: another program has it open for writing; wait for it"),
         (InputError("a target needs a name"), FileFormatError, r"f: cannot read it as x \(a target needs a name\); y"),
         (FileFormatError("told already"), FileFormatError, "told already"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from screening.cli.app import app
-from screening.errors import InputError
+from screening.errors import InputError, permitted
 
 if TYPE_CHECKING:
     from screening.report.write import Told
@@ -63,7 +63,8 @@ def report(
 
     if descending and by is None:
         raise InputError("--descending: says how --by puts crystals in order; name a column with --by")
-    path = output or (run if run.is_dir() else run.parent) / NAME
+    with permitted(run):
+        path = output or (run if run.is_dir() else run.parent) / NAME
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: a report is a page; give it a name that ends in .html")
     if packed is not None and not packed.exists():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from screening.crystals.archives import Unreadable, Wanted, is_archive, members
 from screening.crystals.formats.format import Document
-from screening.errors import InputError
+from screening.errors import InputError, permitted
 
 # A folder with this file is one data set, read as a whole by the format that knows the list.
 DATA_SET_LIST = "id_prop.csv"
@@ -30,7 +30,9 @@ def documents(
     """
     given = [Path(path) for path in paths]
     for path in given:
-        if not path.exists():
+        with permitted(path):
+            is_there = path.exists()
+        if not is_there:
             raise InputError(f"{path}: no such file or folder")
     return (found for path in given for found in _documents(path, wanted, ()))
 

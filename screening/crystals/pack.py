@@ -17,7 +17,7 @@ from screening.crystals.packed_writer import PackedWriter
 from screening.crystals.read import ReadBatch, read_batches
 from screening.crystals.validate import Limits
 from screening.crystals.write import require_no_input, write
-from screening.errors import InputError
+from screening.errors import InputError, permitted
 from screening.files.listing import Take, listing
 from screening.files.whole import require_place
 
@@ -162,10 +162,11 @@ def known_bytes(inputs: Iterable[str | os.PathLike[str]]) -> int | None:
     """How many bytes there are to read, where that can be told at once and compared with `Tally.weight`."""
     total = 0
     for path in map(Path, inputs):
-        format = format_of(Document(str(path), path)) if path.is_file() else None
-        if format is None or format.name not in WEIGHED or path.suffix.lower() == ".gz":
-            return None
-        total += path.stat().st_size
+        with permitted(path):
+            format = format_of(Document(str(path), path)) if path.is_file() else None
+            if format is None or format.name not in WEIGHED or path.suffix.lower() == ".gz":
+                return None
+            total += path.stat().st_size
     return total
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import h5py
 
-from screening.errors import FileFormatError, InputError, ResourceError, is_passing
+from screening.errors import FileFormatError, InputError, ResourceError, is_passing, refusal
 from screening.files.sink import Sink
 from screening.files.whole import growing
 
@@ -38,7 +38,7 @@ def reading(path: Path, what: str, cure: str, verb: str = "read") -> Iterator[No
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path}: no such file; check its name, and whether it was moved") from error
     except PermissionError as error:
-        raise InputError(f"{path}: may not be read; check its permissions") from error
+        raise InputError(refusal(path)) from error
     except IsADirectoryError as error:
         raise InputError(f"{path}: a folder, expected a file") from error
     except _UNREADABLE as error:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from screening.errors import InputError, ResourceError, is_passing
+from screening.errors import InputError, ResourceError, is_passing, refusal
 from screening.files.whole import put, synchronise, writing
 
 
@@ -37,11 +37,13 @@ def lines_of(path: Path, *, ended: bool = False) -> list[dict[str, Any] | None]:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
+    except PermissionError as error:
+        raise InputError(refusal(path)) from error
     except OSError as error:
         why = f"{path}: cannot be read ({error.strerror or error})"
         if is_passing(error):
             raise ResourceError(f"{why}; the file itself may be well: try again") from error
-        raise InputError(f"{why}; check its permissions") from error
+        raise InputError(f"{why}; check its name") from error
     return [_facts(line) for line in (lines[:-1] if ended or not lines[-1] else lines)]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import safetensors
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from screening.errors import FileFormatError, InputError
+from screening.errors import FileFormatError, InputError, permitted
 from screening.predictions import Scale, Target, TargetKind
 
 METADATA_KEY = "screening_model"
@@ -95,10 +95,13 @@ def read_card(path: Path | str) -> tuple[str, tuple[Target, ...], Card]:
 
 def opened(file: Path, *, framework: str = "np") -> Any:
     """Open a model file; its tensors come as those of `framework`."""
-    if not file.is_file():
+    with permitted(file):
+        is_there = file.is_file()
+    if not is_there:
         raise InputError(f"{file}: there is no such file; expected a model saved by `screening train`")
     try:
-        return safetensors.safe_open(file, framework=framework)
+        with permitted(file):
+            return safetensors.safe_open(file, framework=framework)
     except (safetensors.SafetensorError, OSError) as error:
         raise FileFormatError(
             f"{file}: is no model, or a truncated one ({error}); expected a whole safetensors file. "

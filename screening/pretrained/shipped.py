@@ -7,7 +7,7 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from screening.errors import InputError
+from screening.errors import InputError, permitted
 
 if TYPE_CHECKING:
     from screening.models.header import Card
@@ -39,9 +39,11 @@ def model_file(model: str | Path) -> Path:
     if isinstance(model, str) and model in shipped:
         return shipped[model]
     path = Path(model)
-    if path.is_dir():
-        return _in_folder(path)
-    if not path.exists():
+    with permitted(path):
+        if path.is_dir():
+            return _in_folder(path)
+        is_there = path.exists()
+    if not is_there:
         raise InputError(f"{model}: is no file, no folder and no shipped model; {_known(str(model), shipped)}")
     return path
 

@@ -15,7 +15,7 @@ from typing import Any
 from screening.crystals.crystal import Reason
 from screening.crystals.pack import HDF5_SIGNATURE, Tally, known_bytes, pack
 from screening.crystals.packed import PackedCrystals
-from screening.errors import InputError, ResourceError, ScreeningError, UnfinishedError
+from screening.errors import InputError, ResourceError, ScreeningError, UnfinishedError, permitted
 from screening.files.sink import sweep_parts_of
 from screening.machine import processors
 from screening.models.header import Card, read_card, require_targets
@@ -105,7 +105,9 @@ class Run:
 
 def made_folder(out: Path) -> Path:
     """Make the folder of a run, if need be, with its folder of shards; refuse the folder of a training run."""
-    if _is_of_training(out):
+    with permitted(out):
+        is_of_training = _is_of_training(out)
+    if is_of_training:
         raise InputError(f"{out}: is the folder of a training run; choose another folder for this one with --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +131,9 @@ def require_inputs(inputs: Sequence[Path]) -> None:
     if not inputs:
         raise InputError("nothing to screen: name a packed file, a file of crystals, a folder or an archive")
     for path in inputs:
-        if not path.exists():
+        with permitted(path):
+            is_there = path.exists()
+        if not is_there:
             raise InputError(f"{path}: no such file or folder")
 
 
@@ -225,10 +229,13 @@ def _asked_limits(inputs: Sequence[Path], config: ScreenConfig) -> dict[str, Any
 
 
 def _is_packed(inputs: Sequence[Path]) -> bool:
-    if len(inputs) != 1 or not inputs[0].is_file():
+    if len(inputs) != 1:
         return False
-    with inputs[0].open("rb") as file:
-        return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
+    with permitted(inputs[0]):
+        if not inputs[0].is_file():
+            return False
+        with inputs[0].open("rb") as file:
+            return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
 
 
 def _pack(

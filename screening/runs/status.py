@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from screening.errors import InputError, ScreeningError
+from screening.errors import InputError, ScreeningError, permitted
 from screening.runs.claim import CLAIM_FILE, holder_of, lives
 from screening.runs.provenance import last_note
 from screening.runs.slurm import asked_jobs, controller
@@ -113,6 +113,11 @@ class RunStatus:
 
 def status_of(folder: Path) -> RunStatus:
     """Find out how a run is."""
+    with permitted(folder):
+        return _status_of(folder)
+
+
+def _status_of(folder: Path) -> RunStatus:
     tags = asked_jobs.tags_of(folder)
     if not (folder / RUN_FILE).exists() and not tags and not _drivers(folder):
         read_record(folder)  # says what is wrong with the folder
@@ -140,10 +145,10 @@ class Cancelled:
 
 def cancelled(folder: Path) -> Cancelled:
     """End what works on a run: its drivers on this machine, whatever Slurm says, then its jobs."""
-    tags = asked_jobs.tags_of(folder)
-    drivers = _drivers(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: is no folder; name that of a run")
+    with permitted(folder):
+        tags, drivers = asked_jobs.tags_of(folder), _drivers(folder)
+        if not folder.is_dir():
+            raise InputError(f"{folder}: is no folder; name that of a run")
     lines = [line for driver in drivers if "job" not in driver.holder for line in _stopped(driver)]
     jobs, silence = _jobs(tags)
     # A driver that is in a job ends with it.

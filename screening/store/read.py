@@ -5,12 +5,14 @@ and then the crystals that packing refused, so that finished shards can be queri
 """
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
+from screening.errors import permitted
 from screening.store.cover import cover
 from screening.store.parts import Atoms, InShard, Int64, Merged, Part, Reasons, Refused
 from screening.store.record import RELAXED, RESULTS, SHARDS, RunRecord, read_record
@@ -29,7 +31,7 @@ class Results:
     """
 
     def __init__(self, run: Path | str, *, packed: Path | None = None) -> None:
-        with contextlib.ExitStack() as undo:
+        with contextlib.ExitStack() as undo, permitted(Path(run)):
             found = _opened(Path(run), packed, undo)
             self._files = undo.pop_all()
         self.record, self._parts, self.missing, self.embedding_width = found
@@ -46,7 +48,8 @@ class Results:
     def has_crystals(self) -> bool:
         """Whether the crystals of rows are there: the packed input, and the relaxed ones if the run relaxed any."""
         beside = self.stamp.relaxation is None or not self.is_merged
-        return self.packed.exists() and (beside or (self.record.folder / RELAXED).exists())
+        needed = [self.packed, *([] if beside else [self.record.folder / RELAXED])]
+        return all(os.access(path, os.R_OK) for path in needed)
 
     @property
     def expected(self) -> int:

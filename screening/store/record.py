@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from screening.crystals.packed import PackedCrystals
-from screening.errors import FileFormatError, InputError
+from screening.errors import FileFormatError, InputError, permitted
 from screening.files.whole import write_whole
 from screening.store.schema import READ_VERSIONS, RELAXATION, VERSIONS, Stamp
 
@@ -45,7 +45,9 @@ class RunRecord:
     def open_input(self, packed: Path | None = None) -> PackedCrystals:
         """Open the packed input, or the file it is said to be now; refuse one of another size."""
         path = packed or self.packed
-        if not path.exists():
+        with permitted(path):
+            is_there = path.exists()
+        if not is_there:
             raise InputError(f"{path}: the packed input of {self.folder} is not there; say where it is with --input")
         crystals = PackedCrystals(path)
         if len(crystals) != self.rows:
@@ -99,12 +101,13 @@ def read_record(folder: Path) -> RunRecord:
     """Read `run.json` of a run folder."""
     path = folder / RUN_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with permitted(path):
+            content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         what = "holds no run.json, so it is no folder of a run" if folder.is_dir() else "is no folder"
         raise InputError(f"{folder}: {what}; name the folder that `screening screen --out` was given") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); try again") from error
     except ValueError as error:
         raise FileFormatError(f"{path}: is not JSON ({error}); it was damaged or edited: restore it") from error
     return _checked(folder, path, content)

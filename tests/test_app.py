@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,35 @@ def test_who_may_not_look_at_a_run_or_an_input_is_told_whose_it_is(tmp_path: Pat
     who = f"{private} belongs to {private.owner()}, who {cure}\n"
     for words, (code, errors) in zip(commands, found, strict=True):
         assert (code, errors.count("\n"), errors.endswith(who)) == (2, 1, True), f"{words}: {errors}"
+
+
+def test_what_cannot_be_printed_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", made_batch(6))
+    command = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; from screening.cli import main; main()"]
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run([*command, "query", str(run)], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (4, "screening: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "x.h5"), 2, "x.h5: No such file or directory"),
+        (OSError(5, "Input/output error", "x.h5"), 4, "x.h5: Input/output error"),
+        (OSError("odd"), 4, "odd"),
+    ],
+    ids=str,
+)
+def test_errors_of_the_system_that_nobody_foresaw_are_one_line(
+    error: OSError, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**options: object) -> None:
+        raise error
+
+    # The package has something else of this name.
+    module = import_module("screening.cli.app")
+    monkeypatch.setattr(module, "Stop", lambda: None)
+    monkeypatch.setattr(module, "app", fail)
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    assert (end.value.code, capsys.readouterr().err) == (code, f"screening: {said}\n")

@@ -1,16 +1,21 @@
 """The command line itself: its options before any command, errors as one line and an exit code, signals."""
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
 
-from screening.errors import ScreeningError
+from screening.errors import InputError, ResourceError, ScreeningError, refusal
 from screening.signals import MAY_BE_IGNORED, STOPPING
+
+# What a user can mend by naming something else; other errors of the system are of the machine.
+OF_NAMES = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 
 app = typer.Typer(
     name="screening",
@@ -71,13 +76,38 @@ def main() -> None:
     """Run the command line; an error of ours is one line and its exit code, a signal 128 and its number."""
     stop = Stop()
     try:
-        app(prog_name="screening", obj=stop)
+        _run(stop)
     except ScreeningError as error:
         print(f"screening: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"screening: {_explained(error)}", file=sys.stderr)
+        sys.exit(InputError.exit_code if isinstance(error, OF_NAMES) else ResourceError.exit_code)
     except Stopped:
         print(f"screening: stopped by {signal.Signals(stop.number).name}", file=sys.stderr)
         raise
+
+
+def _run(stop: Stop) -> None:
+    try:
+        app(prog_name="screening", obj=stop)
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            # Else Python would try once more, and tell of it in words of its own.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):
+                raise ResourceError(f"what was found cannot be printed ({error.strerror or error})") from error
+
+
+def _explained(error: OSError) -> str:
+    """What no part of the program foresaw, in a line."""
+    if not isinstance(error.filename, str):
+        return error.strerror or str(error)
+    if isinstance(error, PermissionError):
+        return refusal(Path(error.filename))
+    return f"{error.filename}: {error.strerror}"
 
 
 def _print_version(wanted: bool) -> None:

@@ -188,3 +188,16 @@ def test_elastic_workers_that_cannot_start_end_the_run(run: SlurmRun) -> None:
     assert ran.returncode == 2
     assert re.search("could never start: .* than the partition allows", ran.stderr), ran.stderr
     assert run.slurm.run("squeue", "-h", "-o", "%A") == ""
+
+
+def test_elastic_jobs_that_all_end_before_their_worker_joins_end_the_run(run: SlurmRun) -> None:
+    profile = run.profile("arithmetic", setup="exit 7")
+    options = ["--out", run.out, "--model", run.made / "m.safetensors", "--cluster", "slurm", "--profile", profile]
+    quick = "from screening.runs.slurm import elastic; elastic.LOOK_S, elastic.MOST_STILLBORN = 1.0, 2"
+    try:
+        process = screens.started(run.folder, "arithmetic", "screen", run.made / "c.h5", *options, before=quick)
+        code, _, errors = screens.ended(process, WAIT_S)
+    finally:
+        screens.end_all()
+    assert (code, "4 worker jobs in a row ended before their worker joined; see " in errors) == (4, True), errors
+    assert run.slurm.run("squeue", "-h", "-o", "%A") == ""

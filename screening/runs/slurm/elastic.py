@@ -9,7 +9,7 @@ import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +30,9 @@ from screening.runs.slurm.submit import require_accepted, require_runnable
 
 if TYPE_CHECKING:
     from dask_jobqueue import SLURMCluster
+    from dask_jobqueue.core import Job
 
-# So many jobs more than there may be at once, that ended before their worker joined, are no accident.
+# So many jobs more than there may be at once, that ended in a row before their worker joined, are no accident.
 MOST_STILLBORN = 8
 INTERVAL_S = 2.0
 LOOK_S = 15.0
@@ -88,31 +89,60 @@ class _Remaining(Adaptive):
 
 @dataclass
 class _Watch:
-    """Tells when worker jobs come to nothing."""
+    """Tells when worker jobs come to nothing, and has others asked for in their place.
+
+    Slurm alone knows which jobs did: Dask waits for their workers, and those that it cancels, for they are wanted no
+    more, have not failed.
+    """
 
     cluster: "SLURMCluster"
     tag: str
     wanted: Callable[[], int]
     _joined: set[str] = field(default_factory=set)
-    _asked: set[str] = field(default_factory=set)
+    _stillborn: set[str] = field(default_factory=set)
     _looked: float = 0.0
 
     def check(self) -> None:
         """Raise when no worker can come."""
         described = self.cluster.scheduler_info["workers"].values()
-        self._joined |= {str(worker["name"]) for worker in described}
-        self._asked |= {str(name) for name in list(self.cluster.worker_spec)}
-        stillborn = len(self._asked - self._joined) - self.wanted()
-        if stillborn > MOST_STILLBORN:
-            raise ResourceError(
-                f"{stillborn} worker jobs ended before their worker joined; see {self.cluster.job_name}-*.err in "
-                f"{self.cluster._dummy_job.log_directory}"
-            )
+        here = {str(worker["name"]) for worker in described}
+        jobs = {str(name): job for name, job in list(self.cluster.workers.items())}
+        if joined := {str(job.job_id) for name, job in jobs.items() if name in here} - self._joined:
+            self._joined |= joined
+            self._stillborn.clear()
+        waiting = {name: job for name, job in jobs.items() if job.job_id and job.job_id not in self._joined}
         now = time.monotonic()
-        if not described and now - self._looked > LOOK_S:
+        if now - self._looked > LOOK_S and (waiting or not here):
             self._looked = now
             with contextlib.suppress(controller.SilentError):
-                require_runnable(controller.jobs_named(self.tag))
+                self._look(waiting, alone=not here)
+
+    def _look(self, waiting: "Mapping[str, Job]", *, alone: bool) -> None:
+        """Ask Slurm what became of jobs whose workers have not come, and part from those that ended."""
+        queue = controller.jobs_named(self.tag)
+        if alone:
+            require_runnable(queue)
+        queued = {job.id for job in queue}
+        # Those that Dask has cancelled meanwhile are planned for no more.
+        ended = {n: job for n, job in waiting.items() if job.job_id not in queued and n in self.cluster.worker_spec}
+        self._stillborn |= {str(job.job_id) for job in ended.values()}
+        many = len(self._stillborn) > MOST_STILLBORN + self.wanted()
+        if many and alone:
+            raise ResourceError(
+                f"{len(self._stillborn)} worker jobs in a row ended before their worker joined; see "
+                f"{self.cluster.job_name}-*.err in {self.cluster._dummy_job.log_directory}"
+            )
+        # While others work, what fails again and again is left alone.
+        if not many and (loop := self.cluster.loop) is not None:
+            for name, job in ended.items():
+                loop.add_callback(_parted, self.cluster, name, job)
+
+
+async def _parted(cluster: "SLURMCluster", name: str, job: "Job") -> None:
+    """Forget a job that has ended; Dask asks for another of its name when it next looks."""
+    if cluster.workers.get(name) is job:
+        del cluster.workers[name]
+        await job.close()
 
 
 def _options(

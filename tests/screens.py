@@ -301,6 +301,14 @@ def unwell_in_one_process(job: Job) -> Predictor:
     return arithmetic(job)
 
 
+def unfit_in_one_process(job: Job) -> Predictor:
+    """Sums; but the first process that loads this is on a machine that will not do."""
+    with contextlib.suppress(FileExistsError):
+        (place_of(job) / "unfit").touch(exist_ok=False)
+        raise ResourceError("/scratch: no space is left on this node")
+    return arithmetic(job)
+
+
 def unloadable(job: Job) -> Predictor:
     """Raise what nobody foresaw."""
     raise RuntimeError("the driver of this GPU is too old")

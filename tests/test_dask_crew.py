@@ -75,11 +75,12 @@ class Site:
     told: list[tuple[str, dict[str, Any]]]
     lost: list[tuple[str, Loss | None]]
     now: list[float]
+    made: Callable[[Limits, Callable[[str], object] | None], Crew]
 
     def there(self, *names: str) -> None:
         """These workers are there now."""
         known = self.scheduler.workers
-        self.scheduler.workers = {name: known.get(name, {"nthreads": 2}) for name in names}
+        self.scheduler.workers = {name: known.get(name, {"nthreads": 2, "name": f"{name}'s"}) for name in names}
 
     def look(self, after: float = 0.5) -> None:
         self.now[0] += after
@@ -111,8 +112,12 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
         plan.gone(worker, loss)
 
     listener = Listener(tell=lambda kind, facts: told.append((kind, facts)))
-    crew = Crew(Link.of(scheduler), job(tmp_path), plan, listener, Limits(), gone)  # type: ignore[arg-type]
-    return Site(scheduler, plan, crew, told, lost, now)
+    link = Link.of(scheduler)  # type: ignore[arg-type]
+
+    def crew(limits: Limits, renew: Callable[[str], object] | None) -> Crew:
+        return Crew(link, job(tmp_path), plan, listener, limits, gone, renew)
+
+    return Site(scheduler, plan, crew(Limits(), None), told, lost, now, crew)
 
 
 def test_workers_join_when_they_have_tried_the_model_out(site: Site) -> None:
@@ -228,23 +233,75 @@ def fine(trial: Trial) -> None:
     """Nothing is wrong with this one."""
 
 
-@pytest.mark.parametrize("error", [ResourceError("no GPU here"), InputError("stale"), RuntimeError("old driver")])
-def test_one_bad_node_costs_the_run_that_node(site: Site, error: Exception) -> None:
+ERRORS = [ResourceError("no GPU here"), InputError("stale"), RuntimeError("old driver")]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_one_bad_node_costs_the_run_that_node_even_if_it_is_tried_first(site: Site, error: Exception) -> None:
+    site.crew = site.made(Limits(workers=3, no_workers_s=300), None)
     site.scheduler.on_submit = failing(error)
-    site.there("bad")
-    with pytest.raises(ResourceError, match=rf"none of 1 workers can work; of the last: .*{error}"):
+    site.there("bad", "worse")
+    for _ in range(50):
         site.look()
     site.scheduler.on_submit = fine
-    site.there("bad", "good")
+    site.there("bad", "worse", "good")
     for _ in range(3):
         site.look()
     assert site.plan.workers == ["good"]
-    assert site.kinds == ["worker_unfit", "worker_joined"]
-    assert len(site.scheduler.keys) == 2, "who is unfit is not tried again"
+    assert site.kinds == ["worker_unfit", "worker_unfit", "worker_joined"]
+    assert len(site.scheduler.keys) == 3, "who is unfit is not tried again"
     site.crew.dismiss("good", error)
     site.plan.gone("good", None)
+    with pytest.raises(ResourceError, match=f"none of 3 workers can work; of the last: .*{error}"):
+        site.look()
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(workers=2, no_workers_s=dask_crew.UNFIT_S)])
+def test_workers_that_cannot_work_are_not_waited_with_for_ever(site: Site, limits: Limits) -> None:
+    site.crew = site.made(limits, None)
+    site.scheduler.on_submit = failing(ResourceError("no GPU here"))
+    site.there("bad")
+    # The first look starts the clock.
+    for _ in range(1 + int(dask_crew.UNFIT_S / LONGEST_TICK_S)):
+        site.look(after=LONGEST_TICK_S)
+    with pytest.raises(ResourceError, match="none of 1 workers can work; of the last: no GPU here"):
+        site.look(after=LONGEST_TICK_S)
+
+
+def test_when_all_workers_that_will_come_cannot_work_the_run_ends_at_once(site: Site) -> None:
+    site.crew = site.made(Limits(workers=2, no_workers_s=300), None)
+    site.scheduler.on_submit = failing(ResourceError("no GPU here"))
+    site.there("bad", "worse")
     with pytest.raises(ResourceError, match="none of 2 workers can work"):
         site.look()
+
+
+def test_workers_that_cannot_work_make_room_for_others_where_others_can_come(site: Site) -> None:
+    renewed: list[str] = []
+    site.crew = site.made(Limits(workers=100), renewed.append)
+    site.scheduler.on_submit = failing(ResourceError("no GPU here"))
+    for k in range(3):
+        site.there(f"bad{k}")
+        site.look()
+        site.there()
+        site.look()
+    assert renewed == ["bad0's", "bad1's", "bad2's"]
+    site.scheduler.on_submit = fine
+    site.there("good")
+    site.look()
+    site.crew.dismiss("good", ResourceError("stale"))
+    site.plan.gone("good", None)
+    site.there()
+    site.look()
+    site.scheduler.on_submit = failing(ResourceError("no GPU here"))
+    for k in range(3, 5):
+        site.there(f"bad{k}")
+        site.look()
+        site.there()
+    site.there("bad5")
+    with pytest.raises(ResourceError, match="none of 4 workers can work; of the last: no GPU here"):
+        site.look()
+    assert renewed[3:] == ["good's", "bad3's", "bad4's"]
 
 
 def test_what_this_machine_meets_too_ends_the_run(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

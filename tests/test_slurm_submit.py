@@ -190,6 +190,20 @@ def test_elastic_workers_that_cannot_start_end_the_run(run: SlurmRun) -> None:
     assert run.slurm.run("squeue", "-h", "-o", "%A") == ""
 
 
+def test_an_elastic_worker_that_cannot_work_makes_room_for_another(run: SlurmRun) -> None:
+    words = ["screen", run.made / "c.h5", "--out", run.out, "--model", run.made / "m.safetensors", "--workers", "1"]
+    words += ["--cluster", "slurm", "--profile", run.profile("unfit_in_one_process"), "--log", run.folder / "log.jsonl"]
+    try:
+        code, _, errors = screens.ended(screens.started(run.folder, "unfit_in_one_process", *words), WAIT_S)
+    finally:
+        screens.end_all()
+    assert code == 0, errors
+    assert "no worker can work so far, others may come; of the last: /scratch: no space" in errors
+    log = (run.folder / "log.jsonl").read_text()
+    assert (log.count('"worker_unfit"'), log.count('"worker_joined"')) == (1, 1)
+    run.assert_right()
+
+
 def test_elastic_jobs_that_all_end_before_their_worker_joins_end_the_run(run: SlurmRun) -> None:
     profile = run.profile("arithmetic", setup="exit 7")
     options = ["--out", run.out, "--model", run.made / "m.safetensors", "--cluster", "slurm", "--profile", profile]

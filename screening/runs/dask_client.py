@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from distributed import Client
+from distributed import Client, SpecCluster
 from distributed.comm.core import FatalCommClosedError
 from distributed.deploy.cluster import Cluster
 
@@ -26,6 +26,12 @@ def workers_of(client: Client) -> dict[str, Any]:
     described: dict[str, Any] = client.sync(scheduler.identity, n_workers=-1)
     found: dict[str, Any] = described["workers"]
     return found
+
+
+def planned_workers(cluster: Cluster | str) -> int | None:
+    """How many workers a cluster object keeps; None where nobody knows, or where that changes with the work."""
+    fixed = isinstance(cluster, SpecCluster) and getattr(cluster, "_adaptive", None) is None
+    return len(cluster.plan) if isinstance(cluster, SpecCluster) and fixed else None
 
 
 def client_of(cluster: Cluster | str) -> Client:

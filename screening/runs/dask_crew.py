@@ -24,8 +24,11 @@ from screening.runs.worker import Job, require_job
 
 # A worker computes so many leases at a time, so that one can wait for its disk while the other predicts.
 AT_ONCE = 2
-# So many deaths for each worker that was there, and nobody who got as far as a lease, are no accident.
+# So many deaths for each worker that was there, and nobody who got as far as a lease, are no accident; nor are so many
+# who could not work, where others come in their place.
 MOST_STILLBORN = 4
+# Where nobody knows how many will come, others are waited for while all who are there cannot work.
+UNFIT_S = 300.0
 RESTART_S = 30.0
 
 Gone = Callable[[str, Loss | None], None]
@@ -35,7 +38,8 @@ Gone = Callable[[str, Loss | None], None]
 class Limits:
     """How long to wait: for a sign of life, for a worker to load the model, for any worker, for the scheduler.
 
-    `grace_s` is what leases at work have to end in when a run is stopped, `verdicts` how many crystals may end workers.
+    `grace_s` is what leases at work have to end in when a run is stopped, `verdicts` how many crystals may end workers,
+    `workers` how many of these will come, where that is known.
     """
 
     patience_s: float = 120.0
@@ -44,6 +48,7 @@ class Limits:
     scheduler_s: float = 60.0
     grace_s: float = 60.0
     verdicts: int = 100
+    workers: int | None = None
 
 
 class SchedulerLostError(Exception):
@@ -81,18 +86,32 @@ class _Trial:
 
 
 class Crew:
-    """Who works; `look` is to be called every second or so. `gone` is told which worker went, and of what."""
+    """Who works; `look` is to be called every second or so. `gone` is told which worker went, and of what.
 
-    def __init__(self, link: Link, job: Job, plan: Plan, listener: Listener, limits: Limits, gone: Gone) -> None:
+    `renew` has another come in place of a worker that cannot work, by its name.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        job: Job,
+        plan: Plan,
+        listener: Listener,
+        limits: Limits,
+        gone: Gone,
+        renew: Callable[[str], object] | None = None,
+    ) -> None:
         self._link, self._client, self._job, self._plan = link, link.client, job, plan
-        self._listener, self._limits, self._gone = listener, limits, gone
+        self._listener, self._limits, self._gone, self._renew = listener, limits, gone, renew
         self._trials: dict[str, _Trial] = {}
         self._ending: set[str] = set()
         self._unfit: set[str] = set()
         # Who was removed, by what the scheduler told, and whether that was expected; who was missing at the last look.
         self._removed: dict[str, bool] = {}
         self._missing: set[str] = set()
-        self._most_there = self._stillborn = 0
+        self._names: dict[str, str] = {}
+        # How many could not work since the last one who could.
+        self._most_there = self._stillborn = self._unfit_in_a_row = 0
         self._last_words = ""
         self._alone_since: float | None = None
         self._clock: float | None = None
@@ -112,6 +131,7 @@ class Crew:
         self._pass_time(time.monotonic())
         self._note_gone(there)
         known = {*self._plan.workers, *self._trials, *self._ending, *self._unfit}
+        self._names = {address: str(described.get("name", address)) for address, described in there.items()}
         for address, described in there.items():
             if address not in known:
                 self._try_out(address, described)
@@ -148,8 +168,11 @@ class Crew:
         if isinstance(error, ScreeningError):
             self._require_here(error)
         self._unfit.add(address)
+        self._unfit_in_a_row += 1
         self._last_words = str(error) if isinstance(error, ScreeningError) else said(error)
         self._listener.tell("worker_unfit", {"worker": address, "why": self._last_words})
+        if self._renew is not None and self._unfit_in_a_row < self._most_unfit:
+            self._renew(self._names.get(address, address))
 
     def _require_here(self, error: ScreeningError) -> None:
         try:
@@ -196,7 +219,7 @@ class Crew:
         for address, trial in list(self._trials.items()):
             if trial.future.status == "finished":
                 del self._trials[address]
-                self._stillborn = 0
+                self._stillborn = self._unfit_in_a_row = 0
                 self._listener.tell("worker_joined", {"worker": address})
                 self._plan.joined(address, at_once=trial.at_once)
             elif trial.future.status == "error":
@@ -221,14 +244,34 @@ class Crew:
         if not self._plan.workers and self._stillborn >= MOST_STILLBORN * max(1, self._most_there):
             raise ResourceError(f"{self._stillborn} workers in a row could not start to work; of the last: {words}")
 
+    @property
+    def _most_unfit(self) -> int:
+        """So many who cannot work, one after the other, are no accident, where others come in their place."""
+        return MOST_STILLBORN * max(1, self._most_there)
+
     def _require_workers(self, there: Mapping[str, Any]) -> None:
-        """Give up when there has been nobody to work for too long."""
+        """Give up when there has been nobody to work for too long, or nobody will be."""
         if self._plan.workers or self._trials:
             self._alone_since = None
             return
-        self._alone_since = self._time if self._alone_since is None else self._alone_since
-        if there and there.keys() <= self._unfit:
-            raise ResourceError(f"none of {len(there)} workers can work; of the last: {self._last_words}")
+        waited = 0.0 if self._alone_since is None else self._time - self._alone_since
+        if self._is_hopeless(there, waited):
+            unfit = max(len(self._unfit), self._unfit_in_a_row)
+            raise ResourceError(f"none of {unfit} workers can work; of the last: {self._last_words}")
+        if self._alone_since is None:
+            self._alone_since = self._time
+            if self._unfit:
+                self._listener.say(f"no worker can work so far, others may come; of the last: {self._last_words}")
         limit = self._limits.no_workers_s
-        if limit is not None and self._time - self._alone_since > limit:
+        if limit is not None and waited > limit:
             raise ResourceError(f"no worker has joined for {limit:g} s; see the log of the cluster")
+
+    def _is_hopeless(self, there: Mapping[str, Any], waited: float) -> bool:
+        """See whether nobody can work, and nobody else is to be expected."""
+        if self._renew is not None:
+            return self._unfit_in_a_row >= self._most_unfit
+        if not there or not there.keys() <= self._unfit:
+            return False
+        if self._limits.workers is not None and len(there) >= self._limits.workers:
+            return True
+        return waited > (UNFIT_S if self._limits.no_workers_s is None else self._limits.no_workers_s)

@@ -49,6 +49,7 @@ class DaskRunner:
     listener: Listener = field(default_factory=Listener)
     limits: Limits = field(default_factory=Limits)
     check: Callable[[], object] = lambda: None
+    renew: Callable[[str], object] | None = None
     _topic: str = field(default_factory=lambda: f"screening-{uuid.uuid4().hex}")
     _futures: dict[int, Future[None]] = field(default_factory=dict)
     _leases: dict[int, Lease] = field(default_factory=dict)
@@ -113,7 +114,7 @@ class DaskRunner:
     # --- the loop ------------------------------------------------------------------------------------------------
 
     def _drive(self, link: Link) -> bool:
-        crew = Crew(link, self.job, self.plan, self.listener, self.limits, self._gone)
+        crew = Crew(link, self.job, self.plan, self.listener, self.limits, self._gone, self.renew)
         look_at = show_at = 0.0
         while not self.plan.over:
             now = time.monotonic()

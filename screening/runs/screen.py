@@ -15,6 +15,7 @@ from screening.predictions import Target
 from screening.runs.claim import CLAIM_FILE, PART_CLAIMS, Claim
 from screening.runs.clusters import ClusterChoice, Demand, chosen, opened, require_possible
 from screening.runs.config import ScreenConfig
+from screening.runs.dask_client import planned_workers
 from screening.runs.dask_crew import Limits
 from screening.runs.dask_runner import DaskRunner
 from screening.runs.listener import Listener, Progress
@@ -186,13 +187,23 @@ class _Driver:
                 scheduler_s=limits.scheduler,
                 verdicts=limits.verdicts,
                 no_workers_s=site.no_workers_s,
+                workers=planned_workers(site.cluster) if site.count is None else site.count,
             )
 
             def check() -> None:
                 self.claim.check()
                 site.check()
 
-            runner = DaskRunner(site.cluster, self._job(site.threads), plan, self.progress, self.listener, times, check)
+            runner = DaskRunner(
+                site.cluster,
+                self._job(site.threads),
+                plan,
+                self.progress,
+                self.listener,
+                times,
+                check,
+                site.renew,
+            )
             return runner.run()
 
     def _job(self, threads: int | None) -> Job:

@@ -12,7 +12,7 @@ class Site:
 
     Each worker computes with `threads` threads; None leaves that to it. There will be `count` workers, where that is
     known. Without any for `no_workers_s` a screen ends. `check`, called now and then, raises when the cluster is past
-    hope.
+    hope. `renew`, where there is one, takes the name of a worker that cannot work, and has another come in its place.
     """
 
     cluster: Cluster | str
@@ -20,3 +20,4 @@ class Site:
     count: int | None = None
     no_workers_s: float | None = None
     check: Callable[[], object] = lambda: None
+    renew: Callable[[str], object] | None = None

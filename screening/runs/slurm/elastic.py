@@ -73,7 +73,7 @@ def elastic_cluster(
         asked_jobs.note(folder, "submitting", tag=tag, way="elastic")
         watch = _Watch(cluster, tag, wanted)
         cluster.adapt(Adaptive=_Remaining, interval=f"{INTERVAL_S:g}s", minimum=0, maximum=10**6, wanted=wanted)
-        yield Site(cluster, profile.cores_per_worker, check=watch.check)
+        yield Site(cluster, profile.cores_per_worker, check=watch.check, renew=watch.renew)
 
 
 class _Remaining(Adaptive):
@@ -117,6 +117,11 @@ class _Watch:
             with contextlib.suppress(controller.SilentError):
                 self._look(waiting, alone=not here)
 
+    def renew(self, name: str) -> None:
+        """Let a worker go that cannot work: Dask ends its job, and asks for another."""
+        if (loop := self.cluster.loop) is not None:
+            loop.add_callback(_let_go, self.cluster, name)
+
     def _look(self, waiting: "Mapping[str, Job]", *, alone: bool) -> None:
         """Ask Slurm what became of jobs whose workers have not come, and part from those that ended."""
         queue = controller.jobs_named(self.tag)
@@ -143,6 +148,12 @@ async def _parted(cluster: "SLURMCluster", name: str, job: "Job") -> None:
     if cluster.workers.get(name) is job:
         del cluster.workers[name]
         await job.close()
+
+
+async def _let_go(cluster: "SLURMCluster", name: str) -> None:
+    with contextlib.suppress(OSError):
+        if cluster.scheduler_comm is not None:
+            await cluster.scheduler_comm.retire_workers(names=[name], remove=True, close_workers=True)
 
 
 def _options(

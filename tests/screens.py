@@ -208,7 +208,7 @@ def slow_arithmetic(job: Job) -> Predictor:
 
 def is_trial(crystals: Crystals) -> bool:
     """Whether this is what a worker is tried out with, and no crystal of a run."""
-    return list(crystals.ids) == [SALT.id]
+    return set(crystals.ids) == {SALT.id}
 
 
 @dataclass
@@ -307,6 +307,32 @@ def unfit_in_one_process(job: Job) -> Predictor:
         (place_of(job) / "unfit").touch(exist_ok=False)
         raise ResourceError("/scratch: no space is left on this node")
     return arithmetic(job)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as that of torch."""
+
+
+@dataclass
+class Crowded(Harmful):
+    """Predicts a few batches; then another program has the memory of its device, and nothing fits any more."""
+
+    batches: int = 0
+
+    def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
+        self.batches += not is_trial(crystals)
+        if self.batches > FREE:
+            raise OutOfMemoryError("2 MiB were asked for, and 1 MiB is free")
+        return super().__call__(crystals, stages)
+
+
+def crowded_in_one_process(job: Job) -> Predictor:
+    """Sums; but the memory of the first process that loads this is taken by somebody else."""
+    try:
+        (place_of(job) / "crowded").touch(exist_ok=False)
+    except FileExistsError:
+        return arithmetic(job)
+    return Crowded(arithmetic(job), place_of(job))
 
 
 def unloadable(job: Job) -> Predictor:

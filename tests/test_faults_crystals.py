@@ -1,5 +1,6 @@
 """Crystals that crash, hang or exhaust the memory of their worker cost a row each; all others come out as ever."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,21 @@ def test_every_harm_costs_one_row(tmp_path: Path, cluster: SpecCluster, model: P
     expected = screens.values_of(tmp_path / "right")
     assert values.keys() == expected.keys()
     assert {id for id in values if values[id] != expected[id]} == {f"made-{row:09d}" for row in marks}
+
+
+def test_a_machine_whose_memory_somebody_else_takes_costs_no_crystal(
+    tmp_path: Path, cluster: SpecCluster, model: Path
+) -> None:
+    packed = screens.packed_file(tmp_path / "c.h5", COUNT)
+    ended: list[str] = []
+    listener = Listener(tell=lambda kind, facts: ended.append(facts["why"]) if kind == "worker_ended" else None)
+    load = screens.crowded_in_one_process
+    done = screen(
+        [packed], tmp_path / "run", settings(model, patience=600), cluster=cluster, load=load, listener=listener
+    )
+    assert done.counts[Status.OK] == COUNT
+    assert len(ended) == 1
+    assert re.match("UnwellMachineError: OutOfMemoryError: 2 MiB .*; so does what is known to be good: OutOf", ended[0])
 
 
 def test_one_that_exhausts_memory_costs_one_row(tmp_path: Path, cluster: SpecCluster, model: Path) -> None:

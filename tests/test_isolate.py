@@ -10,7 +10,8 @@ from made import made_batch
 from screening.crystals.batch import Crystals
 from screening.errors import NativeError, ResourceError
 from screening.predictions import FailureReason
-from screening.runs.isolate import BrokenWorkerError, Float64, isolated, said
+from screening.runs.isolate import BrokenWorkerError, Float64, Proof, UnwellMachineError, isolated, said
+from screening.runs.worker import SALT
 
 CRYSTALS = made_batch(23)
 ROW = {name: row for row, name in enumerate(CRYSTALS.ids)}
@@ -122,3 +123,68 @@ def test_one_crystal_that_is_too_large_alone_shrinks_nothing(giant: int) -> None
     found = isolated(predict, CRYSTALS, TARGETS, shrink=told.append)
     assert [(t.place, t.reason) for t in found.troubles] == [(giant, FailureReason.OUT_OF_MEMORY)]
     assert told == []
+
+
+# --- the machine at fault ---------------------------------------------------------------------------------------
+
+GOOD = Crystals.of([SALT])
+
+
+def is_good(crystals: Crystals) -> bool:
+    return set(crystals.ids) == {SALT.id}
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), RuntimeError("CUDA error")], ids=str)
+def test_where_a_good_crystal_fails_too_no_crystal_is_blamed(error: Exception) -> None:
+    calls = 0
+
+    def predict(crystals: Crystals) -> Float64:
+        nonlocal calls
+        calls += 1
+        if calls > 3:
+            raise error
+        return values_of(crystals)
+
+    proof = Proof(predict, GOOD)
+    for _ in range(3):
+        assert isolated(predict, CRYSTALS, TARGETS, proof=proof).troubles == []
+    with pytest.raises(UnwellMachineError, match=f"{error}; so does what is known to be good: .*{error}"):
+        isolated(predict, CRYSTALS, TARGETS, proof=proof)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_crystal_that_failed_in_a_bad_moment_is_predicted(full: bool) -> None:
+    failed: list[int] = []
+
+    def predict(crystals: Crystals) -> Float64:
+        if is_good(crystals):
+            return np.zeros((len(crystals), 2))
+        rows = [ROW[id] for id in crystals.ids]
+        if 9 in rows and len(failed) < 6:
+            failed.append(len(rows))
+            raise torch.OutOfMemoryError("full") if full else RuntimeError("odd")
+        return values_of(crystals)
+
+    found = isolated(predict, CRYSTALS, TARGETS, proof=Proof(predict, GOOD))
+    assert failed[-1] == 1, "it failed alone"
+    assert found.troubles == []
+    np.testing.assert_array_equal(found.values, values_of(CRYSTALS).astype(np.float32))
+
+
+@pytest.mark.parametrize(("atoms", "asked"), [(3, 4), (30, 30), (10**6, 40)])
+def test_as_many_atoms_as_failed_are_tried_of_what_is_good_but_no_more_than_have_fitted(atoms: int, asked: int) -> None:
+    tried: list[int] = []
+    proof = Proof(lambda crystals: tried.append(len(crystals.numbers)), GOOD)
+    proof.noted(GOOD.take(np.zeros(20, np.int64)))
+    proof.noted(GOOD)
+    proof.require(atoms, "full")
+    proof.require(0, "odd")
+    assert tried == [asked, 2]
+
+
+def test_what_ends_a_process_is_raised_from_the_proof_too() -> None:
+    def predict(crystals: Crystals) -> Float64:
+        raise BrokenWorkerError("the device is gone") if is_good(crystals) else RuntimeError("odd")
+
+    with pytest.raises(BrokenWorkerError, match=r"^the device is gone"):
+        isolated(predict, CRYSTALS, TARGETS, proof=Proof(predict, GOOD))

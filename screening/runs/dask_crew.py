@@ -180,9 +180,9 @@ class Crew:
         except ScreeningError as ours:
             raise error from ours
 
-    def end(self, address: str, loss: Loss) -> None:
-        """End a worker that is of no use, without waiting until its successor has come."""
-        self._listener.tell("worker_ended", {"worker": address, "why": loss.value.value})
+    def end(self, address: str, loss: Loss | None, why: str = "") -> None:
+        """End a worker that is of no use, without waiting until its successor has come; a loss blames its rows."""
+        self._listener.tell("worker_ended", {"worker": address, "why": why or (loss.value.value if loss else "")})
         self._gone(address, loss)
         self._restart(address)
 

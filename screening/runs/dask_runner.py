@@ -21,7 +21,7 @@ from screening.errors import FileFormatError, ResourceError, ScreeningError
 from screening.runs.dask_client import CONNECT_S, DISCONNECTED, client_of
 from screening.runs.dask_crew import Crew, Limits, Link, SchedulerLostError
 from screening.runs.dask_tasks import compute, message_of
-from screening.runs.isolate import BrokenWorkerError, said
+from screening.runs.isolate import BrokenWorkerError, UnwellMachineError, said
 from screening.runs.listener import Listener, Progress
 from screening.runs.plan import Lease, Loss, Plan, joined
 from screening.runs.worker import Job, UnreadableRowsError, report_of
@@ -214,7 +214,9 @@ class DaskRunner:
         if isinstance(error, KilledWorker):
             return  # its worker went, and the crew finds out
         if isinstance(error, BrokenWorkerError | MemoryError):
-            crew.end(lease.worker, Loss.KILLED)
+            # What ended it may have been its rows, unless the machine was found to be at fault.
+            blamed = None if isinstance(error, UnwellMachineError) else Loss.KILLED
+            crew.end(lease.worker, blamed, said(error))
         elif isinstance(error, ScreeningError) and not isinstance(error, OF_ROWS):
             crew.dismiss(lease.worker, error)
             self._gone(lease.worker, None)

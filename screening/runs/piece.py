@@ -9,7 +9,7 @@ import numpy as np
 from screening.crystals.batch import Crystals
 from screening.crystals.validate import Limits, validate
 from screening.predictions import FailureReason, Relaxation
-from screening.runs.isolate import Outcome, Predict, Trouble, halved, isolated
+from screening.runs.isolate import Outcome, Predict, Proof, Trouble, halved, isolated
 from screening.runs.stages import Stages
 from screening.store.relaxed import RelaxedRows
 from screening.store.schema import Ending
@@ -42,6 +42,7 @@ class Relaxing:
     relaxer: Relaxer
     relaxation: Relaxation
     limits: Limits
+    proof: Proof | None = None
 
     def predicted(
         self,
@@ -52,11 +53,12 @@ class Relaxing:
         stages: Stages,
         sign: Callable[[], object],
         shrink: Callable[[int], object],
+        proof: Proof | None = None,
     ) -> Outcome:
         """Relax a batch and predict what it ends in; what diverged, or harmed the potential, has no values."""
         rows, troubles = self._relaxed(crystals, stages, sign)
         places = np.flatnonzero(rows.has_atoms)
-        found = isolated(predict, rows.of(crystals), columns, shrink=shrink)
+        found = isolated(predict, rows.of(crystals), columns, shrink=shrink, proof=proof)
         values = np.full((len(crystals), len(columns)), np.nan, np.float32)
         values[places] = found.values
         troubles += [replace(trouble, place=int(places[trouble.place])) for trouble in found.troubles]
@@ -68,7 +70,7 @@ class Relaxing:
         def relax(some: Crystals) -> RelaxedRows:
             return self.relaxer(some, stages, sign)
 
-        parts, harmed = halved(relax, crystals, shrink=self.relaxer.shrink)
+        parts, harmed = halved(relax, crystals, shrink=self.relaxer.shrink, proof=self.proof)
         pieces = dict(parts) | {trouble.place: RelaxedRows.nothing(1) for trouble in harmed}
         rows = RelaxedRows.joined([pieces[place] for place in sorted(pieces)])
         troubles = [replace(trouble, message=f"while it was relaxed: {trouble.message}") for trouble in harmed]

@@ -27,7 +27,7 @@ from screening.crystals.packed import PackedCrystals
 from screening.errors import InputError, ResourceError, ScreeningError
 from screening.files.whole import require_room
 from screening.predictions import Target
-from screening.runs.isolate import Float64, Outcome, Predict, isolated
+from screening.runs.isolate import Float64, Outcome, Predict, Proof, isolated
 from screening.runs.piece import Relaxer, Relaxing
 from screening.runs.plan import Lease, Rows, Verdict
 from screening.runs.scratch import scratch_folder, staged
@@ -155,6 +155,7 @@ class Engine:
         self.predictor = job.load(job)
         if self.predictor.targets != job.stamp.targets:
             raise InputError(f"{job.model}: predicts {self.predictor.targets}, the run is of {job.stamp.targets}")
+        self._proof = Proof(lambda crystals: self.predictor(crystals, Stages()), Crystals.of([SALT]))
         self._relaxing = self._loaded_potential()
         self._signs: dict[str, tuple[str, int]] = {}
         self._noting, self._queueing = threading.Lock(), threading.Lock()
@@ -216,7 +217,7 @@ class Engine:
         relaxer, relaxation = self.job.load_potential(self.job), self.job.stamp.relaxation
         if relaxer is None or relaxation is None:
             return None
-        return Relaxing(relaxer, relaxation, self.packed.limits)
+        return Relaxing(relaxer, relaxation, self.packed.limits, Proof(relaxer.try_out, Crystals.of([SALT])))
 
     @property
     def _batch_atoms(self) -> int:
@@ -272,9 +273,11 @@ class Engine:
         note(PREDICTING)
         shrink = self.predictor.shrink
         if self._relaxing is None:
-            return isolated(predict, crystals, columns, shrink=shrink)
+            return isolated(predict, crystals, columns, shrink=shrink, proof=self._proof)
         sign = partial(note, PREDICTING)
-        return self._relaxing.predicted(predict, crystals, columns, stages=stages, sign=sign, shrink=shrink)
+        return self._relaxing.predicted(
+            predict, crystals, columns, stages=stages, sign=sign, shrink=shrink, proof=self._proof
+        )
 
     def _note(self, key: str, stage: str) -> None:
         with self._noting:

@@ -22,13 +22,14 @@ from screening.errors import FileFormatError, InputError, ResourceError
 from screening.graphs import Graphs, Neighbors, pack_graphs
 from screening.models import checkpoint
 from screening.predictions import FailureReason, Predictions, Target
-from screening.runs import predictor, worker
+from screening.runs import predictor, row_reader
 from screening.runs.dask_tasks import SIGNS, Sign, message_of, signs_of
 from screening.runs.isolate import BrokenWorkerError, Float64
 from screening.runs.plan import Lease, Rows, Verdict
 from screening.runs.predictor import ModelPredictor
+from screening.runs.row_reader import UnreadableRowsError
 from screening.runs.stages import Stages
-from screening.runs.worker import Engine, Job, UnreadableRowsError, require_job
+from screening.runs.worker import Engine, Job, require_job
 from screening.store.merge import merge
 from screening.store.read import Results
 from screening.store.record import SHARDS, record_of, write_record
@@ -248,7 +249,7 @@ def test_a_damaged_input_block_is_an_error_and_leaves_no_shard(job: Job, tmp_pat
 
 
 def test_troubles_of_a_file_system_that_pass_are_waited_for(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "PAUSES_S", (0.0,) * 3)
+    monkeypatch.setattr(row_reader, "PAUSES_S", (0.0,) * 3)
     engine = Engine(job)
     before, left = PackedCrystals.atoms, [3]
 

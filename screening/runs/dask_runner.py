@@ -24,7 +24,8 @@ from screening.runs.dask_tasks import compute, message_of
 from screening.runs.isolate import BrokenWorkerError, UnwellMachineError, said
 from screening.runs.listener import Listener, Progress
 from screening.runs.plan import Lease, Loss, Plan, joined
-from screening.runs.worker import Job, UnreadableRowsError, report_of
+from screening.runs.row_reader import UnreadableRowsError
+from screening.runs.worker import Job, report_of
 from screening.store.schema import Status
 from screening.store.shard import read_failures, shard_name
 

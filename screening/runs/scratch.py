@@ -10,11 +10,14 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from screening.errors import InputError, ResourceError
+from screening.files.whole import write_whole
 
 PREFIX = "screening-input-"
 BLOCK = 16 << 20
@@ -47,6 +50,14 @@ class Staged:
         """Use it no more."""
         self._lock.close()
 
+    def drop(self) -> None:
+        """Use it no more, and see that nobody does who comes later: it is bad."""
+        with contextlib.suppress(OSError), _one_at_a_time(self.path.parent):
+            # Another copy may have its name by now.
+            if os.path.samestat(os.fstat(self._lock.fileno()), self.path.stat()):
+                self.path.unlink()
+        self.release()
+
 
 def staged(source: Path, scratch: Path) -> Staged:
     """Copy a file to a folder of this node, unless another process has; remove copies of other files nobody uses."""
@@ -54,19 +65,26 @@ def staged(source: Path, scratch: Path) -> Staged:
     folder = _private(scratch / f"{PREFIX}{os.getuid()}")
     copy = folder / f"{status.st_dev:x}-{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}.h5"
     try:
-        with (folder / "lock").open("ab") as one_at_a_time:
-            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        with _one_at_a_time(folder):
             _sweep(folder, copy)
-            if not copy.exists():
+            if not copy.exists() or copy.stat().st_size != status.st_size:
                 _copied(source, copy, status.st_size)
             lock = copy.open("rb")
             fcntl.flock(lock, fcntl.LOCK_SH)
             return Staged(copy, lock)
-    except OSError as error:
+    except (OSError, ResourceError) as error:
+        why = error.strerror or error if isinstance(error, OSError) else error
         raise ResourceError(
-            f"{copy}: {source} cannot be copied there ({error.strerror or error}); set cluster.scratch to another "
-            "folder, or cluster.stage to false"
+            f"{copy}: {source} cannot be copied there ({why}); set cluster.scratch to another folder, or cluster.stage "
+            "to false"
         ) from error
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _private(folder: Path) -> Path:
@@ -82,13 +100,9 @@ def _copied(source: Path, copy: Path, size: int) -> None:
     free = shutil.disk_usage(copy.parent).free
     if free < size:
         raise OSError(errno.ENOSPC, f"{free / 1e9:.1f} GB are free, {size / 1e9:.1f} GB needed")
-    part = copy.with_suffix(".part")
-    try:
-        with source.open("rb") as read, part.open("wb") as write:
-            shutil.copyfileobj(read, write, BLOCK)
-        part.replace(copy)
-    finally:
-        part.unlink(missing_ok=True)
+    with source.open("rb") as read:
+        # On the disk before it has its name, which a node that loses power would keep without the content.
+        write_whole(copy, iter(partial(read.read, BLOCK), b""))
 
 
 def _sweep(folder: Path, ours: Path) -> None:

@@ -9,14 +9,13 @@ import contextlib
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 
@@ -24,13 +23,14 @@ from screening import machine
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
 from screening.crystals.packed import PackedCrystals
-from screening.errors import InputError, ResourceError, ScreeningError
+from screening.errors import InputError, ScreeningError
 from screening.files.whole import require_room
 from screening.predictions import Target
 from screening.runs.isolate import Float64, Outcome, Predict, Proof, isolated
 from screening.runs.piece import Relaxer, Relaxing
-from screening.runs.plan import Lease, Rows, Verdict
-from screening.runs.scratch import scratch_folder, staged
+from screening.runs.plan import Lease, Verdict
+from screening.runs.row_reader import RowReader, opened_input
+from screening.runs.scratch import scratch_folder
 from screening.runs.stages import Stages
 from screening.store.failures import Failure
 from screening.store.relaxed import RelaxedRows
@@ -38,20 +38,12 @@ from screening.store.rows import ShardRows, volumes_per_atom
 from screening.store.schema import Stamp, Status
 from screening.store.shard import ShardFile, read_shard, shard_name, write_shard
 
-Found = TypeVar("Found")
-
-# Seconds to wait before what could not be read is tried again: a file server that restarts takes about a minute.
-PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 # As much as a shard may need.
 PROBE_BYTES = 4 << 20
 PREDICTING = "predict"
 WAITING = "wait"
 # A crystal that any model can be tried on: rock salt.
 SALT = Crystal("rock salt", np.array([11, 17], np.uint8), np.diag([0.0, 2.82, 0.0])[:2], 2.82 * (1 - np.eye(3)))
-
-
-class UnreadableRowsError(ResourceError):
-    """Rows of the input cannot be read, for longer than a passing trouble lasts, though the file may be well."""
 
 
 class Predictor(Protocol):
@@ -149,9 +141,8 @@ class Engine:
     def __init__(self, job: Job) -> None:
         self.job = job
         _require_model(job)
-        self._staged = _patiently(lambda: staged(job.packed, scratch_folder(job.scratch))) if job.stage else None
-        self._input = self._staged.path if self._staged else job.packed
-        self.packed = _patiently(partial(_opened, job, self._input))
+        scratch = partial(scratch_folder, job.scratch) if job.stage else None
+        self._reader = RowReader(job.packed, job.stamp.input_fingerprint, scratch=scratch)
         self.predictor = job.load(job)
         if self.predictor.targets != job.stamp.targets:
             raise InputError(f"{job.model}: predicts {self.predictor.targets}, the run is of {job.stamp.targets}")
@@ -159,6 +150,11 @@ class Engine:
         self._relaxing = self._loaded_potential()
         self._signs: dict[str, tuple[str, int]] = {}
         self._noting, self._queueing = threading.Lock(), threading.Lock()
+
+    @property
+    def packed(self) -> PackedCrystals:
+        """The input that rows are read from, or its copy on this node."""
+        return self._reader.packed
 
     def try_out(self) -> None:
         """Predict a crystal that every model can take, so that what is wrong with all of them shows before a lease."""
@@ -176,7 +172,7 @@ class Engine:
             with stages.timed("all"):
                 note("read")
                 with stages.timed("read"):
-                    crystals = self._read(lease.rows, note)
+                    crystals = self._reader.read(lease.rows.start, lease.rows.stop, partial(note, "read"))
                 rows = self._rows(lease, crystals, stages, note)
                 note("write")
                 with stages.timed("write"):
@@ -209,9 +205,7 @@ class Engine:
         self.predictor.close()
         if self._relaxing is not None:
             self._relaxing.relaxer.close()
-        self.packed.close()
-        if self._staged is not None:
-            self._staged.release()
+        self._reader.close()
 
     def _loaded_potential(self) -> Relaxing | None:
         relaxer, relaxation = self.job.load_potential(self.job), self.job.stamp.relaxation
@@ -224,18 +218,6 @@ class Engine:
         """How many atoms to take at once."""
         most = self.predictor.max_atoms
         return most if self._relaxing is None else min(most, self._relaxing.relaxer.max_atoms)
-
-    def _read(self, rows: Rows, note: Callable[[str], None]) -> Crystals:
-        def again() -> None:
-            note("read")
-            # A handle that went stale stays so. The other lease may still read through the old file, so that it stays.
-            with contextlib.suppress(ScreeningError):
-                self.packed = _opened(self.job, self._input)
-
-        try:
-            return _patiently(lambda: self.packed.atoms(rows.start, rows.stop), again)
-        except ResourceError as error:
-            raise UnreadableRowsError(str(error)) from error
 
     def _rows(self, lease: Lease, crystals: Crystals, stages: Stages, note: Callable[[str], None]) -> ShardRows:
         if lease.verdict is not None:
@@ -296,7 +278,7 @@ def model_hash(path: Path) -> str:
 def require_job(job: Job) -> None:
     """Raise what every worker would meet: another model or input than the run began with, no room for its shards."""
     _require_model(job)
-    _opened(job, job.packed).close()
+    opened_input(job.packed, job.stamp.input_fingerprint).close()
     require_room(job.shards, PROBE_BYTES)
 
 
@@ -311,26 +293,6 @@ def _require_model(job: Job) -> None:
             raise InputError(f"{path}: cannot be read on {_HOST} ({error.strerror or error})") from error
         if found != known:
             raise InputError(f"{path}: is not the model that the run began with; put that one back")
-
-
-def _patiently(act: Callable[[], Found], again: Callable[[], object] = lambda: None) -> Found:
-    """Do what may fail for a while for reasons that pass."""
-    for pause in PAUSES_S:
-        try:
-            return act()
-        except ResourceError:
-            time.sleep(pause)
-            again()
-    return act()
-
-
-def _opened(job: Job, path: Path) -> PackedCrystals:
-    packed = PackedCrystals(path)
-    found = packed.attributes.get("fingerprint", job.stamp.input_fingerprint)
-    if found != job.stamp.input_fingerprint:
-        packed.close()
-        raise InputError(f"{job.packed}: holds other crystals than when the run began; put that file back")
-    return packed
 
 
 def _collected(waiting: Sequence[Future[Outcome]], note: Callable[[str], None]) -> list[Outcome]:

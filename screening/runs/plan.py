@@ -113,12 +113,16 @@ class Sizes:
 
 @dataclass(slots=True)
 class _Piece:
-    """Waiting or leased rows and their history; `out` are the leases of them, two at most."""
+    """Waiting or leased rows and their history; `out` are the leases of them, two at most.
+
+    `refusers` are the workers that could not do them.
+    """
 
     rows: Rows
     strikes: int = 0
     losses: int = 0
     refusals: int = 0
+    refusers: frozenset[str] = frozenset()
     suspect: bool = False
     verdict: Verdict | None = None
     out: list[int] = field(default_factory=list)
@@ -258,17 +262,22 @@ class Plan:
         return held.piece.rows
 
     def refused(self, number: int, why: str) -> None:
-        """Note that the rows of a lease cannot be computed by any worker: they are narrowed down and put aside."""
+        """Note that a worker cannot compute the rows of a lease.
+
+        Another tries them, for the first may be at fault; if that cannot either, or there is none, they are narrowed
+        down and put aside.
+        """
         held = self._taken(number)
         if held is None or not self._is_needed(held):
             return
         piece = held.piece
+        piece.refusers |= {held.lease.worker}
         piece.refusals += 1
         if piece.refusals < STRIKES:
             self._wait(piece)
         elif len(piece.rows) > FEWEST_REFUSED:
             for rows in piece.rows.parts(PARTS):
-                self._wait(_Piece(rows, refusals=STRIKES - 1, suspect=piece.suspect))
+                self._wait(_Piece(rows, suspect=piece.suspect))
         else:
             self.aside.append(Aside(piece.rows, why))
 
@@ -315,15 +324,33 @@ class Plan:
         """Hand out as much as there is room for."""
         found = []
         self._reserve()
-        while self._suspects and self._room.get(0):
-            found.append(self._lease(next(iter(self._room[0])), self._suspects.popleft()))
+        while (dealt := self._dealt(self._room.get(0, ()), self._suspects)) is not None:
+            found.append(self._lease(*dealt))
         if not self._suspects:
             self._release()
-        while (self._again or self._stretches) and (name := self._roomiest()) is not None:
-            found.append(self._lease(name, self._again.popleft() if self._again else self._cut_next()))
+        while (dealt := self._dealt(self._with_room(), self._again, uncut=True)) is not None:
+            found.append(self._lease(*dealt))
         if not (self._again or self._stretches or self._suspects):
             found += self._twins()
         return found
+
+    def _dealt(self, names: Iterable[str], waiting: deque[_Piece], *, uncut: bool = False) -> tuple[str, _Piece] | None:
+        """The first of some workers for whom there is something to do, and what."""
+        if not waiting and not (uncut and self._stretches):
+            return None
+        for name in names:
+            for _ in range(len(waiting)):
+                piece = waiting.popleft()
+                if self._may_try(name, piece):
+                    return name, piece
+                waiting.append(piece)
+            if uncut and self._stretches:
+                return name, self._cut_next()
+        return None
+
+    def _may_try(self, name: str, piece: _Piece) -> bool:
+        """Whether a worker may be given rows: not what it could not do while there is another to try that."""
+        return name not in piece.refusers or piece.refusers.issuperset(self._workers)
 
     def _twins(self) -> list[Lease]:
         """Give what slow workers are at to idle ones too."""
@@ -432,14 +459,14 @@ class Plan:
     def _unplace(self, worker: _Worker) -> None:
         self._room.get(len(worker.held), {}).pop(worker.name, None)
 
-    def _roomiest(self) -> str | None:
-        names = (name for load in sorted(self._room) for name in self._room[load] if name not in self._kept_free)
-        return next(names, None)
+    def _with_room(self) -> Iterator[str]:
+        """Workers that may be given more, the least busy first."""
+        return (name for load in sorted(self._room) for name in self._room[load] if name not in self._kept_free)
 
     def _reserve(self) -> None:
         """Keep workers free of other rows for suspects: the least busy ones, at most half of all."""
         wanted = min(len(self._suspects), (len(self._workers) + 1) // 2) - len(self._kept_free)
-        while wanted > 0 and (name := self._roomiest()) is not None:
+        while wanted > 0 and (name := next(self._with_room(), None)) is not None:
             self._keep_free(name, True)
             wanted -= 1
 

@@ -213,7 +213,7 @@ def storage(folder: Path) -> list[Check]:
 
 
 def _folder(folder: Path) -> Check:
-    kind = locking.file_system(folder, Path("/proc/mounts").read_text(encoding="utf-8", errors="replace"))
+    kind = locking.file_system(folder, locking.mounted())
     free = shutil.disk_usage(folder).free
     detail = f"{folder}: {kind}, {_size(free)} free"
     if free < DISK_NEEDED:

@@ -123,8 +123,23 @@ def _answer(arguments: list[str], time_limit: float) -> str:
     return lines[-1] if lines else f"ended with code {process.returncode} and without a word"
 
 
+def mounted() -> str:
+    """What is mounted where, as the system tells it."""
+    return Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
+
+
+def is_shared(folder: Path) -> bool:
+    """Whether other machines may have the files of a folder too: there, a lock may hold on each of them alone."""
+    return _is_network(_kind(folder.resolve(), mounted()))
+
+
 def file_system(folder: Path, mounts: str) -> str:
     """The type of the file system that holds a folder, by the text of /proc/mounts; network ones are called so."""
+    kind = _kind(folder, mounts)
+    return f"{kind}, a network file system" if _is_network(kind) else kind
+
+
+def _kind(folder: Path, mounts: str) -> str:
     best, kind = "", "unknown"
     for line in mounts.splitlines():
         fields = line.split()
@@ -134,8 +149,11 @@ def file_system(folder: Path, mounts: str) -> str:
         # The last mount on a point hides those before it.
         if len(point) >= len(best) and f"{folder}/".startswith(f"{point}/"):
             best, kind = point, fields[2]
-    network = kind.startswith("nfs") or kind in NETWORK
-    return f"{kind}, a network file system" if network else kind
+    return kind
+
+
+def _is_network(kind: str) -> bool:
+    return kind.startswith("nfs") or kind in NETWORK
 
 
 def _unescaped(field: str) -> str:

@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from made import made_batch, made_crystals
 from shards import STAMP, TARGETS, predicted, write_run, write_shards
 
+from screening import locking
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason, Rejection
 from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError, InputError, ResourceError
+from screening.files import sink
 from screening.files.hdf5 import whole_hdf5
 from screening.files.sink import sweep_parts_of
 from screening.store import parts
@@ -298,6 +300,24 @@ def test_without_locks_two_merges_at_once_do_no_harm_either(tmp_path: Path, monk
     (run / f"{RESULTS}.01234567.part").write_bytes(b"half")
     (run / f"{RESULTS}.txt").write_text("not ours")
     assert sweep_parts_of(run / RESULTS) == 1
+    assert not list(run.glob("*.part"))
+
+
+def test_where_each_machine_grants_locks_for_itself_two_merges_at_once_do_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "run", made_batch(3000), (1000, 2000))
+    monkeypatch.setattr(sink.fcntl, "flock", lambda handle, how: None)
+    mounts = f"/dev/sda1 / ext4 rw 0 0\nmgs:/fs {tmp_path} lustre rw,localflock 0 0\n"
+    monkeypatch.setattr(locking, "mounted", lambda: mounts)
+
+    def second(rows: int, total: int) -> None:
+        if rows == 2000:
+            merge(run)
+
+    right = merge(run).read_bytes()
+    assert len(columns(merge(run, progress=second))["row"]) == 3000
+    assert (run / RESULTS).stat().st_size == len(right)
     assert not list(run.glob("*.part"))
 
 

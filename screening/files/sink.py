@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from screening.errors import ResourceError
+from screening.locking import is_shared
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -110,9 +111,11 @@ class Sink(io.RawIOBase):
 def part_of(path: Path) -> Path:
     """Name what a file is to grow under: its own name with `.part`, so that the next writer replaces what was left.
 
-    Where nothing locks that name against a second writer, it carries a random part besides.
+    Where nothing locks that name against a second writer, it carries a random part besides. Nor is a lock relied on
+    where machines share files: Lustre and NFS can be mounted so that each grants it for itself.
     """
-    own = "" if _can_lock(path.absolute().parent) else f".{os.urandom(4).hex()}"
+    folder = path.absolute().parent
+    own = "" if _can_lock(folder) and not is_shared(folder) else f".{os.urandom(4).hex()}"
     return path.with_name(f"{path.name}{own}.part")
 
 

@@ -22,8 +22,9 @@ from screening.crystals.read import read
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.query.export import kind_of
 from screening.query.query import Query
+from screening.runs.claim import Claim
 from screening.store.merge import merge
-from screening.store.record import RESULTS, SHARDS
+from screening.store.record import INPUT, RESULTS, RUN_FILE, SHARDS
 from screening.store.shard import shard_ranges
 
 COMMAND = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; from screening.cli import main; main()"]
@@ -57,7 +58,13 @@ def test_merge_counts_and_says_where_to_go(tmp_path: Path) -> None:
     assert lines[5].startswith(f"{made / RESULTS}, 0.")
     assert command("merge", made, "--quiet").stdout == ""
     shard_ranges(made / SHARDS)[0][2].unlink()
+    (made / f"{RESULTS}.01234567.part").write_bytes(b"what a killed merge left")
+    with Claim(made):
+        ended = command("merge", made)
+    assert ended.returncode == ResourceError.exit_code
+    assert "another driver is at work there" in ended.stderr
     ended = command("merge", made)
+    assert sorted(path.name for path in made.iterdir()) == [INPUT, RESULTS, RUN_FILE, SHARDS]
     assert ended.returncode == InputError.exit_code
     assert ended.stderr.startswith(f"screening: {made}: rows 0 to 24 are not done (25 of 60); give the same")
 

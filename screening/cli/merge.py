@@ -1,5 +1,6 @@
 """`screening merge`: the shards of a run as one file."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -22,16 +23,25 @@ def merge(
     """Merge the shards of a run into RUN/results.h5; `screening screen` does it at its end.
 
     Every shard is verified by its hash, its ids against the packed input. The shards stay, and the file is there when
-    it is whole: interrupted, or on a full disk, the older one stays or there is none.
+    it is whole: interrupted, or on a full disk, the older one stays or there is none. While somebody else works on the
+    run, it is refused.
     """
+    from screening.files.sink import sweep_parts_of
+    from screening.runs.claim import Claim
     from screening.store.merge import merge as merged
     from screening.store.read import Results
+    from screening.store.record import RELAXED, RESULTS, read_record
 
     start = time.monotonic()
-    with rows_progress("merging", quiet=quiet) as show:
+    # What is no run gets no claim.
+    read_record(run)
+    with Claim(run, say=_say) as claim, rows_progress("merging", quiet=quiet) as show:
+        for name in (RELAXED, RESULTS):
+            sweep_parts_of(run / name)
 
         def progress(rows: int, total: int) -> None:
             context.obj.check()
+            claim.check()
             show(rows, total)
 
         path = merged(run, packed, progress=progress)
@@ -45,3 +55,7 @@ def merge(
     for status, count in counts.items():
         print(f"{status.word:9} {count:{width},}")
     print(f"{path}, {path.stat().st_size / 1e6:,.1f} MB; go on with `screening query {run}`")
+
+
+def _say(words: str) -> None:
+    print(f"screening: {words}", file=sys.stderr, flush=True)

@@ -19,7 +19,7 @@ from screening.query.conditions import Block
 from screening.query.fields import fields_of
 from screening.query.parse import parsed_condition, parsed_number
 from screening.store.rows import element_masks
-from screening.store.schema import Status
+from screening.store.schema import Ending, Status
 
 FIELDS = fields_of((*TARGETS, Target("volume_per_atom", "angstrom^3/atom"), Target("my target", "")))
 NAN = float("nan")
@@ -85,7 +85,11 @@ def rows_where(text: str) -> list[int]:
         ("band_gap BETWEEN 0 AND 0.1", [1, 2, 3]),
         ("band_gap NOT BETWEEN 0 AND 1", [0, 6]),
         ("nsites IN (1, 2, 5.0)", [0, 1, 2]),
-        ("nsites NOT IN (1, 2, 5)", [3, 4, 5, 6]),
+        ("nsites NOT IN (1, 2, 5)", [3, 4, 6]),
+        ("nsites < 2", [2]),
+        ("NOT nsites > 2", [1, 2]),
+        ("nsites IS NULL AND nelements IS NULL", [5]),
+        ("nelements BETWEEN 0 AND 1", [2]),
         ("band_gap / nsites > 0.2", [0, 6]),
         ("1 / band_gap > 0", [0, 1, 6]),
         ("1 / band_gap IS NULL", [2, 3, 4, 5]),
@@ -195,6 +199,14 @@ def test_what_is_said_of_numbers_that_are_none(text: str, said: str) -> None:
         parsed_number(text, FIELDS)
 
 
+def test_steps_of_crystals_that_were_not_relaxed_are_missing() -> None:
+    fields = fields_of((), relaxing=True)
+    endings = np.array([Ending.CONVERGED, Ending.NONE, Ending.TIMED_OUT, Ending.DIVERGED], np.uint8)
+    rows = Block(4, {"relaxation": endings, "relaxation_steps": np.array([0, 0, 500, 3], np.uint32)})
+    for text, expected in (("relaxation_steps < 10", [0, 3]), ("relaxation_steps IS NULL", [1])):
+        assert np.flatnonzero(parsed_condition(text, fields).condition.of(rows).yes).tolist() == expected
+
+
 # --- any condition ---------------------------------------------------------------------------------------------
 
 Row = tuple[float, int, str, str, str]
@@ -225,7 +237,7 @@ def apply(work: Callable[..., float], *inner: tuple[str, Meaning]) -> Meaning:
 
 
 gap = ("band_gap", lambda row: None if math.isnan(row[0]) else float32(row[0]))
-sites = ("nsites", lambda row: float(row[1]))
+sites = ("nsites", lambda row: float(row[1]) or None)
 literals = st.sampled_from([0.0, 1.5, 2.0, 3.25, 5.0, 0.25, 10.0]).map(lambda x: (repr(x), lambda row: x))
 leaves = st.just(gap) | st.just(sites) | literals
 SIGNS: dict[str, Callable[[float, float], float]] = {

@@ -120,7 +120,7 @@ def test_statuses(run: Path) -> None:
         {
             "id": id,
             "formula": EXPECTED.formulas[row] if row >= 0 else "",
-            "nsites": int(EXPECTED.nsites[row]) if row >= 0 else 0,
+            "nsites": int(EXPECTED.nsites[row]) if row >= 0 else None,
             "formation_energy_per_atom": None,
             "band_gap": None,
             "is_metal": None,
@@ -137,6 +137,9 @@ def test_statuses(run: Path) -> None:
             (-2, "odd?", "rejected", "tiny_volume", "Ünlucky\nwith two lines"),
         )
     ]
+    assert frame["nsites"].dtype == pl.UInt32
+    assert Query(run).status("rejected").columns("nelements").frame()["nelements"].to_list() == [None]
+    assert Query(run).status("all").nelements(0, 9).top(None, by="nsites").count() == 120, "unknown is never the best"
     assert Query(run).where("status = 'failed'").frame()["row"].to_list() == [7, 119]
     assert Query(run).where("reason = 'tiny_volume'").frame()["row"].to_list() == [-2]
     assert Query(run).status("ok").where("reason = 'tiny_volume'").count() == 0

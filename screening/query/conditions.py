@@ -115,9 +115,7 @@ class FieldValue(Value):
     def of(self, block: Block) -> Array:
         if self.field == REASON:
             return np.full(block.rows, b"") if block.reasons is None else block.reasons
-        column = block.columns[self.field.dataset]
-        if self.field.count is not None:
-            return self.field.count(column)
+        column = self.field.of(block.columns)
         return np.asarray(_WORDS[self.field][column]) if self.field in _WORDS else column
 
 

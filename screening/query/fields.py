@@ -14,7 +14,7 @@ from screening.crystals.labels import canonical
 from screening.errors import InputError
 from screening.predictions import Target
 from screening.store.rows import element_masks
-from screening.store.schema import COLUMNS, RELAXATION, RELAXATION_COLUMNS, TARGETS, Array, target_column
+from screening.store.schema import COLUMNS, RELAXATION, RELAXATION_COLUMNS, TARGETS, Array, Ending, target_column
 
 
 class Kind(StrEnum):
@@ -40,10 +40,26 @@ class Unseen:
 
 
 @dataclass(frozen=True, slots=True)
+class Blank:
+    """Where whole numbers, which know no NaN, say nothing: where a column, the same or another, has a code.
+
+    `dtype` is what they are stored as.
+    """
+
+    dataset: str
+    code: int
+    dtype: str
+
+    def __call__(self, numbers: Array, codes: Array) -> Array:
+        """The numbers, NaN where they say nothing."""
+        return np.where(codes == self.code, np.nan, numbers.astype(np.float64))
+
+
+@dataclass(frozen=True, slots=True)
 class Field:
     """A column by the name it is asked for; `dataset` is its column in the store, "" when it is in none.
 
-    `count` works it out of that column, where it is not the column itself.
+    `count` works it out of that column, where it is not the column itself; `blank` tells where it says nothing.
     """
 
     name: str
@@ -51,6 +67,20 @@ class Field:
     unit: str
     dataset: str
     count: Unseen | None = None
+    blank: Blank | None = None
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The columns in the store that it takes."""
+        beside = () if self.blank is None else (self.blank.dataset,)
+        return tuple(name for name in (self.dataset, *beside) if name)
+
+    def of(self, columns: Mapping[str, Array]) -> Array:
+        """Its values, given those columns."""
+        column = columns[self.dataset]
+        if self.count is not None:
+            return self.count(column)
+        return column if self.blank is None else self.blank(column, columns[self.blank.dataset])
 
 
 STATUS = Field("status", Kind.TEXT, "", "status")
@@ -60,6 +90,8 @@ REASON = Field("reason", Kind.TEXT, "", "")
 MESSAGE = Field("message", Kind.SHOWN, "", "")
 UNSEEN = "unseen_elements"
 _TEXTS = ("id", "formula")
+# Crystals that packing refused have no atoms, and those that were not relaxed took no steps.
+_BLANK = {"nsites": ("nsites", 0), "nelements": ("nelements", 0), "relaxation_steps": (RELAXATION, int(Ending.NONE))}
 
 
 def fields_of(
@@ -73,7 +105,8 @@ def fields_of(
     more = RELAXATION_COLUMNS if relaxing else ()
     for column in (*COLUMNS, *more):
         kind = Kind.TEXT if column.name in _TEXTS else Kind.NUMBER
-        fields.setdefault(column.name, Field(column.name, kind, column.unit, column.name))
+        blank = Blank(*_BLANK[column.name], column.dtype) if column.name in _BLANK else None
+        fields.setdefault(column.name, Field(column.name, kind, column.unit, column.name, blank=blank))
     for target in targets:
         name = target_name(target)
         fields[name] = Field(name, Kind.NUMBER, target.unit, target_column(target.name))

@@ -54,9 +54,7 @@ class Frames:
     def _column(self, field: Field, places: Int64) -> Array:
         if field in (REASON, MESSAGE):
             return self._why(field, places)
-        column = self._results.take(field.dataset, places)
-        if field.count is not None:
-            return field.count(column)
+        column = field.of({name: self._results.take(name, places) for name in field.datasets})
         return element_names(column) if field == ELEMENTS else column
 
     def _why(self, field: Field, places: Int64) -> Array:
@@ -88,6 +86,8 @@ class Frames:
             values, dtype = [_printable(text) for text in texts], polars.String
         series = polars.Series(field.name, values, dtype=dtype)
         series = series.fill_nan(None) if column.dtype.kind == "f" else series
+        if field.blank is not None:
+            return series.cast(polars.Series(np.empty(0, field.blank.dtype)).dtype)
         return series.cast(polars.UInt8) if field.count is not None else series
 
 

@@ -182,7 +182,7 @@ class Query:
         """Places of matching rows block by block, ascending, and the numbers to rank them by."""
         asked, statuses = self._asked, self._statuses()
         fields = asked.fields | (asked.by.fields if asked.by else set())
-        names = {field.dataset for field in fields if field.dataset} | ({"status"} if statuses else set())
+        names = {name for field in fields for name in field.datasets}
         reasons = self.results.reasons() if REASON in fields else None
         condition = All(asked.conditions)
         for first, columns in self.results.blocks(sorted(names | {"status"})):

@@ -65,7 +65,7 @@ class Asked:
     @property
     def datasets(self) -> set[str]:
         """The columns that `wanted` needs."""
-        return {"status"} | {field.dataset for field in self.fields if field.dataset}
+        return {"status"} | {name for field in self.fields for name in field.datasets}
 
 
 def asked_of(results: Results, wish: Wish, predicted: int) -> Asked:
@@ -123,7 +123,7 @@ def _best_share(query: Query, by: str, wish: Wish, predicted: int) -> tuple[tupl
 
 def _numbers_at(results: Results, rank: ParsedNumber, places: Int64) -> Array:
     """The numbers that rows rank by, at places in any order."""
-    columns = {f.dataset: column_at(results, f.dataset, places) for f in rank.fields if f.dataset}
+    columns = {name: column_at(results, name, places) for field in rank.fields for name in field.datasets}
     found: Array = np.broadcast_to(rank.value.of(Block(len(places), columns)), (len(places),))
     return found
 

@@ -52,8 +52,8 @@ def block() -> Block:
         "targets/my target": np.ones(len(ROWS), np.float32),
     }
     columns["id"] = np.array([id.encode() for id in columns["id"].tolist()])
-    reasons = np.array([b"", b"", b"", b"", b"non_finite_prediction", b"empty", b""])
-    return Block(len(ROWS), columns, reasons)
+    columns["reason"] = np.array([b"", b"", b"", b"", b"non_finite_prediction", b"empty", b""])
+    return Block(len(ROWS), columns)
 
 
 def rows_where(text: str) -> list[int]:

@@ -134,8 +134,7 @@ def test_the_relaxed_file_is_a_packed_file_whose_totals_add_up(made: tuple[Path,
     with PackedCrystals(run / RELAXED) as relaxed, PackedCrystals(made[0]) as packed, Results(run) as results:
         assert len(relaxed) + relaxed.rejected == len(packed) == relaxed.attributes["read"]
         ids = list(packed.ids())
-        reasons = results.reasons()
-        why = dict(zip(reasons.places.tolist(), reasons.messages, strict=True))
+        why = results.take("message", np.arange(len(results)))
         for crystal in relaxed:
             origin = packed[ids.index(crystal.id)]
             assert (crystal.source, crystal.pbc, dict(crystal.labels)) == (origin.source, origin.pbc, {})

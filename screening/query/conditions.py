@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from screening.query.fields import ELEMENTS, ENDING, REASON, STATUS, Field, Kind
+from screening.query.fields import ELEMENTS, ENDING, STATUS, Field, Kind
 from screening.store.rows import element_masks
 from screening.store.schema import Array, Ending, Status
 
@@ -49,11 +49,10 @@ _WORDS: Mapping[Field, Array] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Block:
-    """Some consecutive rows: how many, the columns that were read of them, and codes of why they are not ok."""
+    """Some consecutive rows: how many, and the columns that were read of them."""
 
     rows: int
     columns: Mapping[str, Array]
-    reasons: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -113,8 +112,6 @@ class FieldValue(Value):
         return self.field.kind
 
     def of(self, block: Block) -> Array:
-        if self.field == REASON:
-            return np.full(block.rows, b"") if block.reasons is None else block.reasons
         column = self.field.of(block.columns)
         return np.asarray(_WORDS[self.field][column]) if self.field in _WORDS else column
 

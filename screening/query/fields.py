@@ -13,6 +13,7 @@ import numpy as np
 from screening.crystals.labels import canonical
 from screening.errors import InputError
 from screening.predictions import Target
+from screening.store.failures import CODE, SENTENCE
 from screening.store.rows import element_masks
 from screening.store.schema import COLUMNS, RELAXATION, RELAXATION_COLUMNS, TARGETS, Array, Ending, target_column
 
@@ -57,7 +58,7 @@ class Blank:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column by the name it is asked for; `dataset` is its column in the store, "" when it is in none.
+    """A column by the name it is asked for; `dataset` is its column in the store.
 
     `count` works it out of that column, where it is not the column itself; `blank` tells where it says nothing.
     """
@@ -72,8 +73,7 @@ class Field:
     @property
     def datasets(self) -> tuple[str, ...]:
         """The columns in the store that it takes."""
-        beside = () if self.blank is None else (self.blank.dataset,)
-        return tuple(name for name in (self.dataset, *beside) if name)
+        return (self.dataset,) if self.blank is None else (self.dataset, self.blank.dataset)
 
     def of(self, columns: Mapping[str, Array]) -> Array:
         """Its values, given those columns."""
@@ -86,8 +86,8 @@ class Field:
 STATUS = Field("status", Kind.TEXT, "", "status")
 ELEMENTS = Field("elements", Kind.ELEMENTS, "", "elements")
 ENDING = Field(RELAXATION, Kind.TEXT, "", RELAXATION)
-REASON = Field("reason", Kind.TEXT, "", "")
-MESSAGE = Field("message", Kind.SHOWN, "", "")
+REASON = Field("reason", Kind.TEXT, "", CODE)
+MESSAGE = Field("message", Kind.SHOWN, "", SENTENCE)
 UNSEEN = "unseen_elements"
 _TEXTS = ("id", "formula")
 # Crystals that packing refused have no atoms, and those that were not relaxed took no steps.

@@ -1,7 +1,6 @@
 """Rows of results as polars frames, and their numbers as labels of crystals."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +8,6 @@ import numpy.typing as npt
 
 from screening.query.fields import ELEMENTS, ENDING, MESSAGE, REASON, STATUS, Field, Kind
 from screening.store.ids import text_of
-from screening.store.parts import Reasons
 from screening.store.read import Results
 from screening.store.rows import element_names
 from screening.store.schema import Array, Ending, Status
@@ -52,24 +50,8 @@ class Frames:
         return {field.name: self._column(field, ascending)[back] for field in fields}
 
     def _column(self, field: Field, places: Int64) -> Array:
-        if field in (REASON, MESSAGE):
-            return self._why(field, places)
         column = field.of({name: self._results.take(name, places) for name in field.datasets})
         return element_names(column) if field == ELEMENTS else column
-
-    def _why(self, field: Field, places: Int64) -> Array:
-        held = self._reasons
-        found = np.full(len(places), None, object)
-        if not len(held.places):
-            return found
-        at = np.minimum(np.searchsorted(held.places, places), len(held.places) - 1)
-        for k in np.flatnonzero(held.places[at] == places).tolist():
-            found[k] = held.reasons[at[k]].decode() if field == REASON else held.messages[at[k]]
-        return found
-
-    @cached_property
-    def _reasons(self) -> Reasons:
-        return self._results.reasons()
 
     def _series(self, field: Field, column: Array) -> "polars.Series":
         import polars
@@ -82,7 +64,9 @@ class Frames:
             words = {ending: None if ending is Ending.NONE else ending.word for ending in Ending}
             values, dtype = [words[Ending(code)] for code in column.tolist()], polars.String
         elif field.kind != Kind.NUMBER:
-            texts = column.tolist() if column.dtype == object else text_of(column)
+            texts: list[str | None] = column.tolist() if field == MESSAGE else [*text_of(column)]
+            if field == REASON:
+                texts = [text or None for text in texts]
             values, dtype = [_printable(text) for text in texts], polars.String
         series = polars.Series(field.name, values, dtype=dtype)
         series = series.fill_nan(None) if column.dtype.kind == "f" else series

@@ -24,7 +24,6 @@ from screening.query.frames import Frames
 from screening.query.parse import ParsedNumber, numbers_of, parsed_condition, parsed_number
 from screening.query.pick import picked_crystals
 from screening.query.ranking import Best
-from screening.store.parts import Reasons
 from screening.store.read import Results
 from screening.store.schema import Array, Status
 
@@ -183,11 +182,10 @@ class Query:
         asked, statuses = self._asked, self._statuses()
         fields = asked.fields | (asked.by.fields if asked.by else set())
         names = {name for field in fields for name in field.datasets}
-        reasons = self.results.reasons() if REASON in fields else None
         condition = All(asked.conditions)
         for first, columns in self.results.blocks(sorted(names | {"status"})):
             rows = len(columns["status"])
-            block = Block(rows, columns, _spread(reasons, first, rows))
+            block = Block(rows, columns)
             yes = condition.of(block).yes
             if statuses:
                 yes = yes & np.isin(columns["status"], sorted(statuses))
@@ -224,13 +222,3 @@ def _symbols(which: str, symbols: Iterable[str]) -> list[str]:
     if isinstance(symbols, str):
         raise InputError(f"elements: {which} is a list of symbols, got {symbols!r}; write [{symbols!r}]")
     return list(symbols)
-
-
-def _spread(reasons: Reasons | None, first: int, rows: int) -> Array | None:
-    """Codes of reasons for each of some rows, empty for those that are ok."""
-    if reasons is None:
-        return None
-    spread = np.zeros(rows, reasons.reasons.dtype)
-    a, b = np.searchsorted(reasons.places, [first, first + rows]).tolist()
-    spread[reasons.places[a:b] - first] = reasons.reasons[a:b]
-    return spread

@@ -7,10 +7,11 @@ import numpy as np
 from screening.report.markup import Content, Markup, element
 from screening.report.table import Cell, sortable_table
 from screening.report.wording import share, whole
+from screening.store.failures import CODE, SENTENCE
 from screening.store.ids import text_of
-from screening.store.parts import Reasons
+from screening.store.parts import Int64
 from screening.store.read import Results
-from screening.store.schema import Status
+from screening.store.schema import Array, Status
 
 EXAMPLES = 3
 LONGEST_MESSAGE = 400
@@ -29,15 +30,17 @@ class Trouble:
 def troubles_of(results: Results) -> list[Trouble]:
     """Count rows by status and reason, the most frequent first."""
     found: dict[tuple[int, bytes], Trouble] = {}
-    for part in results.reason_parts():
-        if len(part.places):
-            _count(results, part, found)
+    for first, columns in results.blocks(["status", CODE]):
+        bad = np.flatnonzero(columns["status"] != Status.OK)
+        if len(bad):
+            _count(results, first + bad, columns["status"][bad], columns[CODE][bad], found)
     return sorted(found.values(), key=lambda one: (-one.count, one.status, one.reason))
 
 
-def _count(results: Results, part: Reasons, found: dict[tuple[int, bytes], Trouble]) -> None:
-    statuses = results.take("status", part.places)
-    codes, kind = np.unique(part.reasons, return_inverse=True)
+def _count(
+    results: Results, places: Int64, statuses: Array, reasons: Array, found: dict[tuple[int, bytes], Trouble]
+) -> None:
+    codes, kind = np.unique(reasons, return_inverse=True)
     pairs, firsts, counts = np.unique(kind * len(Status) + statuses, return_index=True, return_counts=True)
     for pair, first, count in zip(pairs.tolist(), firsts.tolist(), counts.tolist(), strict=True):
         code, status = bytes(codes[pair // len(Status)]), Status(pair % len(Status))
@@ -45,9 +48,9 @@ def _count(results: Results, part: Reasons, found: dict[tuple[int, bytes], Troub
         one.count += count
         if len(one.examples) < EXAMPLES:
             same = np.flatnonzero(kind[first:] * len(Status) + statuses[first:] == pair)[: EXAMPLES - len(one.examples)]
-            rows = same + first
-            ids = text_of(results.take("id", part.places[rows]))
-            one.examples += [(id, part.messages[row]) for id, row in zip(ids, rows.tolist(), strict=True)]
+            chosen = places[same + first]
+            ids = text_of(results.take("id", chosen))
+            one.examples += zip(ids, results.take(SENTENCE, chosen).tolist(), strict=True)
 
 
 def trouble_table(troubles: list[Trouble], read: int) -> Markup:

@@ -11,6 +11,9 @@ from screening.store.schema import FAILURE_COLUMNS, Array
 
 NAMES = tuple(column.name for column in FAILURE_COLUMNS)
 ROW, REASON, MESSAGES, OFFSETS = NAMES
+# What a view has like columns for every row, though no file does: the code, empty for a row that is ok, and the
+# sentence, None for such a row.
+CODE, SENTENCE = SPREAD = ("reason", "message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,17 @@ def failures_in(columns: Mapping[str, Array]) -> list[Failure]:
 def messages_in(columns: Mapping[str, Array]) -> TextColumn:
     """The sentences in columns."""
     return TextColumn(columns[MESSAGES], columns[OFFSETS])
+
+
+def spread(name: str, rows: int, bad: Array, columns: Mapping[str, Array]) -> Array:
+    """The code or the sentence of each of some rows, given which are bad and the failures of those, in order."""
+    if name == CODE:
+        codes = np.zeros(rows, columns[REASON].dtype)
+        codes[bad] = columns[REASON]
+        return codes
+    sentences = np.full(rows, None, object)
+    sentences[bad] = list(messages_in(columns))
+    return sentences
 
 
 def failed_part(columns: Mapping[str, Array], start: int, stop: int) -> dict[str, Array]:

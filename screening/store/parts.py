@@ -2,10 +2,10 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from screening.crystals.packed import PackedCrystals
+from screening.crystals.text import SURROGATES
 from screening.errors import FileFormatError, InputError
 from screening.files.hdf5 import reading
 from screening.store import failures
 from screening.store.cover import Piece
+from screening.store.failures import SPREAD
 from screening.store.record import RELAXED, RunRecord
 from screening.store.rejected import rejected_columns
 from screening.store.relaxed import has_atoms
@@ -33,6 +35,7 @@ from screening.store.schema import (
     Array,
     ShardNote,
     Stamp,
+    Status,
     plain_attributes,
 )
 from screening.store.shard import ShardFile, require_stamp
@@ -40,19 +43,13 @@ from screening.store.shard import ShardFile, require_stamp
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 CURE = "it is damaged or of another kind: copy it again, or make it again with `screening merge`"
-# So many refused crystals are read for the sake of one.
+STATUS_BLOCK = 1 << 18
+# Sentences with no more than this between them are read at once.
+NEAR_BYTES = 1 << 18
+# Refused crystals that lie in one block are read together.
 REFUSED_BLOCK = 1 << 13
 # Relaxed crystals that lie in one block of their file are read together.
 RELAXED_BLOCK = 1 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Reasons:
-    """Why rows are not ok: their places, ascending, with codes and sentences."""
-
-    places: Int64
-    reasons: Array
-    messages: Sequence[str]
 
 
 class Atoms(NamedTuple):
@@ -63,7 +60,10 @@ class Atoms(NamedTuple):
 
 
 class Part(Protocol):
-    """Some consecutive rows of a view that lie in one file; places count from its first."""
+    """Some consecutive rows of a view that lie in one file; places count from its first.
+
+    Names of columns are those of files, and those of `SPREAD`: why rows are not ok.
+    """
 
     def __len__(self) -> int: ...
 
@@ -77,10 +77,6 @@ class Part(Protocol):
 
     def relaxed(self, places: Int64) -> "list[Atoms | None]":
         """Read where the relaxation of some rows, ascending, left their atoms; None where there is no such crystal."""
-        ...
-
-    def reasons(self) -> Reasons:
-        """Read why rows are not ok."""
         ...
 
     def notes(self) -> list[ShardNote]:
@@ -121,19 +117,65 @@ class Merged:
     def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, Array]:
         """Read columns at places [start, stop)."""
         with _reading(self.path):
-            return {name: self._file[name][start:stop] for name in names}
+            return {
+                name: self._why(name, np.arange(start, stop)) if name in SPREAD else self._file[name][start:stop]
+                for name in names
+            }
 
     def take(self, name: str, places: Int64) -> Array:
         """Read a column at some places, each chunk that holds any of them once."""
         with _reading(self.path):
-            column = self._file[name]
-            size = column.chunks[0]
-            chunks, firsts = np.unique(places // size, return_index=True)
-            ends = [*firsts[1:].tolist(), len(places)]
-            found = np.empty((len(places), *column.shape[1:]), column.dtype)
-            for chunk, a, b in zip(chunks.tolist(), firsts.tolist(), ends, strict=True):
-                found[a:b] = column[chunk * size : (chunk + 1) * size][places[a:b] - chunk * size]
-            return found
+            return self._why(name, places) if name in SPREAD else self._taken(name, places)
+
+    def _taken(self, name: str, places: Int64) -> Array:
+        column = self._file[name]
+        size = column.chunks[0]
+        found = np.empty((len(places), *column.shape[1:]), column.dtype)
+        for chunk, inside in _by_block(places, size):
+            found[inside] = column[chunk * size : (chunk + 1) * size][places[inside] - chunk * size]
+        return found
+
+    def _why(self, name: str, places: Int64) -> Array:
+        """Read why rows are not ok, at some places."""
+        at = self._failures_at(places)
+        bad = at >= 0
+        at = at[bad]
+        if name == failures.CODE:
+            return failures.spread(name, len(places), bad, {failures.REASON: self._taken(failures.REASON, at)})
+        sentences = np.full(len(places), None, object)
+        sentences[bad] = self._sentences(at)
+        return sentences
+
+    def _sentences(self, at: Int64) -> list[str]:
+        """Read the sentences of some failures; those that lie near each other together."""
+        starts, stops = self._taken(failures.OFFSETS, at), self._taken(failures.OFFSETS, at + 1)
+        found: list[str] = []
+        for near in np.split(np.arange(len(at)), np.flatnonzero(starts[1:] - stops[:-1] > NEAR_BYTES) + 1):
+            if len(near):
+                first = int(starts[near[0]])
+                data = self._file[failures.MESSAGES][first : int(stops[near[-1]])].tobytes()
+                cuts = zip((starts[near] - first).tolist(), (stops[near] - first).tolist(), strict=True)
+                found += [data[a:b].decode("utf-8", SURROGATES) for a, b in cuts]
+        return found
+
+    def _failures_at(self, places: Int64) -> Int64:
+        """Which failure each place has; -1 for those that are ok. A row that is not ok has one, in the same order."""
+        found = np.full(len(places), -1)
+        for block, inside in _by_block(places, STATUS_BLOCK):
+            bad = self._bad(block)
+            own = places[inside] - block * STATUS_BLOCK
+            found[inside] = np.where(bad[own], self._failures_before[block] + np.cumsum(bad)[own] - 1, -1)
+        return found
+
+    def _bad(self, block: int) -> npt.NDArray[np.bool_]:
+        status = self._file["status"][block * STATUS_BLOCK : (block + 1) * STATUS_BLOCK]
+        return np.asarray(status != Status.OK)
+
+    @cached_property
+    def _failures_before(self) -> Int64:
+        """How many failures come before each block of statuses."""
+        counts = [np.count_nonzero(self._bad(block)) for block in range(-(-self._rows // STATUS_BLOCK))]
+        return np.cumsum([0, *counts])
 
     def relaxed(self, places: Int64) -> list[Atoms | None]:
         """Read relaxed crystals from the packed file beside this one."""
@@ -173,15 +215,6 @@ class Merged:
             )
         return packed
 
-    def reasons(self) -> Reasons:
-        """Read why rows are not ok."""
-        with _reading(self.path):
-            columns = {name: self._file[name][()] for name in failures.NAMES}
-            row = columns[failures.ROW]
-            accepted = self._rows - int((row < 0).sum())
-            places = np.where(row < 0, accepted - 1 - row, row)
-            return Reasons(places, columns[failures.REASON], failures.messages_in(columns))
-
     def notes(self) -> list[ShardNote]:
         """Read how the shards that were merged came about."""
         with _reading(self.path):
@@ -209,7 +242,12 @@ class InShard:
         """Read columns at places [start, stop)."""
         with ShardFile(self._piece.path) as file:
             require_stamp(file, self._stamp)
-            return {name: file.column(name)[self._piece.inside][start:stop] for name in names}
+            return {
+                name: self._why(file, name, start, stop)
+                if name in SPREAD
+                else file.column(name)[self._piece.inside][start:stop]
+                for name in names
+            }
 
     def take(self, name: str, places: Int64) -> Array:
         """Read a column at some places."""
@@ -230,13 +268,12 @@ class InShard:
             for k, known in zip(at.tolist(), there.tolist(), strict=True)
         ]
 
-    def reasons(self) -> Reasons:
-        """Read why rows are not ok."""
-        with ShardFile(self._piece.path) as file:
-            columns = {name: file.column(name) for name in failures.NAMES}
-        own = failures.failed_part(columns, self._piece.start, self._piece.stop)
-        places = own[failures.ROW] - self._piece.start
-        return Reasons(places, own[failures.REASON], failures.messages_in(own))
+    def _why(self, file: ShardFile, name: str, start: int, stop: int) -> Array:
+        """Read why rows are not ok, at places [start, stop)."""
+        columns = {column: file.column(column) for column in failures.NAMES}
+        first = self._piece.start + start
+        own = failures.failed_part(columns, first, self._piece.start + stop)
+        return failures.spread(name, stop - start, own[failures.ROW] - first, own)
 
     def notes(self) -> list[ShardNote]:
         """Read how the shard came about."""
@@ -255,30 +292,40 @@ class Refused:
 
     def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, Array]:
         """Work columns out for places [start, stop)."""
-        return rejected_columns(self._crystals, start, stop, self._stamp, self._embedding, names)
+        plain = [name for name in names if name not in SPREAD]
+        found = rejected_columns(self._crystals, start, stop, self._stamp, self._embedding, plain)
+        return found | {name: self._why(name, start, stop) for name in names if name in SPREAD}
+
+    def _why(self, name: str, start: int, stop: int) -> Array:
+        """Read why crystals were refused, at places [start, stop)."""
+        needed = (failures.REASON,) if name == failures.CODE else (failures.MESSAGES, failures.OFFSETS)
+        columns = rejected_columns(self._crystals, start, stop, self._stamp, names=needed)
+        return failures.spread(name, stop - start, np.arange(stop - start), columns)
 
     def take(self, name: str, places: Int64) -> Array:
-        """Work a column out at some places, block by block of those that hold any of them."""
-        blocks, firsts = np.unique(places // REFUSED_BLOCK, return_index=True)
+        """Work a column out at some places, those that lie in one block together."""
         found = []
-        for block, chosen in zip(blocks.tolist(), np.split(places, firsts[1:]), strict=True):
-            start = block * REFUSED_BLOCK
-            stop = min(start + REFUSED_BLOCK, len(self))
-            found.append(self.read([name], start, stop)[name][chosen - start])
+        for _, inside in _by_block(places, REFUSED_BLOCK):
+            own = places[inside]
+            start, stop = int(own[0]), int(own[-1]) + 1
+            found.append(self.read([name], start, stop)[name][own - start])
         return np.concatenate(found) if found else self.read([name], 0, 0)[name]
 
     def relaxed(self, places: Int64) -> list[Atoms | None]:
         """Nothing: what was refused was not relaxed."""
         return [None] * len(places)
 
-    def reasons(self) -> Reasons:
-        """Read why rows are not ok."""
-        columns = rejected_columns(self._crystals, 0, len(self), self._stamp, names=failures.NAMES)
-        return Reasons(np.arange(len(self)), columns[failures.REASON], failures.messages_in(columns))
-
     def notes(self) -> list[ShardNote]:
         """Nothing: no shard holds them."""
         return []
+
+
+def _by_block(places: Int64, size: int) -> Iterator[tuple[int, slice]]:
+    """The blocks of so many rows that some places, ascending, lie in, each with the slice of those that do."""
+    blocks, firsts = np.unique(places // size, return_index=True)
+    ends = [*firsts.tolist(), len(places)]
+    for block, (first, end) in zip(blocks.tolist(), pairwise(ends), strict=True):
+        yield block, slice(first, end)
 
 
 def _reading(path: Path, verb: str = "read") -> AbstractContextManager[None]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from screening.errors import permitted
 from screening.store.cover import cover
-from screening.store.parts import Atoms, InShard, Int64, Merged, Part, Reasons, Refused
+from screening.store.parts import Atoms, InShard, Int64, Merged, Part, Refused
 from screening.store.record import RELAXED, RESULTS, SHARDS, RunRecord, read_record
 from screening.store.schema import Array, ShardNote, Status
 from screening.store.shard import ShardFile, shard_ranges
@@ -60,7 +60,10 @@ class Results:
         return int(self._ends[-1])
 
     def blocks(self, names: Sequence[str]) -> Iterator[tuple[int, dict[str, Array]]]:
-        """Read columns block by block: the place of each block's first row, and the columns asked for."""
+        """Read columns block by block: the place of each block's first row, and the columns asked for.
+
+        `reason` and `message` are columns too: why a row is not ok.
+        """
         for part, first in zip(self._parts, self._ends.tolist(), strict=False):
             for start in range(0, len(part), BLOCK):
                 stop = min(start + BLOCK, len(part))
@@ -78,21 +81,6 @@ class Results:
         cuts = np.searchsorted(places, self._ends)
         parts = zip(self._parts, self._ends.tolist(), cuts[:-1].tolist(), cuts[1:].tolist(), strict=False)
         return [atoms for part, first, a, b in parts if a < b for atoms in part.relaxed(places[a:b] - first)]
-
-    def reasons(self) -> Reasons:
-        """Read why rows are not ok, of all rows."""
-        found = list(self.reason_parts())
-        return Reasons(
-            np.concatenate([one.places for one in found]),
-            np.concatenate([one.reasons for one in found]),
-            [message for one in found for message in one.messages],
-        )
-
-    def reason_parts(self) -> Iterator[Reasons]:
-        """Read why rows are not ok, file by file; sentences are decoded when they are looked at."""
-        for part, first in zip(self._parts, self._ends.tolist(), strict=False):
-            found = part.reasons()
-            yield Reasons(found.places + first, found.reasons, found.messages)
 
     def notes(self) -> list[ShardNote]:
         """Read when, by whom and in how much time each shard was written, in the order of rows."""

@@ -51,6 +51,21 @@ def test_codes_and_sentences_are_those_of_their_rows(run: Path, monkeypatch: pyt
         assert found == CODES
 
 
+def test_the_first_rows_come_with_how_many_there_are(run: Path) -> None:
+    for query in (
+        Query(run),
+        Query(run).status("all"),
+        Query(run).where("band_gap > 1").top(None, by="band_gap", descending=True),
+        Query(run).top(30, by="band_gap"),
+        Query(run).where("reason = 'tiny_volume'").top(5),
+        Query(run).where("band_gap > 1e9"),
+    ):
+        frame, count = query.head(20)
+        assert query._found is None, "no more are kept"
+        assert count == query.count() == len(query.places())
+        assert frame.equals(query.frame().head(20))
+
+
 def peak_of(work: Callable[[], object]) -> int:
     tracemalloc.start()
     try:
@@ -70,6 +85,6 @@ def test_sentences_that_are_not_asked_for_take_no_memory(tmp_path: Path, merged:
         query = Query(results).status("all").columns("id", "reason", "message")
         everything = 1_000 * len(refused)
         for narrow in (query.top(15), query.where("reason = 'tiny_volume'").top(3), query.where("row = -19000")):
-            narrow.top(1).frame()
-            assert peak_of(narrow.frame) < everything // 2
+            narrow.head(1)
+            assert peak_of(lambda: narrow.head(20)) < everything // 2  # noqa: B023
         assert query.where("row = -19000").frame()["message"].to_list() == [refused[18_999].message]

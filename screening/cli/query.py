@@ -106,11 +106,10 @@ def _range(text: str) -> tuple[int, int]:
 
 
 def _print(asked: "Query", most: int) -> None:
-    count = asked.count()
+    frame, count = asked.head(most)
     if count == 0:
         print("no crystal is like that", file=sys.stderr)
         return
-    frame = next(asked.frames(most))
     header = [f"{name}\n{_unit(asked, name)}".rstrip() for name in frame.columns]
     _print_table(header, [[_cell(value) for value in row] for row in frame.iter_rows()])
     if count > most:

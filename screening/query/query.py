@@ -130,12 +130,17 @@ class Query:
     def places(self) -> Int64:
         """The places of the rows in the results, best first; found once, however often they are asked for."""
         if self._found is None:
-            self._found = self._ranked() if self._asked.by else self._in_order()
+            self._found, _ = self._first(None)
         return self._found
 
     def count(self) -> int:
-        """How many rows there are."""
-        return len(self.places())
+        """How many rows there are; their places are not kept."""
+        return len(self._found) if self._found is not None else self._first(0)[1]
+
+    def head(self, rows: int) -> "tuple[polars.DataFrame, int]":
+        """The first so many rows as a frame, and how many there are in all, of which no more are kept."""
+        places, count = self._first(rows)
+        return next(self._frames().each(places, max(len(places), 1))), count
 
     def frames(self, rows: int = FRAME_ROWS) -> "Iterator[polars.DataFrame]":
         """The rows as polars frames of so many rows each, at least one."""
@@ -162,20 +167,22 @@ class Query:
 
     # --- how --------------------------------------------------------------------------------------------------
 
-    def _ranked(self) -> Int64:
-        best = Best(self._asked.count, descending=self._asked.descending)
+    def _first(self, most: int | None) -> tuple[Int64, int]:
+        """The places of the first so many rows, all of them without a number, and how many rows there are."""
+        asked, total = self._asked, 0
+        most = asked.count if most is None else most if asked.count is None else min(most, asked.count)
+        best, in_order = Best(most, descending=asked.descending), [np.empty(0, np.int64)]
         for places, values in self._matches():
-            best.add(values, places)
-        return best.places()
-
-    def _in_order(self) -> Int64:
-        found, held = [np.empty(0, np.int64)], 0
-        for places, _ in self._matches():
-            found.append(places)
-            held += len(places)
-            if self._asked.count is not None and held >= self._asked.count:
+            if asked.by is not None:
+                best.add(values, places)
+                total += int(np.count_nonzero(~np.isnan(values)))
+                continue
+            in_order.append(places if most is None else places[: max(0, most - total)])
+            total += len(places)
+            if asked.count is not None and total >= asked.count:
                 break
-        return np.concatenate(found)[: self._asked.count]
+        found = np.concatenate(in_order) if asked.by is None else best.places()
+        return found, total if asked.count is None else min(total, asked.count)
 
     def _matches(self) -> Iterator[tuple[Int64, Array]]:
         """Places of matching rows block by block, ascending, and the numbers to rank them by."""

@@ -1,6 +1,7 @@
 """What all tests share: reproducible Hypothesis runs, a Slurm, and tests that say why they were skipped."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,12 @@ settings.register_profile("default", derandomize=True, deadline=None, database=N
 settings.register_profile("few", derandomize=True, deadline=None, database=None, max_examples=10)
 settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# Commands leave signals alone that are ignored when they start, as all would be of `nohup make test &`. What is
+# ignored is inherited, a handler is not.
+for ignored in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, lambda number, frame: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

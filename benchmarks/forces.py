@@ -47,7 +47,8 @@ from screening.ops import message, reference_message, steady
 from screening.predictions import Target
 from screening.relaxation.calculator import Calculator
 from screening.relaxation.potential import Potential
-from screening.relaxation.relax import RelaxSettings, relax
+from screening.relaxation.relax import relax
+from screening.relaxation_limits import RelaxationLimits
 
 TARGET = Target("referenced_energy_per_atom", "eV/atom")
 SMOOTH: dict[str, dict[str, Any]] = {
@@ -231,7 +232,7 @@ def by_chgnet(model: Any, crystals: Crystals) -> None:
 
 def in_a_batch(model: CrystalModel, crystals: Crystals, threads: int) -> None:
     """Relax all at once, so many steps each."""
-    settings = RelaxSettings(force=1e-9, stress=1e-9, steps=STEPS)
+    settings = RelaxationLimits(force=1e-9, stress=1e-9, steps=STEPS)
     with Potential(model, threads=threads) as potential:
         assert len(list(relax(potential, [crystals], settings))) == len(crystals)
 

@@ -21,7 +21,8 @@ from screening.crystals.read import read
 from screening.models import checkpoint
 from screening.pretrained.shipped import model_file
 from screening.relaxation.potential import Potential
-from screening.relaxation.relax import Outcome, RelaxSettings, relax
+from screening.relaxation.relax import Outcome, relax
+from screening.relaxation_limits import RelaxationLimits
 
 COUNT, MOST_ATOMS, SEED = 200, 24, 0
 MOVED, STRAINED = 0.1, 0.02
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     potential, _ = checkpoint.load(model_file(chosen.potential))
     with Potential(potential) as surfaces:
         started = time.process_time()
-        found = list(relax(surfaces, [begun], RelaxSettings(steps=STEPS)))
+        found = list(relax(surfaces, [begun], RelaxationLimits(steps=STEPS)))
         spent = time.process_time() - started
     ended = Counter(one.outcome for one in found)
     print(f"{len(found)} crystals, {len(resting.numbers)} atoms, {spent:.0f} s of processor time")

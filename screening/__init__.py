@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from screening.crystals.packed import PackedCrystals as PackedCrystals
     from screening.crystals.read import read as read
     from screening.crystals.read import read_batches as read_batches
-    from screening.crystals.validate import Limits as Limits
+    from screening.crystals.validate import CrystalLimits as CrystalLimits
     from screening.crystals.write import write as write
     from screening.graphs import Graphs as Graphs
     from screening.graphs import Neighbors as Neighbors
@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from screening.query.query import Query as Query
     from screening.relaxation.calculator import Calculator as Calculator
     from screening.relaxation.potential import Potential as Potential
-    from screening.relaxation.relax import RelaxSettings as RelaxSettings
     from screening.relaxation.relax import relax as relax
-    from screening.report.asked import Wish as Wish
+    from screening.relaxation_limits import RelaxationLimits as RelaxationLimits
     from screening.report.write import write_report as write_report
     from screening.runs.config import ScreenConfig as ScreenConfig
     from screening.runs.screen import screen as screen
@@ -47,10 +46,10 @@ if TYPE_CHECKING:
 _HOME = {
     "Calculator": "screening.relaxation.calculator",
     "Crystal": "screening.crystals.crystal",
+    "CrystalLimits": "screening.crystals.validate",
     "Crystals": "screening.crystals.batch",
     "EdgeArrays": "screening.ops.edges",
     "Graphs": "screening.graphs",
-    "Limits": "screening.crystals.validate",
     "Neighbors": "screening.graphs",
     "PackedCrystals": "screening.crystals.packed",
     "Potential": "screening.relaxation.potential",
@@ -58,11 +57,10 @@ _HOME = {
     "Query": "screening.query.query",
     "Reason": "screening.crystals.crystal",
     "Rejection": "screening.crystals.crystal",
-    "RelaxSettings": "screening.relaxation.relax",
+    "RelaxationLimits": "screening.relaxation_limits",
     "Results": "screening.store.read",
     "ScreenConfig": "screening.runs.config",
     "Target": "screening.predictions",
-    "Wish": "screening.report.asked",
     "crystal_from_ase": "screening.crystals.convert",
     "crystal_from_pymatgen": "screening.crystals.convert",
     "crystal_to_ase": "screening.crystals.convert",

@@ -32,13 +32,13 @@ def predict(
     max_atoms: int = MAX_ATOMS,
     device: torch.device | str = "cpu",
     threads: int | None = None,
-    embed: bool = False,
+    embeddings: bool = False,
 ) -> Iterator[Predictions]:
     """Predict a stream of crystals, one result for each batch of at most so many edges and atoms.
 
     The model is moved to the device and set to evaluation mode, and stays so. Memory use depends on the budget,
     not on the length of the stream. On the CPU each of `threads` threads takes whole batches, which changes no bit
-    of a result; a crystal larger than the budget is a batch of its own. To `embed` is to give embeddings too.
+    of a result; a crystal larger than the budget is a batch of its own. With `embeddings` it gives these too.
 
     >>> for part in predict(model, packed.batches(), device="cuda"):
     ...     print(part.ids, part.values["band_gap"])
@@ -47,7 +47,7 @@ def predict(
     model.to(place).eval()
     count = core.thread_count(threads)
     pieces = (piece for batch in crystals for piece in batch.cut(max_atoms))
-    work = partial(_predicted, model, max_edges=max_edges, max_atoms=max_atoms, embed=embed)
+    work = partial(_predicted, model, max_edges=max_edges, max_atoms=max_atoms, embeddings=embeddings)
     if place.type != "cpu" or count == 1:
         for piece in pieces:
             yield from work(piece)
@@ -81,14 +81,14 @@ def work_alone() -> None:
 
 
 def _predicted(
-    model: CrystalModel, crystals: Crystals, *, max_edges: int, max_atoms: int, embed: bool
+    model: CrystalModel, crystals: Crystals, *, max_edges: int, max_atoms: int, embeddings: bool
 ) -> list[Predictions]:
     batches = graph_batches([crystals], model.neighbors, max_edges=max_edges, max_atoms=max_atoms)
-    return [predict_graphs(model, graphs, embed=embed) for graphs in batches]
+    return [predict_graphs(model, graphs, embeddings=embeddings) for graphs in batches]
 
 
 @torch.inference_mode()
-def predict_graphs(model: CrystalModel, graphs: Graphs, *, embed: bool = False) -> Predictions:
+def predict_graphs(model: CrystalModel, graphs: Graphs, *, embeddings: bool = False) -> Predictions:
     """Predict one batch of graphs on the device where the model is, with embeddings if they are asked for."""
     if graphs.neighbors != model.neighbors:
         raise InputError(f"the graphs have {graphs.neighbors}, but the model was trained on {model.neighbors}")
@@ -100,7 +100,7 @@ def predict_graphs(model: CrystalModel, graphs: Graphs, *, embed: bool = False) 
         ids=graphs.crystals.ids,
         targets=model.targets,
         values={target.name: columns[:, t].copy() for t, target in enumerate(model.targets)},
-        embedding=model.embed(atoms, tensors).float().cpu().numpy() if embed else None,
+        embedding=model.embed(atoms, tensors).float().cpu().numpy() if embeddings else None,
     )
 
 

@@ -28,22 +28,6 @@ class FailureReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Relaxation:
-    """How crystals are relaxed before they are predicted: by which model, known by its hash, and until when.
-
-    Every force is below `force` (eV/angstrom) and, where `cells` move, every component of stress below `stress`
-    (eV/angstrom^3); or there were so many `steps`; or the volume has changed by more than a factor `swell`.
-    """
-
-    potential_hash: str
-    force: float
-    stress: float
-    steps: int
-    cells: bool
-    swell: float
-
-
-@dataclass(frozen=True, slots=True)
 class Target:
     """One output of a model: a quantity in `unit`, or the probability that the answer is yes.
 

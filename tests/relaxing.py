@@ -19,7 +19,8 @@ from sizes import SMOOTH, small
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason, Rejection
 from screening.crystals.packed_writer import PackedWriter
-from screening.predictions import Relaxation, Target
+from screening.predictions import Target
+from screening.relaxation_limits import Relaxation
 from screening.runs.config import RelaxationSettings
 from screening.runs.piece import Relaxer
 from screening.runs.stages import Stages

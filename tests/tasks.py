@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from screening.crystals.read import Group, ReadBatch, parsed
-from screening.crystals.validate import Limits
+from screening.crystals.validate import CrystalLimits
 from screening.errors import ResourceError
 
 DEADLY = b"kill the reader"
@@ -39,10 +39,10 @@ def act(task: tuple[str, Any]) -> Any:
     return task
 
 
-def deadly_parsed(group: Group, limits: Limits, space_groups: float | None = None) -> ReadBatch:
+def deadly_parsed(group: Group, limits: CrystalLimits, space_group_tolerance: float | None = None) -> ReadBatch:
     """Parse as usual, but die of a segmentation fault at a document that says so."""
     for part in group.parts:
         document = getattr(part, "document", None)
         if document is not None and DEADLY in document.read():
             os.kill(os.getpid(), signal.SIGSEGV)
-    return parsed(group, limits, space_groups)
+    return parsed(group, limits, space_group_tolerance)

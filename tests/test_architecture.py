@@ -28,7 +28,7 @@ import screening
 LAYERS = (
     ("errors", "config", "machine", "locking", "signals", "version", "files"),
     ("ops",),
-    ("crystals", "predictions", "runs.plan"),
+    ("crystals", "predictions", "relaxation_limits", "runs.plan"),
     ("store", "enumerate"),
     ("graphs", "query", "report"),
     ("models", "pretrained"),

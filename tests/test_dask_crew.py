@@ -10,7 +10,7 @@ import pytest
 
 from screening.errors import InputError, ResourceError
 from screening.runs import dask_crew
-from screening.runs.dask_crew import Crew, Limits, Link, SchedulerLostError
+from screening.runs.dask_crew import Crew, CrewLimits, Link, SchedulerLostError
 from screening.runs.dask_tasks import SIGNS
 from screening.runs.listener import Listener
 from screening.runs.plan import LONGEST_TICK_S, Loss, Plan, Sizes
@@ -75,7 +75,7 @@ class Site:
     told: list[tuple[str, dict[str, Any]]]
     lost: list[tuple[str, Loss | None]]
     now: list[float]
-    made: Callable[[Limits, Callable[[str], object] | None], Crew]
+    made: Callable[[CrewLimits, Callable[[str], object] | None], Crew]
 
     def there(self, *names: str) -> None:
         """These workers are there now."""
@@ -114,10 +114,10 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     listener = Listener(tell=lambda kind, facts: told.append((kind, facts)))
     link = Link.of(scheduler)  # type: ignore[arg-type]
 
-    def crew(limits: Limits, renew: Callable[[str], object] | None) -> Crew:
+    def crew(limits: CrewLimits, renew: Callable[[str], object] | None) -> Crew:
         return Crew(link, job(tmp_path), plan, listener, limits, gone, renew)
 
-    return Site(scheduler, plan, crew(Limits(), None), told, lost, now, crew)
+    return Site(scheduler, plan, crew(CrewLimits(), None), told, lost, now, crew)
 
 
 def test_workers_join_when_they_have_tried_the_model_out(site: Site) -> None:
@@ -136,7 +136,7 @@ def test_keys_of_trials_differ_from_run_to_run(site: Site, tmp_path: Path) -> No
         job(tmp_path),
         Plan(10),
         Listener(),
-        Limits(),
+        CrewLimits(),
         lambda worker, loss: None,
     )
     site.there("w")
@@ -206,7 +206,7 @@ def test_a_suspended_driver_does_not_give_up_on_workers_that_load(site: Site) ->
     site.look()
     site.look(after=1e6)
     assert site.kinds == []
-    for _ in range(int(Limits().loading_s / LONGEST_TICK_S) + 1):
+    for _ in range(int(CrewLimits().loading_s / LONGEST_TICK_S) + 1):
         site.look(after=LONGEST_TICK_S)
     assert site.kinds == ["worker_unfit"]
 
@@ -216,7 +216,7 @@ def test_a_worker_that_says_nothing_new_is_ended(site: Site) -> None:
     site.look()
     (lease, *_) = site.plan.next_leases()
     site.scheduler.workers["a"]["metrics"] = {SIGNS: {f"{TOPIC} {lease.number}": ["predict", "3"]}}
-    for _ in range(int(Limits().patience_s / LONGEST_TICK_S) + 3):
+    for _ in range(int(CrewLimits().patience_s / LONGEST_TICK_S) + 3):
         site.look(after=LONGEST_TICK_S)
     assert site.lost == [("a", Loss.HUNG)]
     assert site.kinds[-1] == "worker_ended"
@@ -238,7 +238,7 @@ ERRORS = [ResourceError("no GPU here"), InputError("stale"), RuntimeError("old d
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_one_bad_node_costs_the_run_that_node_even_if_it_is_tried_first(site: Site, error: Exception) -> None:
-    site.crew = site.made(Limits(workers=3, no_workers_s=300), None)
+    site.crew = site.made(CrewLimits(workers=3, no_workers_s=300), None)
     site.scheduler.on_submit = failing(error)
     site.there("bad", "worse")
     for _ in range(50):
@@ -256,8 +256,8 @@ def test_one_bad_node_costs_the_run_that_node_even_if_it_is_tried_first(site: Si
         site.look()
 
 
-@pytest.mark.parametrize("limits", [Limits(), Limits(workers=2, no_workers_s=dask_crew.UNFIT_S)])
-def test_workers_that_cannot_work_are_not_waited_with_for_ever(site: Site, limits: Limits) -> None:
+@pytest.mark.parametrize("limits", [CrewLimits(), CrewLimits(workers=2, no_workers_s=dask_crew.UNFIT_S)])
+def test_workers_that_cannot_work_are_not_waited_with_for_ever(site: Site, limits: CrewLimits) -> None:
     site.crew = site.made(limits, None)
     site.scheduler.on_submit = failing(ResourceError("no GPU here"))
     site.there("bad")
@@ -269,7 +269,7 @@ def test_workers_that_cannot_work_are_not_waited_with_for_ever(site: Site, limit
 
 
 def test_when_all_workers_that_will_come_cannot_work_the_run_ends_at_once(site: Site) -> None:
-    site.crew = site.made(Limits(workers=2, no_workers_s=300), None)
+    site.crew = site.made(CrewLimits(workers=2, no_workers_s=300), None)
     site.scheduler.on_submit = failing(ResourceError("no GPU here"))
     site.there("bad", "worse")
     with pytest.raises(ResourceError, match="none of 2 workers can work"):
@@ -278,7 +278,7 @@ def test_when_all_workers_that_will_come_cannot_work_the_run_ends_at_once(site: 
 
 def test_workers_that_cannot_work_make_room_for_others_where_others_can_come(site: Site) -> None:
     renewed: list[str] = []
-    site.crew = site.made(Limits(workers=100), renewed.append)
+    site.crew = site.made(CrewLimits(workers=100), renewed.append)
     site.scheduler.on_submit = failing(ResourceError("no GPU here"))
     for k in range(3):
         site.there(f"bad{k}")

@@ -14,7 +14,7 @@ from specifications import counted, enumerated, of, specification
 
 from screening.crystals.batch import Crystals
 from screening.crystals.packed import PackedCrystals
-from screening.crystals.validate import Limits
+from screening.crystals.validate import CrystalLimits
 from screening.enumerate import enumeration as enumeration_module
 from screening.enumerate import named
 from screening.enumerate import space as space_module
@@ -170,7 +170,7 @@ def test_sizes_are_short_binary_numbers() -> None:
 
 
 def test_crystals_with_atoms_too_close_are_rejections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enumeration_module, "LIMITS", Limits(min_distance=1.95))
+    monkeypatch.setattr(enumeration_module, "LIMITS", CrystalLimits(min_distance=1.95))
     enumeration = counted(of("perovskite", A="Sr Ba", B="Ti Al Zr La", X="O F"), charge_neutral=False)
     tally = write_enumeration(enumeration, tmp_path / "out.h5", rejections=tmp_path / "refused.csv")
     assert tally.read == enumeration.total == 16

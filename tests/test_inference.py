@@ -55,7 +55,7 @@ def test_neither_batches_nor_threads_change_a_bit(dtype: torch.dtype, architectu
 def test_an_embedding_is_the_mean_of_encoded_atoms(architecture: str) -> None:
     made = build(architecture, small(architecture, width=12), TARGETS).eval()
     crystals = made_batch(9, seed=4)
-    parts = list(predict(made, [crystals], max_atoms=30, embed=True))
+    parts = list(predict(made, [crystals], max_atoms=30, embeddings=True))
     found = np.concatenate([part.embedding for part in parts if part.embedding is not None])
     graph = GraphTensors.of(pack_graphs(crystals, made.neighbors), device="cpu", dtype=torch.float32)
     with torch.no_grad():

@@ -15,7 +15,7 @@ from screening.crystals.formats.format import Document
 from screening.crystals.formats.xyz_columns import FORCE_COLUMNS
 from screening.crystals.formats.xyz_comment import STRESS_KEYS
 from screening.crystals.labels import canonical
-from screening.crystals.validate import Limits
+from screening.crystals.validate import CrystalLimits
 from screening.runs.config import InputSettings
 
 
@@ -67,9 +67,9 @@ def test_names_of_energy_forces_and_stress_are_those_of_the_code(page: str) -> N
 
 def test_limits_are_those_of_the_code(page: str) -> None:
     distance, volume, atoms = rows_between(page, "| limit | by default |")
-    assert distance[1] == f"{Limits().min_distance} angstrom"
-    assert volume[1] == f"{Limits().min_volume_per_atom} angstrom^3"
-    assert (atoms[1], Limits().max_atoms) == ("any number", None)
+    assert distance[1] == f"{CrystalLimits().min_distance} angstrom"
+    assert volume[1] == f"{CrystalLimits().min_volume_per_atom} angstrom^3"
+    assert (atoms[1], CrystalLimits().max_atoms) == ("any number", None)
     settings = {f"input.{name}" for name in InputSettings.model_fields} - {"input.workers"}
     assert {row[3].strip("`") for row in (distance, volume, atoms)} == settings
 

@@ -28,7 +28,7 @@ from screening.crystals.elements import SYMBOLS
 from screening.crystals.pack import Tally, kind_of, known_bytes, pack
 from screening.crystals.packed import PackedCrystals
 from screening.crystals.read import read
-from screening.crystals.validate import Limits
+from screening.crystals.validate import CrystalLimits
 from screening.crystals.write import write
 from screening.errors import InputError, ResourceError
 
@@ -282,7 +282,7 @@ def test_a_packed_file_is_not_packed_into_itself(tmp_path: Path) -> None:
     before = packed.read_bytes()
     for output in (packed, linked):
         with pytest.raises(InputError, match="is one of the inputs; choose another name for the output"):
-            pack([packed], output, limits=Limits(max_atoms=1))
+            pack([packed], output, limits=CrystalLimits(max_atoms=1))
     assert packed.read_bytes() == before
 
 
@@ -343,7 +343,17 @@ def test_command(tmp_path: Path) -> None:
     assert any(line.startswith("  duplicate_id 10, the first in ") for line in lines)
     assert lines[-1] == f"passed over 1 files of no known format, the first {source / 'README'}"
     quiet = run(
-        "pack", source, "-o", tmp_path / "out.h5", "-q", "--max-atoms", 3, "--min-distance", 1, "--min-volume", 1
+        "pack",
+        source,
+        "-o",
+        tmp_path / "out.h5",
+        "-q",
+        "--max-atoms",
+        3,
+        "--min-distance",
+        1,
+        "--min-volume-per-atom",
+        1,
     )
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
     with PackedCrystals(tmp_path / "out.h5") as packed:
@@ -373,7 +383,7 @@ def test_help_and_version() -> None:
         "--workers",
         "--max-atoms",
         "--min-distance",
-        "--min-volume",
+        "--min-volume-per-atom",
         "--rejections",
         "--quiet",
     ):

@@ -27,7 +27,7 @@ from screening.crystals.packed import FORMAT, PackedCrystals
 from screening.crystals.packed_writer import PackedWriter
 from screening.crystals.seen import Seen
 from screening.crystals.text import TextColumn
-from screening.crystals.validate import Limits
+from screening.crystals.validate import CrystalLimits
 from screening.errors import FileFormatError, InputError, ResourceError, ScreeningError, is_passing
 from screening.files.sink import Sink
 
@@ -49,7 +49,7 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
         assert packed.rejections() == REFUSED
         assert packed.rejections(1) == REFUSED[1:]
         assert packed.inputs == ["a folder", "b.cif"]
-        assert packed.limits == Limits()
+        assert packed.limits == CrystalLimits()
         assert packed.units == {"band_gap": "eV", "formation_energy_per_atom": "eV/atom"}
         for ours, expected in zip(packed, crystals, strict=True):
             assert_same(ours, expected)

@@ -16,7 +16,8 @@ from screening.crystals.write import write
 from screening.models.registry import build
 from screening.predictions import Target
 from screening.relaxation.potential import Potential
-from screening.relaxation.relax import RelaxSettings, relax
+from screening.relaxation.relax import relax
+from screening.relaxation_limits import RelaxationLimits
 from screening.training.config import TrainingConfig
 from screening.training.forces_config import ForcesConfig
 from screening.training.material import Listener
@@ -101,7 +102,7 @@ def test_crystals_relax_to_where_they_do_on_the_cpu() -> None:
         torch.manual_seed(1)
         model = build("sieve", small("sieve") | SMOOTH["sieve"], [TARGET]).double()
         with Potential(model, device=device) as potential:
-            ends.append(list(relax(potential, [cells(12, 5)], RelaxSettings(steps=8))))
+            ends.append(list(relax(potential, [cells(12, 5)], RelaxationLimits(steps=8))))
     for ours, theirs in zip(*ends, strict=True):
         assert ours.outcome == theirs.outcome
         np.testing.assert_allclose(ours.crystal.positions, theirs.crystal.positions, rtol=0, atol=1e-5)

@@ -80,7 +80,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     labelled = made_crystals(24, seed=2, kinds=PERIODIC_KINDS, max_atoms=4, missing=0.0, prefix="labelled")
     write(Crystals.of(labelled), folder / "labelled.extxyz", format="extxyz")
-    pack([folder / "all.extxyz"], folder / "all.h5", space_groups=0.01)
+    pack([folder / "all.extxyz"], folder / "all.h5", space_group_tolerance=0.01)
     pack([folder / "all.extxyz"], folder / "without.h5")
     (folder / "p.toml").write_text(SETTINGS, encoding="utf-8")
     (folder / "t.toml").write_text(FINE_TUNING, encoding="utf-8")

@@ -28,7 +28,7 @@ from screening.runs import rank_process
 from screening.runs.clusters import chosen
 from screening.runs.local_cluster import quiet_logs
 from screening.runs.rank_job import RankJob
-from screening.runs.ranks import Limits
+from screening.runs.ranks import RankLimits
 from screening.runs.ranks import train as train_on
 from screening.training import recipe
 from screening.training.config import TrainingConfig
@@ -229,7 +229,7 @@ def scheduler_with_workers(count: int) -> Iterator[tuple[str, list["subprocess.P
 
 def test_a_lost_worker_leaves_the_run_to_the_others(made: Path) -> None:
     folder, epochs = made / "fewer", 8 * EPOCHS
-    limits = Limits(rejoin_s=0.0)
+    limits = RankLimits(rejoin_s=0.0)
     with scheduler_with_workers(2) as (address, workers):
         with pytest.raises(InputError, match=r"training.select is 'band_gap.mae'; expected one of"):
             train_on(settings("training.select=band_gap.mae"), made / "no", Told().listener, chosen(address), ranks=2)

@@ -24,7 +24,7 @@ from screening.crystals.formats import FORMATS, format_of
 from screening.crystals.formats.format import Document, Format, Piece
 from screening.crystals.packed_writer import PackedWriter
 from screening.crystals.read import ReadBatch, read, read_batches
-from screening.crystals.validate import Limits
+from screening.crystals.validate import CrystalLimits
 from screening.crystals.write import write
 from screening.errors import InputError, ResourceError
 
@@ -144,7 +144,7 @@ def test_a_refused_crystal_does_not_take_the_id(tmp_path: Path) -> None:
 
 def test_limits_reach_the_workers(folder: Path) -> None:
     for workers in (1, 2):
-        entries = list(read(folder / "a.cif", limits=Limits(max_atoms=1), workers=workers))
+        entries = list(read(folder / "a.cif", limits=CrystalLimits(max_atoms=1), workers=workers))
         assert [e.reason for e in entries if isinstance(e, Rejection)] == [Reason.TOO_MANY_ATOMS]
 
 

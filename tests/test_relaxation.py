@@ -26,7 +26,8 @@ from screening.models.model import CrystalModel
 from screening.models.registry import build
 from screening.predictions import Target
 from screening.relaxation.potential import Potential
-from screening.relaxation.relax import Outcome, Relaxed, RelaxSettings, relax
+from screening.relaxation.relax import Outcome, Relaxed, relax
+from screening.relaxation_limits import AT_ONCE, RelaxationLimits
 
 pytestmark = [pytest.mark.native, pytest.mark.usefixtures("one_torch_thread")]
 
@@ -62,9 +63,9 @@ def cells(count: int, *, seed: int = 0, max_atoms: int = 5) -> Crystals:
     return Crystals.of(made_crystals(count, seed=seed, kinds=PERIODIC_KINDS, max_atoms=max_atoms, labels=("energy",)))
 
 
-def relaxed(model: CrystalModel, *batches: Crystals, **settings: float) -> list[Relaxed]:
+def relaxed(model: CrystalModel, *batches: Crystals, atoms: int = AT_ONCE, **limits: float) -> list[Relaxed]:
     with Potential(model, threads=1) as potential:
-        return list(relax(potential, batches, RelaxSettings(**settings)))
+        return list(relax(potential, batches, RelaxationLimits(**limits), atoms=atoms))
 
 
 def test_a_potential_follows_its_model_and_leaves_its_gradients_alone() -> None:
@@ -192,10 +193,15 @@ def test_the_calculator_agrees_with_finite_differences_of_ase(morse: CrystalMode
         molecule.get_stress()
 
 
-@pytest.mark.parametrize("wrong", [{"force": 0.0}, {"stress": -1.0}, {"steps": -1}, {"swell": 1.0}, {"atoms": 0}])
-def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+@pytest.mark.parametrize("wrong", [{"force": 0.0}, {"stress": -1.0}, {"steps": -1}, {"swell": 1.0}])
+def test_limits_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match="a relaxation needs"):
-        RelaxSettings(**wrong)
+        RelaxationLimits(**wrong)
+
+
+def test_there_must_be_room_for_an_atom(morse: CrystalModel) -> None:
+    with pytest.raises(InputError, match="at least one atom, got 0"):
+        relaxed(morse, cells(1), atoms=0)
 
 
 @pytest.fixture
@@ -294,7 +300,7 @@ def test_the_table_grows_as_crystals_end_and_is_asked_for_first(folder: Path, mo
 
     monkeypatch.setattr("screening.crystals.write.write", slow_write)
     with pytest.raises(InputError, match="stopped"):
-        called(*words, "--table", "out.csv", "--max-atoms", "1")
+        called(*words, "--table", "out.csv", "--atoms-at-once", "1")
     assert len(sizes) == 5
     assert sizes == sorted(set(sizes))
     assert not list(folder.glob("out.csv*"))

@@ -17,15 +17,15 @@ import screens
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason
 from screening.crystals.packed import PackedCrystals
-from screening.crystals.validate import Limits
+from screening.crystals.validate import CrystalLimits
 from screening.errors import FileFormatError, InputError
 from screening.inference import predict
 from screening.models import checkpoint
 from screening.predictions import FailureReason
 from screening.query.query import Query
 from screening.relaxation.potential import Potential
-from screening.relaxation.relax import Outcome, Relaxed, RelaxSettings, relax
-from screening.report.asked import Wish
+from screening.relaxation.relax import Outcome, Relaxed, relax
+from screening.relaxation_limits import RelaxationLimits
 from screening.report.write import write_report
 from screening.runs.piece import Relaxing
 from screening.runs.plan import Lease, Rows, Verdict
@@ -79,7 +79,7 @@ def one_by_one(made: tuple[Path, Path, Path]) -> list[Relaxed]:
     wanted = relaxing.SETTINGS.model_dump(exclude={"potential"})
     with PackedCrystals(made[0]) as packed, Potential(model, threads=1) as potential:
         batches = [packed.atoms(k, k + 1) for k in range(len(packed))]
-        return [one for batch in batches for one in relax(potential, [batch], RelaxSettings(**wanted))]
+        return [one for batch in batches for one in relax(potential, [batch], RelaxationLimits(**wanted))]
 
 
 def test_endings_have_the_names_of_outcomes() -> None:
@@ -224,7 +224,7 @@ def test_why_a_crystal_diverged_is_told(change: float, stress: float, said: str)
         volume_change=change * one,
     )
     unused: Any = None
-    assert Relaxing(unused, relaxing.SETTINGS.relaxation("hash"), Limits())._why(rows, 0) == said
+    assert Relaxing(unused, relaxing.SETTINGS.relaxation("hash"), CrystalLimits())._why(rows, 0) == said
 
 
 def test_energies_that_are_no_numbers_are_told(job: Job, tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ def test_the_report_tells_how_relaxations_ended(run: Path, tmp_path: Path) -> No
     (copied / RESULTS).unlink()
     (copied / RELAXED).unlink()
     merge(copied)
-    told = write_report(copied, tmp_path / "report.html", wish=Wish(by="band_gap", top=relaxing.COUNT))
+    told = write_report(copied, tmp_path / "report.html", by="band_gap", top=relaxing.COUNT)
     assert told.drawn
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "By a potential; cells move; until no force is above 0.3 eV/Å" in page

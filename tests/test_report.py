@@ -20,7 +20,6 @@ from screening.crystals.elements import NUMBER_OF, SYMBOLS
 from screening.crystals.formats.cif import parse_cif_text
 from screening.errors import FileFormatError, InputError
 from screening.query.query import Query
-from screening.report.asked import Wish
 from screening.report.write import write_report
 from screening.store.merge import merge
 from screening.store.read import Results
@@ -145,8 +144,8 @@ def test_texts_of_files_are_escaped(written: tuple[str, Node]) -> None:
 
 
 def test_ids_that_are_markup_are_shown_as_they_are(run: Path, tmp_path: Path) -> None:
-    wish = Wish(where=("elements = 'Fe-O' OR elements = 'Mg-O'",))
-    text, document = page(run, tmp_path / "r.html", wish=wish)
+    condition = "elements = 'Fe-O' OR elements = 'Mg-O'"
+    text, document = page(run, tmp_path / "r.html", where=condition)
     shown = [node.one("code").text for node in document.all("p", "id")]
     assert sorted(shown) == ["<script>alert(1)</script>\"' onload=x", "]]>\ufffdevil\ufffd&amp;"]
     assert NASTY not in text
@@ -203,8 +202,8 @@ def test_histograms_count_every_predicted_crystal(written: tuple[str, Node]) -> 
 
 
 def test_candidates_are_the_answer_of_the_query(run: Path, tmp_path: Path) -> None:
-    wish = Wish(where=("band_gap > 0.5", "nelements > 2"), by="abs(bulk_modulus - 1)", descending=True, top=7)
-    _, document = page(run, tmp_path / "r.html", wish=wish)
+    asked = {"where": ("band_gap > 0.5", "nelements > 2"), "by": "abs(bulk_modulus - 1)", "descending": True, "top": 7}
+    _, document = page(run, tmp_path / "r.html", **asked)
     query = Query(run).where("band_gap > 0.5").where("nelements > 2")
     best = query.top(7, by="abs(bulk_modulus - 1)", descending=True).frame()
     cards = [node for node in document.one("ol", "cards").content if isinstance(node, Node)]
@@ -223,8 +222,8 @@ def test_candidates_are_the_answer_of_the_query(run: Path, tmp_path: Path) -> No
 
 
 def test_cards_draw_and_hand_out_their_crystals(run: Path, tmp_path: Path) -> None:
-    wish = Wish(where=("elements HAS ALL 'Fe'",), top=5)
-    _, document = page(run, tmp_path / "r.html", wish=wish)
+    asked = {"where": ("elements HAS ALL 'Fe'",), "top": 5}
+    _, document = page(run, tmp_path / "r.html", **asked)
     for card in document.one("ol", "cards").content:
         assert isinstance(card, Node)
         assert "Fe not seen in training" in card.one("p", "warning").text
@@ -240,7 +239,7 @@ def test_cards_draw_and_hand_out_their_crystals(run: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("top", "count", "words"), [(1, 2, "the best 1 %"), (12, 12, "the best 12")])
 def test_the_usual_wish_is_the_best_hundredth(run: Path, tmp_path: Path, top: int, count: int, words: str) -> None:
-    _, document = page(run, tmp_path / "r.html", wish=Wish(top=top))
+    _, document = page(run, tmp_path / "r.html", top=top)
     told = document.by_id("repeat").text
     condition = re.search(r"--where '(formation_energy_per_atom <= [^']+)'", told)
     assert condition
@@ -249,10 +248,10 @@ def test_the_usual_wish_is_the_best_hundredth(run: Path, tmp_path: Path, top: in
 
 
 def test_what_cannot_be_ranked_is_not_shown(run: Path, tmp_path: Path) -> None:
-    wish = Wish(where=("band_gap > 0",), by="sqrt(0 - nsites)")
-    _, document = page(run, tmp_path / "r.html", wish=wish)
+    asked = {"where": "band_gap > 0", "by": "sqrt(0 - nsites)"}
+    _, document = page(run, tmp_path / "r.html", **asked)
     assert re.fullmatch(r".*None of the \d+ crystals asked for has such a number.*", document.by_id("candidates").text)
-    _, document = page(run, tmp_path / "r.html", wish=Wish(by="sqrt(0 - nsites)"))
+    _, document = page(run, tmp_path / "r.html", by="sqrt(0 - nsites)")
     assert "No predicted crystal is like that." in document.by_id("candidates").text
 
 
@@ -363,13 +362,13 @@ def test_a_single_target_has_no_density(tmp_path: Path) -> None:
 
 def test_wrong_wishes_are_told(run: Path, tmp_path: Path) -> None:
     output = tmp_path / "r.html"
-    for wish, message in (
-        (Wish(where=("band_gab > 1",)), "--where: there is no column 'band_gab'.*did you mean band_gap"),
-        (Wish(by="band_gab"), "by: there is no column 'band_gab'"),
-        (Wish(where=("band_gap >",)), "--where: "),
+    for asked, message in (
+        ({"where": "band_gab > 1"}, "--where: there is no column 'band_gab'.*did you mean band_gap"),
+        ({"by": "band_gab"}, "by: there is no column 'band_gab'"),
+        ({"where": ("band_gap >",)}, "--where: "),
     ):
         with pytest.raises(InputError, match=message):
-            write_report(run, output, wish=wish)
+            write_report(run, output, **asked)
     assert not output.exists()
 
 

@@ -9,7 +9,6 @@ from browser import CHROMIUM, Page, browser
 from made import made_batch
 from shards import write_run
 
-from screening.report.asked import Wish
 from screening.report.write import write_report
 from screening.store.merge import merge
 
@@ -41,7 +40,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     folder = tmp_path_factory.mktemp("browser")
     run = write_run(folder / "run", made_batch(3000), range(500, 3000, 500), failed={7: "7: NaN", 2999: "no"})
     merge(run)
-    write_report(run, folder / "r.html", wish=Wish(where=("band_gap > 0",)))
+    write_report(run, folder / "r.html", where=("band_gap > 0",))
     with browser(folder / "profile") as found:
         found.open(folder / "r.html")
         yield found

@@ -72,7 +72,7 @@ def test_packing_works_them_out(tmp_path: Path, workers: int) -> None:
     # A label of the file's own gives way, for it may be of another tolerance.
     crystals[0] = replace(crystals[0], labels={GROUP_LABEL: 7.0})
     write(Crystals.of(crystals), tmp_path / "all.extxyz", format="extxyz")
-    pack([tmp_path / "all.extxyz"], tmp_path / "all.h5", workers=workers, space_groups=0.01)
+    pack([tmp_path / "all.extxyz"], tmp_path / "all.h5", workers=workers, space_group_tolerance=0.01)
     with PackedCrystals(tmp_path / "all.h5") as packed:
         assert packed.space_group_tolerance == 0.01
         groups = packed.label(GROUP_LABEL)

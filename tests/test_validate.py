@@ -8,7 +8,7 @@ from made import KINDS, assert_same, closest_distance, made_batch, made_crystal,
 
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal, Reason
-from screening.crystals.validate import CROWD, Limits, validate
+from screening.crystals.validate import CROWD, CrystalLimits, validate
 from screening.errors import InputError
 
 pytestmark = pytest.mark.native
@@ -22,7 +22,7 @@ def one(positions: object, lattice: object = CUBE, pbc: tuple[bool, bool, bool] 
 
 
 def refusal(crystal: Crystal, **limits: float | int) -> tuple[str, str]:
-    found = validate(Crystals.of([crystal]), Limits(**limits))  # type: ignore[arg-type]
+    found = validate(Crystals.of([crystal]), CrystalLimits(**limits))  # type: ignore[arg-type]
     assert len(found.accepted) == 0
     assert found.rejected_rows.tolist() == [0]
     (rejection,) = found.rejections
@@ -101,9 +101,9 @@ def test_limits_are_the_users() -> None:
     assert refusal(two, max_atoms=1)[1] == "mp-1: has 2 atoms (maximum 1); raise max_atoms or leave it out"
     assert refusal(two, min_distance=1.5)[0] == Reason.ATOMS_TOO_CLOSE
     assert refusal(two, min_volume_per_atom=33)[0] == Reason.TINY_VOLUME
-    assert len(validate(Crystals.of([two]), Limits(max_atoms=2)).accepted) == 1
+    assert len(validate(Crystals.of([two]), CrystalLimits(max_atoms=2)).accepted) == 1
     touching = one([[0, 0, 0], [0, 0, 0]])
-    assert len(validate(Crystals.of([touching]), Limits(min_distance=0)).accepted) == 1
+    assert len(validate(Crystals.of([touching]), CrystalLimits(min_distance=0)).accepted) == 1
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_limits_are_the_users() -> None:
 )
 def test_senseless_limits_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
-        Limits(**wrong)  # type: ignore[arg-type]
+        CrystalLimits(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("number", [0, 119, 255])
@@ -176,7 +176,7 @@ def test_refuses_exactly_what_brute_force_refuses(seed: int, atoms: int, kind: s
     scatter = rng.uniform(0, 1, (atoms, 3)) @ (crystal.lattice if kind != "molecule" else np.eye(3) * 8)
     crystal = one(scatter, crystal.lattice * 2, crystal.pbc)
     closest = closest_distance(crystal.positions, crystal.lattice, crystal.pbc, 0.5)
-    found = validate(Crystals.of([crystal]), Limits(min_volume_per_atom=0))
+    found = validate(Crystals.of([crystal]), CrystalLimits(min_volume_per_atom=0))
     if closest < 0.5:
         assert found.rejections[0].reason == Reason.ATOMS_TOO_CLOSE
         if atoms <= CROWD:
@@ -202,7 +202,7 @@ def test_nothing_raises(
 ) -> None:
     neighbours = made_crystals(2)
     odd = one(positions, np.reshape(lattice, (3, 3)), pbc)
-    found = validate(Crystals.of([neighbours[0], odd, neighbours[1]]), Limits(min_volume_per_atom=min_volume))
+    found = validate(Crystals.of([neighbours[0], odd, neighbours[1]]), CrystalLimits(min_volume_per_atom=min_volume))
     assert len(found.accepted) + len(found.rejections) == 3
     assert {neighbours[0].id, neighbours[1].id} <= set(found.accepted.ids)
 

@@ -81,8 +81,8 @@ def test_a_shard_holds_what_the_model_predicts_and_why_not(job: Job) -> None:
 
 
 def test_embeddings_go_along_and_are_missing_where_predictions_are(job: Job) -> None:
-    plain = replace(job, embed=False)
-    (rows,) = done(replace(job, embed=True), (0, 90))
+    plain = replace(job, embeddings=False)
+    (rows,) = done(replace(job, embeddings=True), (0, 90))
     assert rows.embedding is not None
     assert rows.embedding.shape == (90, 8)
     assert np.flatnonzero(np.isnan(rows.embedding).any(axis=1)).tolist() == sorted(MARKS)
@@ -144,7 +144,7 @@ def test_a_verdict_is_recorded_without_predicting(job: Job) -> None:
 def test_a_verdict_is_merged_with_embeddings(job: Job, tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / SHARDS).mkdir(parents=True)
-    engine = Engine(replace(job, shards=run / SHARDS, embed=True))
+    engine = Engine(replace(job, shards=run / SHARDS, embeddings=True))
     verdict = Verdict(FailureReason.TIMED_OUT, "took longer than 2 s, twice")
     for lease in (Lease(1, Rows(0, 10), "w"), Lease(2, Rows(10, 11), "w", verdict), Lease(3, Rows(11, 90), "w")):
         engine.compute(lease)
@@ -331,12 +331,12 @@ def test_graphs_are_made_while_the_model_is_at_other_crystals(
             graphs_of_second.set()
         return graphs_on_cpu(crystals, neighbors, device=device)
 
-    def predict(model: object, graphs: Graphs, *, embed: bool) -> Predictions:
+    def predict(model: object, graphs: Graphs, *, embeddings: bool) -> Predictions:
         at_model.append(len(graphs))
         most.append(len(at_model))
         if len(graphs) == 1:
             assert graphs_of_second.wait(60), "it is at the model until the others' graphs are begun"
-        found = inference.predict_graphs(on_gpu.model, graphs, embed=embed)
+        found = inference.predict_graphs(on_gpu.model, graphs, embeddings=embeddings)
         at_model.pop()
         return found
 

@@ -73,7 +73,7 @@ def pack(
     min_distance: Annotated[
         float, typer.Option(min=0.0, max=10.0, help="Refuse crystals with atoms closer than this (angstrom).")
     ] = 0.5,
-    min_volume: Annotated[
+    min_volume_per_atom: Annotated[
         float, typer.Option(min=0.0, help="Refuse crystals with less volume per atom (cubic angstrom).")
     ] = 0.5,
     space_groups: SpaceGroups = False,
@@ -100,7 +100,7 @@ def pack(
     from screening import machine
     from screening.crystals.pack import known_bytes
     from screening.crystals.pack import pack as packed
-    from screening.crystals.validate import Limits
+    from screening.crystals.validate import CrystalLimits
 
     start, tolerance = time.monotonic(), _tolerance(space_groups, symmetry_tolerance)
     total = known_bytes(inputs)
@@ -117,10 +117,10 @@ def pack(
             inputs,
             output,
             to=None if to is None else str(to),
-            limits=Limits(min_distance=min_distance, min_volume_per_atom=min_volume, max_atoms=max_atoms),
+            limits=CrystalLimits(min_distance, min_volume_per_atom, max_atoms),
             workers=workers,
             rejections=rejections,
-            space_groups=tolerance,
+            space_group_tolerance=tolerance,
             progress=progress,
         )
     if not quiet:

@@ -13,6 +13,7 @@ import typer
 from screening.cli.app import app
 from screening.crystals.elements import SYMBOLS
 from screening.errors import InputError
+from screening.relaxation_limits import AT_ONCE, RelaxationLimits
 
 if TYPE_CHECKING:
     from screening.crystals.batch import Crystals
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from screening.relaxation.relax import Relaxed
 
 PLAIN_INTERVAL_S = 10.0
+LIMITS = RelaxationLimits()
 FORMATS = {".extxyz": "extxyz", ".xyz": "extxyz", ".jsonl": "jsonl"}
 UNSEEN = "unseen_elements"
 COLUMNS = ("id", "outcome", "steps", "energy", "energy_before", "force", "stress", UNSEEN, "reason", "message")
@@ -42,14 +44,16 @@ def relax(
         str,
         typer.Option("--model", "-m", metavar="MODEL", help="A model with forces: a file, or the folder of a run."),
     ],
-    force: Annotated[float, typer.Option(help="Relaxed is what has no force above this (eV/angstrom).")] = 0.05,
-    stress: Annotated[float, typer.Option(help="and no component of stress above this (eV/angstrom^3).")] = 0.003,
-    steps: Annotated[int, typer.Option(min=0, help="After so many steps a crystal has timed out.")] = 500,
+    force: Annotated[float, typer.Option(help="Relaxed is what has no force above this (eV/angstrom).")] = LIMITS.force,
+    stress: Annotated[
+        float, typer.Option(help="and no component of stress above this (eV/angstrom^3).")
+    ] = LIMITS.stress,
+    steps: Annotated[int, typer.Option(min=0, help="After so many steps a crystal has timed out.")] = LIMITS.steps,
     fixed_cells: Annotated[bool, typer.Option("--fixed-cells", help="Move atoms alone.")] = False,
     table: Annotated[
         Path | None, typer.Option("--table", metavar="FILE.csv", help="List how each crystal ended.")
     ] = None,
-    max_atoms: Annotated[int, typer.Option(min=1, help="Relax crystals of so many atoms at once.")] = 4_000,
+    atoms_at_once: Annotated[int, typer.Option(min=1, help="Relax crystals of so many atoms at once.")] = AT_ONCE,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads that compute; by default all.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
@@ -83,10 +87,9 @@ def relax(
     from screening.crystals.read import read_batches
     from screening.inference import usable_device
     from screening.relaxation.potential import Potential
-    from screening.relaxation.relax import RelaxSettings
     from screening.relaxation.relax import relax as relaxed
 
-    settings = RelaxSettings(force=force, stress=stress, steps=steps, cells=not fixed_cells, atoms=max_atoms)
+    limits = RelaxationLimits(force=force, stress=stress, steps=steps, cells=not fixed_cells)
     loaded, card = load_model(found, device=str(usable_device(device)))
     started, outcomes = time.monotonic(), Counter[str]()
     say = _silent if quiet else _say
@@ -94,7 +97,7 @@ def relax(
         say(f"{model}: {card.limits}")
     given, unseen = _Given(), _Unseen(card.elements)
     with Potential(loaded, device=device, threads=threads) as potential, listing(table, COLUMNS) as take:
-        moving = relaxed(potential, given.crystals(read_batches(inputs, workers=workers)), settings)
+        moving = relaxed(potential, given.crystals(read_batches(inputs, workers=workers)), limits, atoms=atoms_at_once)
         told = _told(moving, given, unseen, outcomes, take, say, context.obj.check)
         write((one.crystal for one in told), output, format=kind)
     if unseen.crystals:

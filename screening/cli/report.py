@@ -58,7 +58,6 @@ def report(
 
     - `screening report runs/first --by bulk_modulus --descending`
     """
-    from screening.report.asked import Wish
     from screening.report.write import write_report
 
     if descending and by is None:
@@ -70,7 +69,7 @@ def report(
     if packed is not None and not packed.exists():
         raise InputError(f"{packed}: there is no such file; --input names the packed input of the run")
     start = time.monotonic()
-    told = write_report(run, path, wish=Wish(where or (), by, descending, top), title=title, packed=packed)
+    told = write_report(run, path, where=where or (), by=by, descending=descending, top=top, title=title, packed=packed)
     if not quiet:
         _print(told, time.monotonic() - start)
 

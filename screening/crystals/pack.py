@@ -15,7 +15,7 @@ from screening.crystals.formats import format_of
 from screening.crystals.formats.format import Document
 from screening.crystals.packed_writer import PackedWriter
 from screening.crystals.read import ReadBatch, read_batches
-from screening.crystals.validate import Limits
+from screening.crystals.validate import CrystalLimits
 from screening.crystals.write import require_no_input, write
 from screening.errors import InputError, permitted
 from screening.files.listing import Take, listing
@@ -79,25 +79,27 @@ def pack(
     output: str | os.PathLike[str],
     *,
     to: str | None = None,
-    limits: Limits | None = None,
+    limits: CrystalLimits | None = None,
     workers: int = 1,
     rejections: str | os.PathLike[str] | None = None,
     ignore: Sequence[str | os.PathLike[str]] = (),
-    space_groups: float | None = None,
+    space_group_tolerance: float | None = None,
     progress: Callable[[Tally], object] = lambda tally: None,
 ) -> Tally:
     """Read all inputs and write what is accepted to one output: a packed file, or `extxyz`, `cif` or `jsonl`.
 
     Without `to`, the output's name tells. `rejections` names a CSV file for the rejections, which a packed file
     holds anyway. What is to `ignore` is passed over in the folders above it, as outputs are. `progress` is called after
-    every batch. An older output is replaced once the new one is whole. With a tolerance `space_groups`, angstrom, every
+    every batch. An older output is replaced once the new one is whole. With a `space_group_tolerance`, angstrom, every
     crystal gets its space group as the label `spacegroup_number`, 0 where none is found; a packed file says with which.
     """
     _require_output(Path(output), inputs, to or kind_of(Path(output)))
     if rejections is not None:
         require_no_input(rejections, inputs)
     ours = [*(path for path in (output, rejections) if path is not None), *ignore]
-    stream = read_batches(inputs, limits=limits, workers=workers, ignore=ours, space_groups=space_groups)
+    stream = read_batches(
+        inputs, limits=limits, workers=workers, ignore=ours, space_group_tolerance=space_group_tolerance
+    )
     with contextlib.closing(stream) as batches:
         return pack_batches(
             batches,
@@ -106,7 +108,7 @@ def pack(
             limits=limits,
             inputs=inputs,
             rejections=rejections,
-            space_groups=space_groups,
+            space_group_tolerance=space_group_tolerance,
             progress=progress,
         )
 
@@ -116,15 +118,15 @@ def pack_batches(
     output: str | os.PathLike[str],
     *,
     to: str | None = None,
-    limits: Limits | None = None,
+    limits: CrystalLimits | None = None,
     inputs: Sequence[str | os.PathLike[str]] = (),
     rejections: str | os.PathLike[str] | None = None,
-    space_groups: float | None = None,
+    space_group_tolerance: float | None = None,
     progress: Callable[[Tally], object] = lambda tally: None,
 ) -> Tally:
     """Write batches that were checked already, as `pack` does; `limits` and `inputs` say how and where from.
 
-    `space_groups` is the tolerance with which they got theirs, if they did.
+    `space_group_tolerance` is the tolerance with which they got theirs, if they did.
     """
     target, listed = Path(output), None if rejections is None else Path(rejections)
     to = to or kind_of(target)
@@ -136,7 +138,9 @@ def pack_batches(
         counted = _counted(batches, tally, take, progress)
         if to == PACKED:
             paths = [os.fspath(path) for path in inputs]
-            with PackedWriter(target, limits=limits, inputs=paths, space_groups=space_groups) as writer:
+            with PackedWriter(
+                target, limits=limits, inputs=paths, space_group_tolerance=space_group_tolerance
+            ) as writer:
                 for batch in counted:
                     writer.append(batch.crystals, batch.rejections)
                 _require_entries(tally)

@@ -30,7 +30,7 @@ from screening.crystals.columns import StoredText
 from screening.crystals.crystal import Crystal, Reason, Rejection
 from screening.crystals.fingerprint import Fingerprint
 from screening.crystals.text import SURROGATES
-from screening.crystals.validate import Limits
+from screening.crystals.validate import CrystalLimits
 from screening.errors import FileFormatError, InputError
 from screening.files.hdf5 import reading
 
@@ -60,7 +60,7 @@ class PackedCrystals(Sequence[Crystal]):
             undo.callback(self._file.close)
             self._require_format()
             self.attributes: dict[str, Any] = {n: _plain(value) for n, value in self._file.attrs.items()}
-            self.limits = Limits(**json.loads(self.attributes["limits"]))
+            self.limits = CrystalLimits(**json.loads(self.attributes["limits"]))
             # Held open, because the cache of decompressed chunks lives and dies with an open dataset.
             self._columns = {name: self._file[name] for name in COLUMNS if name in self._file}
             self._labels = {label_name(name): column for name, column in self._file["labels"].items()}

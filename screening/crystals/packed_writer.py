@@ -16,7 +16,7 @@ from screening.crystals.crystal import Rejection
 from screening.crystals.fingerprint import Fingerprint
 from screening.crystals.labels import unit_of
 from screening.crystals.packed import FORMAT, REJECTION_FIELDS, SCHEMA_VERSION, stored_name
-from screening.crystals.validate import Limits
+from screening.crystals.validate import CrystalLimits
 from screening.errors import InputError
 from screening.files.hdf5 import whole_hdf5
 from screening.files.whole import require_place
@@ -29,7 +29,7 @@ class PackedWriter:
     """Writes one packed file, batch by batch, in constant memory; a context manager.
 
     Leaving it normally puts the finished file in place of an older one in one step. Leaving it by an exception,
-    and a disk that is full, leaves the older file or none. `space_groups` is the tolerance (angstrom) with which the
+    and a disk that is full, leaves the older file or none. `space_group_tolerance` (angstrom) is that with which the
     crystals got their space groups as a label, if they did.
     """
 
@@ -37,14 +37,15 @@ class PackedWriter:
         self,
         path: Path | str,
         *,
-        limits: Limits | None = None,
+        limits: CrystalLimits | None = None,
         inputs: Sequence[str] = (),
-        space_groups: float | None = None,
+        space_group_tolerance: float | None = None,
     ) -> None:
         self._path = Path(path)
-        self._attributes: dict[str, str | float] = {"limits": json.dumps(asdict(limits or Limits()), sort_keys=True)}
-        if space_groups is not None:
-            self._attributes["space_group_tolerance"] = space_groups
+        refusing = json.dumps(asdict(limits or CrystalLimits()), sort_keys=True)
+        self._attributes: dict[str, str | float] = {"limits": refusing}
+        if space_group_tolerance is not None:
+            self._attributes["space_group_tolerance"] = space_group_tolerance
         self._accepted = self._rejected = 0
         self._fingerprint = Fingerprint()
         require_place(self._path)

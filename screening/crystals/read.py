@@ -23,7 +23,7 @@ from screening.crystals.formats import FORMATS, SUPPORTED, format_of
 from screening.crystals.formats.format import Columns, Document, Format, Piece
 from screening.crystals.pool import Lost, Pool
 from screening.crystals.seen import Seen
-from screening.crystals.validate import Limits, validate
+from screening.crystals.validate import CrystalLimits, validate
 from screening.errors import InputError, NativeError, ResourceError
 
 Int64 = npt.NDArray[np.int64]
@@ -89,7 +89,7 @@ class Group:
     weight: int = 0
 
 
-def read(paths: Paths, *, limits: Limits | None = None, workers: int = 1) -> Iterator[Crystal | Rejection]:
+def read(paths: Paths, *, limits: CrystalLimits | None = None, workers: int = 1) -> Iterator[Crystal | Rejection]:
     """Yield every entry of these files, folders and archives, in order: a crystal, or why it is refused.
 
     With more than one worker, files are parsed in that many processes besides this one. `read_batches` gives the
@@ -101,17 +101,17 @@ def read(paths: Paths, *, limits: Limits | None = None, workers: int = 1) -> Ite
 def read_batches(
     paths: Paths,
     *,
-    limits: Limits | None = None,
+    limits: CrystalLimits | None = None,
     workers: int = 1,
     ignore: Iterable[str | os.PathLike[str]] = (),
-    space_groups: float | None = None,
+    space_group_tolerance: float | None = None,
 ) -> Generator[ReadBatch, None, None]:
     """Yield the same as `read`, about a megabyte of input at a time.
 
     Of crystals with equal ids the first is kept. An entry that kills a worker process is a rejection like any
     other; with one worker everything happens in this process, and it would kill that. Files and folders to
     `ignore` are passed over in the folders above them, with their `.part`: outputs of the same run. With a tolerance
-    `space_groups`, angstrom, each crystal's space group is worked out, and becomes its label.
+    `space_group_tolerance`, angstrom, each crystal's space group is worked out, and becomes its label.
     """
     if workers < 1:
         raise InputError(f"workers must be at least 1, got {workers}")
@@ -121,19 +121,19 @@ def read_batches(
     named = {str(path) for path in given}
     ours = tuple(os.path.normpath(Path(path).absolute()) for path in ignore)
     kept = (document for document in found if document.name in named or not _within(document, ours))
-    parse = partial(parsed, limits=limits or Limits(), space_groups=space_groups)
+    parse = partial(parsed, limits=limits or CrystalLimits(), space_group_tolerance=space_group_tolerance)
     return _without_duplicates(_batches(parse, _grouped(_parts(kept, named)), workers))
 
 
-def parsed(group: Group, limits: Limits, space_groups: float | None = None) -> ReadBatch:
+def parsed(group: Group, limits: CrystalLimits, space_group_tolerance: float | None = None) -> ReadBatch:
     """Parse and validate a group: the part of reading that any process can do."""
     batch = _as_columns(group)
     if batch is None:
         batch = _as_entries(group)
     validated = validate(batch.crystals, limits)
     kept = validated.accepted
-    if space_groups is not None:
-        groups = symmetry.space_groups(kept, space_groups)
+    if space_group_tolerance is not None:
+        groups = symmetry.space_groups(kept, space_group_tolerance)
         kept = replace(kept, labels=dict(kept.labels) | {symmetry.GROUP_LABEL: groups})
     found = batch.refusing(validated.rejected_rows, validated.rejections, kept)
     return replace(found, unusable=validated.unusable)

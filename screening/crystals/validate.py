@@ -32,7 +32,7 @@ MEASURES = {1: "length is {:.3g} angstrom", 2: "area is {:.3g} square angstrom",
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CrystalLimits:
     """What a crystal must keep to.
 
     `min_distance` (angstrom): the shortest bond known is 0.74 (H2), so that 0.5 only refuses mistakes.
@@ -69,13 +69,13 @@ class Validated:
     unusable: list[str]
 
 
-def validate(crystals: Crystals, limits: Limits | None = None) -> Validated:
+def validate(crystals: Crystals, limits: CrystalLimits | None = None) -> Validated:
     """Sort a batch into accepted crystals and rejections.
 
     Labels that are not finite become missing (NaN), and so do the forces or the stress of a crystal in which one
     component is not finite: the crystal itself is fine.
     """
-    limits = limits or Limits()
+    limits = limits or CrystalLimits()
     rows = np.arange(len(crystals))
     kept = crystals
     refused: dict[int, Rejection] = {}
@@ -93,12 +93,12 @@ def validate(crystals: Crystals, limits: Limits | None = None) -> Validated:
     return Validated(_with_finite_labels(kept), rejections, rejected_rows, _unusable(kept))
 
 
-def _empty(crystals: Crystals, limits: Limits) -> Iterator[Refusal]:
+def _empty(crystals: Crystals, limits: CrystalLimits) -> Iterator[Refusal]:
     for row in np.flatnonzero(crystals.atom_counts == 0).tolist():
         yield row, "has no atoms; check that its sites were written"
 
 
-def _too_many_atoms(crystals: Crystals, limits: Limits) -> Iterator[Refusal]:
+def _too_many_atoms(crystals: Crystals, limits: CrystalLimits) -> Iterator[Refusal]:
     if limits.max_atoms is None:
         return
     counts = crystals.atom_counts
@@ -106,14 +106,14 @@ def _too_many_atoms(crystals: Crystals, limits: Limits) -> Iterator[Refusal]:
         yield row, f"has {counts[row]} atoms (maximum {limits.max_atoms}); raise max_atoms or leave it out"
 
 
-def _unknown_element(crystals: Crystals, limits: Limits) -> Iterator[Refusal]:
+def _unknown_element(crystals: Crystals, limits: CrystalLimits) -> Iterator[Refusal]:
     unknown = (crystals.numbers == 0) | (crystals.numbers >= len(SYMBOLS))
     for row, atom in _first_atoms(crystals, unknown):
         number = crystals.numbers[crystals.atom_offsets[row] + atom]
         yield row, f"atom {atom} has the atomic number {number} (1 to {len(SYMBOLS) - 1} exist); name its element"
 
 
-def _non_finite(crystals: Crystals, limits: Limits) -> Iterator[Refusal]:
+def _non_finite(crystals: Crystals, limits: CrystalLimits) -> Iterator[Refusal]:
     cure = f"expected a number below {LARGEST_COORDINATE:.0e} angstrom; check the file for missing or overflowed values"
     # The comparison is false for NaN, so that its negation catches NaN, infinite and huge alike.
     bad_lattice = ~(np.abs(crystals.lattice) <= LARGEST_COORDINATE)
@@ -132,7 +132,7 @@ def _non_finite(crystals: Crystals, limits: Limits) -> Iterator[Refusal]:
             yield row, f"coordinate {'xyz'[axis]} of atom {atom} is {crystals.positions[place, axis]}; {cure}"
 
 
-def _tiny_volume(crystals: Crystals, limits: Limits) -> Iterator[Refusal]:
+def _tiny_volume(crystals: Crystals, limits: CrystalLimits) -> Iterator[Refusal]:
     """Measure the periodic part of each cell: volume per atom, or the area or length of a partly periodic cell.
 
     Layers and wires have no volume of their own, so that their area or length must have room for one atom only.
@@ -157,7 +157,7 @@ def _tiny_volume(crystals: Crystals, limits: Limits) -> Iterator[Refusal]:
         )
 
 
-def _atoms_too_close(crystals: Crystals, limits: Limits) -> Iterator[Refusal]:
+def _atoms_too_close(crystals: Crystals, limits: CrystalLimits) -> Iterator[Refusal]:
     if limits.min_distance == 0 or len(crystals) == 0:
         return
     crowded = _crowded(crystals, limits.min_distance)
@@ -170,7 +170,7 @@ def _atoms_too_close(crystals: Crystals, limits: Limits) -> Iterator[Refusal]:
         yield row, f"{what} {distance:.2g} angstrom apart (minimum {limits.min_distance:g}); check {cure}"
 
 
-CHECKS: tuple[tuple[Reason, Callable[[Crystals, Limits], Iterator[Refusal]]], ...] = (
+CHECKS: tuple[tuple[Reason, Callable[[Crystals, CrystalLimits], Iterator[Refusal]]], ...] = (
     (Reason.EMPTY, _empty),
     (Reason.TOO_MANY_ATOMS, _too_many_atoms),
     (Reason.UNKNOWN_ELEMENT, _unknown_element),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from screening.crystals.batch import Crystals
 from screening.crystals.pack import Tally, pack_batches
 from screening.crystals.read import ReadBatch
-from screening.crystals.validate import Limits, validate
+from screening.crystals.validate import CrystalLimits, validate
 from screening.enumerate.build import Builder
 from screening.enumerate.duplicates import Duplicates
 from screening.enumerate.resolve import spaces_of
@@ -26,7 +26,7 @@ UInt8 = npt.NDArray[np.uint8]
 
 # Atoms of a batch: enough to outweigh the cost of a batch, few enough for the cache.
 BATCH_ATOMS = 1 << 16
-LIMITS = Limits()
+LIMITS = CrystalLimits()
 
 
 @dataclass(slots=True)

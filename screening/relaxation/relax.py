@@ -17,6 +17,7 @@ from screening.errors import InputError
 from screening.predictions import Target
 from screening.relaxation.fire import Motion, moved
 from screening.relaxation.potential import Float64, Surface
+from screening.relaxation_limits import AT_ONCE, RelaxationLimits
 
 Bool = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
@@ -28,30 +29,6 @@ class Outcome(StrEnum):
     CONVERGED = "converged"
     TIMED_OUT = "timed_out"
     DIVERGED = "diverged"
-
-
-@dataclass(frozen=True, slots=True)
-class RelaxSettings:
-    """When a crystal is relaxed, and when it is given up.
-
-    Every force is below `force` (eV/angstrom) and, if cells move, every component of stress below `stress`
-    (eV/angstrom^3). After `steps` steps a crystal has timed out; one whose volume has changed by more than a factor
-    `swell`, an atom of which has left all its neighbours, or whose energy or forces are not finite, has diverged.
-    Crystals of `atoms` atoms are relaxed at once.
-    """
-
-    force: float = 0.05
-    stress: float = 0.003
-    steps: int = 500
-    cells: bool = True
-    swell: float = 3.0
-    atoms: int = 4_000
-
-    def __post_init__(self) -> None:
-        if not (self.force > 0 and self.stress > 0 and self.steps >= 0 and self.swell > 1 and self.atoms > 0):
-            raise InputError(
-                f"a relaxation needs positive tolerances and atoms, steps of at least 0 and swell above 1, got {self}"
-            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,23 +60,29 @@ class Surfaces(Protocol):
         """Evaluate crystals, any number of them."""
 
 
-def relax(potential: Surfaces, stream: Iterable[Crystals], settings: RelaxSettings) -> Iterator[Relaxed]:
+def relax(
+    potential: Surfaces, stream: Iterable[Crystals], limits: RelaxationLimits | None = None, *, atoms: int = AT_ONCE
+) -> Iterator[Relaxed]:
     """Move crystals downhill until no force is left; give them in the order they came.
 
+    Crystals of `atoms` atoms move at once, or a larger one by itself.
+
     >>> with Potential(model) as potential:
-    ...     for found in relax(potential, [crystals], RelaxSettings()):
+    ...     for found in relax(potential, [crystals], RelaxationLimits(steps=200)):
     ...         print(found.crystal.id, found.outcome, found.energy)
     """
-    waiting = _Waiting(stream)
+    if atoms < 1:
+        raise InputError(f"a relaxation needs room for at least one atom, got {atoms}")
+    waiting, limits = _Waiting(stream), limits or RelaxationLimits()
     done: dict[int, Relaxed] = {}
     given = 0
     pool: _Pool | None = None
     while True:
-        arrived = waiting.take(settings.atoms - (0 if pool is None else len(pool.crystals.numbers)), any_size=not pool)
+        arrived = waiting.take(atoms - (0 if pool is None else len(pool.crystals.numbers)), any_size=not pool)
         pool = _Pool.joined(pool, arrived)
         if pool is None:
             return
-        pool, ended = pool.advanced(potential, settings)
+        pool, ended = pool.advanced(potential, limits)
         done |= ended
         while given in done:
             yield done.pop(given)
@@ -172,13 +155,13 @@ class _Pool:
             np.concatenate([pool.lonely, new.lonely]),
         )
 
-    def advanced(self, potential: Surfaces, settings: RelaxSettings) -> "tuple[_Pool | None, dict[int, Relaxed]]":
+    def advanced(self, potential: Surfaces, limits: RelaxationLimits) -> "tuple[_Pool | None, dict[int, Relaxed]]":
         """Look where all are, let those go that have ended, and take a step with the others."""
         surface = potential(self.crystals)
         before = np.where(self.steps == 0, surface.energy, self.before)
         lonely = np.where(self.steps == 0, surface.lonely, self.lonely)
-        looks = _Looks.of(self.crystals, surface, self.motion, surface.lonely <= lonely, settings)
-        ended = looks.wrong | looks.converged | (self.steps >= settings.steps)
+        looks = _Looks.of(self.crystals, surface, self.motion, surface.lonely <= lonely, limits)
+        ended = looks.wrong | looks.converged | (self.steps >= limits.steps)
         names = [
             Outcome.DIVERGED if bad else Outcome.CONVERGED if good else Outcome.TIMED_OUT
             for bad, good in zip(looks.wrong.tolist(), looks.converged.tolist(), strict=True)
@@ -210,16 +193,16 @@ class _Looks:
 
     @classmethod
     def of(
-        cls, crystals: Crystals, surface: Surface, motion: Motion, together: Bool, settings: RelaxSettings
+        cls, crystals: Crystals, surface: Surface, motion: Motion, together: Bool, limits: RelaxationLimits
     ) -> "_Looks":
-        moving: Bool = np.logical_and(crystals.pbc.all(axis=1), settings.cells)
+        moving: Bool = np.logical_and(crystals.pbc.all(axis=1), limits.cells)
         squares = (surface.forces**2).sum(axis=1)
         force = np.sqrt(np.maximum.reduceat(squares, crystals.atom_offsets[:-1]))
         stress = np.abs(surface.stress).max(axis=(1, 2))
         finite = np.isfinite(surface.energy) & np.isfinite(force) & (np.isfinite(stress) | ~moving)
         ratio = motion.volume_ratio
-        usual = (ratio > 1 / settings.swell) & (ratio < settings.swell) & together
-        calm = (force < settings.force) & ((stress < settings.stress) | ~moving)
+        usual = (ratio > 1 / limits.swell) & (ratio < limits.swell) & together
+        calm = (force < limits.force) & ((stress < limits.stress) | ~moving)
         return cls(moving, ~(finite & usual), calm & finite & usual, force, stress)
 
 

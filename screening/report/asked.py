@@ -24,6 +24,7 @@ Int64 = npt.NDArray[np.int64]
 # Without a condition, this share of the predicted crystals is wanted; no more than so many, no fewer than are shown.
 BEST_SHARE = 0.01
 BEST_MOST = 100_000
+SHOWN = 12
 USUAL_BY = "formation_energy_per_atom"
 NOTHING = Not(All([]))
 
@@ -35,7 +36,7 @@ class Wish:
     where: Sequence[str] = ()
     by: str | None = None
     descending: bool = False
-    top: int = 12
+    top: int = SHOWN
 
 
 @dataclass(frozen=True)

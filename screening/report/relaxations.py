@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from screening.predictions import Relaxation
+from screening.relaxation_limits import Relaxation
 from screening.report.distribution import Distribution
 from screening.report.facts import Facts
 from screening.report.markup import Content, element

@@ -1,10 +1,11 @@
 """The report of a run as one HTML file: everything is read from the store, so the same store gives the same bytes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from screening.files.whole import require_place, write_whole
-from screening.report.asked import Asked, Wish
+from screening.report.asked import SHOWN, Asked, Wish
 from screening.report.candidates import Candidate, candidates_of
 from screening.report.cards import candidate_table, cards
 from screening.report.density import Mark, density_figure
@@ -59,18 +60,22 @@ def write_report(
     run: Path | str,
     output: Path | str,
     *,
-    wish: Wish | None = None,
+    where: str | Sequence[str] = (),
+    by: str | None = None,
+    descending: bool = False,
+    top: int = SHOWN,
     title: str | None = None,
     packed: Path | None = None,
 ) -> Told:
     """Write the report of a run folder, done or not, or of a `results.h5`; an older file is replaced when it is whole.
 
-    `wish` says what to ask for, `packed` where the packed input is now. Without the packed input, or the file of
-    relaxed crystals where the run relaxed them, crystals are not drawn, and the page says so.
+    Wanted are predicted crystals that fulfil `where`, one condition or all of several, and the `top` best by the number
+    `by` are shown; without them, the best by the usual number. `packed` is where the packed input is now. Without that,
+    or the file of relaxed crystals where the run relaxed them, crystals are not drawn, and the page says so.
     """
     require_place(output)
     with Results(run, packed=packed) as results:
-        read = _read(results, wish or Wish())
+        read = _read(results, Wish([where] if isinstance(where, str) else where, by, descending, top))
         name = title or results.record.folder.resolve().name
         page = _page(read, name)
     # Letters that have no UTF-8 were replaced when they became markup.

@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from screening.config import Settings
-from screening.crystals.validate import Limits as CrystalLimits
-from screening.predictions import Relaxation
+from screening.crystals.validate import CrystalLimits
+from screening.relaxation_limits import Relaxation, RelaxationLimits
 
 Device = Literal["cpu", "cuda"]
+LIMITS = RelaxationLimits()
 RELAXING_SHARDS = {"least": 100, "most": 1_000}
 
 
@@ -18,14 +19,14 @@ class InputSettings(Settings):
     workers: PositiveInt | None = None
     max_atoms: PositiveInt | None = None
     min_distance: Annotated[float, Field(ge=0.0, le=10.0)] | None = None
-    min_volume: NonNegativeFloat | None = None
+    min_volume_per_atom: NonNegativeFloat | None = None
 
     def limits(self, default: CrystalLimits | None = None) -> CrystalLimits:
         """The limits for crystals: those that are set, the others as in `default`."""
         base = default or CrystalLimits()
         return CrystalLimits(
             base.min_distance if self.min_distance is None else self.min_distance,
-            base.min_volume_per_atom if self.min_volume is None else self.min_volume,
+            base.min_volume_per_atom if self.min_volume_per_atom is None else self.min_volume_per_atom,
             base.max_atoms if self.max_atoms is None else self.max_atoms,
         )
 
@@ -48,11 +49,11 @@ class RelaxationSettings(Settings):
     """Which potential relaxes crystals before they are predicted, if any, and when one is relaxed or given up."""
 
     potential: str | None = None
-    force: PositiveFloat = 0.05
-    stress: PositiveFloat = 0.003
-    steps: Annotated[int, Field(ge=0, le=1_000_000)] = 500
-    cells: bool = True
-    swell: Annotated[float, Field(gt=1.0)] = 3.0
+    force: PositiveFloat = LIMITS.force
+    stress: PositiveFloat = LIMITS.stress
+    steps: Annotated[int, Field(ge=0, le=1_000_000)] = LIMITS.steps
+    cells: bool = LIMITS.cells
+    swell: Annotated[float, Field(gt=1.0)] = LIMITS.swell
 
     @property
     def in_vain(self) -> tuple[str, ...]:

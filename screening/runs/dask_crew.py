@@ -35,7 +35,7 @@ Gone = Callable[[str, Loss | None], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CrewLimits:
     """How long to wait: for a sign of life, for a worker to load the model, for any worker, for the scheduler.
 
     `grace_s` is what leases at work have to end in when a run is stopped, `verdicts` how many crystals may end workers,
@@ -97,7 +97,7 @@ class Crew:
         job: Job,
         plan: Plan,
         listener: Listener,
-        limits: Limits,
+        limits: CrewLimits,
         gone: Gone,
         renew: Callable[[str], object] | None = None,
     ) -> None:

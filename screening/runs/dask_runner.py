@@ -19,7 +19,7 @@ from distributed.deploy.cluster import Cluster
 
 from screening.errors import FileFormatError, ResourceError, ScreeningError
 from screening.runs.dask_client import CONNECT_S, DISCONNECTED, client_of
-from screening.runs.dask_crew import Crew, Limits, Link, SchedulerLostError
+from screening.runs.dask_crew import Crew, CrewLimits, Link, SchedulerLostError
 from screening.runs.dask_tasks import compute, message_of
 from screening.runs.isolate import BrokenWorkerError, UnwellMachineError, said
 from screening.runs.listener import Listener, Progress
@@ -48,7 +48,7 @@ class DaskRunner:
     plan: Plan
     progress: Progress
     listener: Listener = field(default_factory=Listener)
-    limits: Limits = field(default_factory=Limits)
+    limits: CrewLimits = field(default_factory=CrewLimits)
     check: Callable[[], object] = lambda: None
     renew: Callable[[str], object] | None = None
     _topic: str = field(default_factory=lambda: f"screening-{uuid.uuid4().hex}")

@@ -7,8 +7,9 @@ from typing import Protocol
 import numpy as np
 
 from screening.crystals.batch import Crystals
-from screening.crystals.validate import Limits, validate
-from screening.predictions import FailureReason, Relaxation
+from screening.crystals.validate import CrystalLimits, validate
+from screening.predictions import FailureReason
+from screening.relaxation_limits import Relaxation
 from screening.runs.isolate import Outcome, Predict, Proof, Trouble, halved, isolated
 from screening.runs.stages import Stages
 from screening.store.relaxed import RelaxedRows
@@ -41,7 +42,7 @@ class Relaxing:
 
     relaxer: Relaxer
     relaxation: Relaxation
-    limits: Limits
+    limits: CrystalLimits
     proof: Proof | None = None
 
     def predicted(

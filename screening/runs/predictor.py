@@ -41,12 +41,12 @@ class ModelPredictor:
         threads: int | None = None,
         max_atoms: int,
         max_edges: int,
-        embed: bool = False,
+        embeddings: bool = False,
     ) -> None:
         self.device = usable_device(device)
         self.model = model.to(self.device).eval()
         self.targets: tuple[Target, ...] = model.targets
-        self.embedding = model.width if embed else 0
+        self.embedding = model.width if embeddings else 0
         self.max_atoms, self.max_edges = max_atoms, max_edges
         on_cpu = self.device.type == "cpu"
         self._turn: AbstractContextManager[object] = nullcontext() if on_cpu else threading.Lock()
@@ -60,11 +60,13 @@ class ModelPredictor:
 
     @classmethod
     def load(
-        cls, path: Path, *, device: str, threads: int | None, max_atoms: int, max_edges: int, embed: bool = False
+        cls, path: Path, *, device: str, threads: int | None, max_atoms: int, max_edges: int, embeddings: bool = False
     ) -> "ModelPredictor":
         """Load a model file onto a device."""
         model, _ = load(path, device=usable_device(device))
-        return cls(model, device=device, threads=threads, max_atoms=max_atoms, max_edges=max_edges, embed=embed)
+        return cls(
+            model, device=device, threads=threads, max_atoms=max_atoms, max_edges=max_edges, embeddings=embeddings
+        )
 
     def __call__(self, crystals: Crystals, stages: Stages) -> Float64:
         """Predict, (crystals, targets and embedding)."""
@@ -116,7 +118,7 @@ class ModelPredictor:
 
     def _columns(self, graphs: Graphs, stages: Stages) -> Float64:
         with self._turn, self._timed(stages, "model"):
-            found = predict_graphs(self.model, graphs, embed=self.embedding > 0)
+            found = predict_graphs(self.model, graphs, embeddings=self.embedding > 0)
         columns = np.stack([found.values[target.name] for target in self.targets], axis=1)
         return columns if found.embedding is None else np.concatenate([columns, found.embedding], axis=1)
 

@@ -45,7 +45,7 @@ MOST_DEATHS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RankLimits:
     """Seconds: for the first workers to come, for a lost one to be replaced, for a rank that others wait for.
 
     `answer_s`: for a worker to say where it is. `settle_s`: so long no other worker has come, where it is not known how
@@ -67,7 +67,7 @@ def train(
     cluster: ClusterChoice,
     *,
     ranks: int | None = None,
-    limits: Limits | None = None,
+    limits: RankLimits | None = None,
 ) -> dict[str, Any]:
     """Run a configuration as `training.recipe.train` does, by as many ranks, or by all workers of a cluster.
 
@@ -84,7 +84,7 @@ def train(
     folder = folder.resolve()
     demand = Demand(folder, settings, device, ranks, config.training.threads)
     with Claim(folder, say=listener.say) as held, opened(cluster, demand) as site:
-        driver = _Driver(config, folder, listener, site, ranks or site.count, limits or Limits(), held)
+        driver = _Driver(config, folder, listener, site, ranks or site.count, limits or RankLimits(), held)
         try:
             return driver.run()
         finally:
@@ -138,7 +138,7 @@ class _Driver:
     listener: Listener
     site: Site
     wanted: int | None
-    limits: Limits
+    limits: RankLimits
     claim: Claim
     sizes: tuple[int, ...] = ()
     files: dict[str, str] = field(default_factory=dict)

@@ -15,9 +15,10 @@ from screening.crystals.batch import Crystals
 from screening.errors import ResourceError
 from screening.inference import usable_device
 from screening.models.checkpoint import load
-from screening.predictions import Relaxation, Target
+from screening.predictions import Target
 from screening.relaxation.potential import Potential, Surface
-from screening.relaxation.relax import Relaxed, RelaxSettings, relax
+from screening.relaxation.relax import Relaxed, relax
+from screening.relaxation_limits import Relaxation
 from screening.runs.predictor import recover
 from screening.runs.stages import Stages
 from screening.store.relaxed import Float32, Float64, RelaxedRows
@@ -55,11 +56,10 @@ class PotentialRelaxer:
 
     def __call__(self, crystals: Crystals, stages: Stages, sign: Callable[[], object]) -> RelaxedRows:
         """Relax crystals, with a sign of life for each step."""
-        settings = self._settings(self._relaxation.steps)
         watched = _Watched(self._potential, self._turn, sign)
         try:
             with stages.timed("relax"):
-                found = list(relax(watched, [crystals], settings))
+                found = list(relax(watched, [crystals], self._relaxation, atoms=self._atoms))
         except (RuntimeError, ResourceError) as error:
             recover(self._potential.device, error)
             raise
@@ -77,17 +77,6 @@ class PotentialRelaxer:
     def close(self) -> None:
         """Let go of the memory of a GPU."""
         self._potential.model.to("cpu")
-
-    def _settings(self, steps: int) -> RelaxSettings:
-        wanted = self._relaxation
-        return RelaxSettings(
-            force=wanted.force,
-            stress=wanted.stress,
-            steps=steps,
-            cells=wanted.cells,
-            swell=wanted.swell,
-            atoms=self._atoms,
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from screening.runs.claim import CLAIM_FILE, PART_CLAIMS, Claim
 from screening.runs.clusters import ClusterChoice, Demand, chosen, opened, require_possible
 from screening.runs.config import ScreenConfig
 from screening.runs.dask_client import planned_workers
-from screening.runs.dask_crew import Limits
+from screening.runs.dask_crew import CrewLimits
 from screening.runs.dask_runner import DaskRunner
 from screening.runs.listener import Listener, Progress
 from screening.runs.part import Part
@@ -180,7 +180,7 @@ class _Driver:
     def _drive(self, plan: Plan) -> bool:
         limits = self.config.limits
         with opened(self.cluster, self._demand()) as site:
-            times = Limits(
+            times = CrewLimits(
                 patience_s=limits.patience,
                 loading_s=limits.loading,
                 grace_s=limits.grace,
@@ -215,7 +215,7 @@ class _Driver:
             stamp=self.run.record.stamp,
             device=self.config.device,
             threads=threads,
-            embed=self.config.embeddings,
+            embeddings=self.config.embeddings,
             stage=self.config.cluster.stage,
             scratch=self.config.cluster.scratch,
             load=self.load,

@@ -85,7 +85,7 @@ def load_predictor(job: "Job") -> Predictor:
         threads=job.threads or machine.processors().allowed,
         max_atoms=job.max_atoms,
         max_edges=job.max_edges,
-        embed=job.embed,
+        embeddings=job.embeddings,
     )
 
 
@@ -117,7 +117,7 @@ class Job:
     max_edges: int = 120_000
     potential: Path | None = None
     relax_atoms: int | None = None
-    embed: bool = False
+    embeddings: bool = False
     stage: bool = False
     scratch: str | None = None
     load: Callable[["Job"], Predictor] = field(default=load_predictor, compare=False)

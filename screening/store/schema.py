@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from screening.crystals.packed import stored_name
-from screening.predictions import Relaxation, Target
+from screening.predictions import Target
+from screening.relaxation_limits import Relaxation
 
 Array = npt.NDArray[Any]
 

@@ -11,6 +11,7 @@ import screens
 from made import made_batch
 from shards import write_run
 
+from screening.cli.app import PANELS
 from screening.store.record import RESULTS
 
 HEEDED = f"""
@@ -124,3 +125,12 @@ def test_errors_of_the_system_that_nobody_foresaw_are_one_line(
     with pytest.raises(SystemExit) as end:
         module.main()
     assert (end.value.code, capsys.readouterr().err) == (code, f"screening: {said}\n")
+
+
+def test_help_lists_commands_by_what_they_are_about() -> None:
+    shown = subprocess.run([sys.executable, "-m", "screening", "--help"], capture_output=True, text=True, check=True)
+    places = [shown.stdout.find(f"─ {panel} ─") for panel in PANELS]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert shown.stdout.find("│ pack ") < shown.stdout.find("│ train ") < shown.stdout.find("│ query ")
+    assert "distill" not in shown.stdout

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it, so that help appears at onc
 
 from screening.cli import doctor as doctor
 from screening.cli import enumerate as enumerate
+from screening.cli import evaluate as evaluate
 from screening.cli import merge as merge
 from screening.cli import models as models
 from screening.cli import pack as pack

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from screening.errors import InputError, ResourceError, ScreeningError, refusal
 from screening.signals import MAY_BE_IGNORED, STOPPING
@@ -17,8 +18,24 @@ from screening.signals import MAY_BE_IGNORED, STOPPING
 # What a user can mend by naming something else; other errors of the system are of the machine.
 OF_NAMES = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 
+# What commands are about, in the order in which people meet them.
+PANELS = ("Crystals", "Models", "Screens", "Results", "This installation")
+CRYSTALS, MODELS, SCREENS, RESULTS, INSTALLATION = PANELS
+
+
+class _ByPanel(TyperGroup):
+    """Lists commands by what they are about; modules are imported in another order."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        def place(name: str) -> int:
+            return PANELS.index(getattr(self.commands[name], "rich_help_panel", INSTALLATION))
+
+        return sorted(super().list_commands(ctx), key=place)
+
+
 app = typer.Typer(
     name="screening",
+    cls=_ByPanel,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,

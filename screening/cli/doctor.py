@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from screening.cli.app import app
+from screening.cli.app import INSTALLATION, app
 
 
-@app.command()
+@app.command(rich_help_panel=INSTALLATION)
 def doctor(
     folder: Annotated[
         Path, typer.Option(help="A folder that results would go to: its disk and locks are tried.")

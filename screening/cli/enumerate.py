@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from screening.cli.app import app
+from screening.cli.app import CRYSTALS, app
 from screening.cli.pack import Output, packing_progress
 from screening.cli.tables import aligned
 from screening.errors import InputError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FEW = 20
 
 
-@app.command("enumerate")
+@app.command("enumerate", rich_help_panel=CRYSTALS)
 def enumerate_(
     context: typer.Context,
     specification: Annotated[

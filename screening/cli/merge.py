@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from screening.cli.app import app
+from screening.cli.app import RESULTS, app
 from screening.cli.progress import rows_progress
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def merge(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, all of whose shards are done.")],

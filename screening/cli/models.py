@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from screening.cli.app import app
+from screening.cli.app import MODELS, app
 from screening.cli.tables import aligned, metrics_table
 from screening.errors import ScreeningError
 from screening.pretrained.shipped import DEFAULT, RUN_MODEL, model_file, shipped_models
@@ -37,7 +37,7 @@ class Listed:
         return self.name == DEFAULT
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def models(
     given: Annotated[
         list[str] | None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from screening.cli.app import app
+from screening.cli.app import CRYSTALS, app
 from screening.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Output(StrEnum):
     JSONL = "jsonl"
 
 
-@app.command()
+@app.command(rich_help_panel=CRYSTALS)
 def pack(
     context: typer.Context,
     inputs: Annotated[

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from screening.cli.app import app
+from screening.cli.app import RESULTS, app
 from screening.cli.tables import aligned
 from screening.errors import InputError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PRINTED = 20
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def query(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, done or not, or a results.h5.")],
     where: Annotated[

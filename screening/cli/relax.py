@@ -1,6 +1,5 @@
 """`screening relax`: move crystals to where a model says that no force is left."""
 
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from screening.cli.app import app
+from screening.cli.app import CRYSTALS, app
+from screening.cli.progress import say, silent
 from screening.crystals.elements import SYMBOLS
 from screening.errors import InputError
 from screening.relaxation_limits import AT_ONCE, RelaxationLimits
@@ -30,7 +30,7 @@ COLUMNS = ("id", "outcome", "steps", "energy", "energy_before", "force", "stress
 REJECTED = "rejected"
 
 
-@app.command()
+@app.command(rich_help_panel=CRYSTALS)
 def relax(
     context: typer.Context,
     inputs: Annotated[
@@ -92,16 +92,16 @@ def relax(
     limits = RelaxationLimits(force=force, stress=stress, steps=steps, cells=not fixed_cells)
     loaded, card = load_model(found, device=str(usable_device(device)))
     started, outcomes = time.monotonic(), Counter[str]()
-    say = _silent if quiet else _say
+    tell = silent if quiet else say
     if card.limits:
-        say(f"{model}: {card.limits}")
+        tell(f"{model}: {card.limits}")
     given, unseen = _Given(), _Unseen(card.elements)
     with Potential(loaded, device=device, threads=threads) as potential, listing(table, COLUMNS) as take:
         moving = relaxed(potential, given.crystals(read_batches(inputs, workers=workers)), limits, atoms=atoms_at_once)
-        told = _told(moving, given, unseen, outcomes, take, say, context.obj.check)
+        told = _told(moving, given, unseen, outcomes, take, tell, context.obj.check)
         write((one.crystal for one in told), output, format=kind)
     if unseen.crystals:
-        say(unseen.words)
+        tell(unseen.words)
     if not quiet:
         seconds = time.monotonic() - started
         ends = ", ".join(f"{outcomes[name]:,} {name.replace('_', ' ')}" for name in sorted(outcomes))
@@ -165,7 +165,7 @@ def _told(
     unseen: "_Unseen",
     outcomes: Counter[str],
     take: "Take",
-    say: Callable[[str], None],
+    tell: Callable[[str], None],
     check: Callable[[], None],
 ) -> "Iterator[Relaxed]":
     """Count and list what passes, with what was refused in between, and now and then say how far it is."""
@@ -173,7 +173,7 @@ def _told(
     def refuse(before: int) -> None:
         for one in given.refused_before(before):
             if not outcomes[REJECTED]:
-                say(f"refused, the first: {one.message}")
+                tell(f"refused, the first: {one.message}")
             outcomes[REJECTED] += 1
             take((one.id, REJECTED, *[""] * 6, one.reason.value, one.message))
 
@@ -187,14 +187,6 @@ def _told(
         if time.monotonic() - told > PLAIN_INTERVAL_S:
             told = time.monotonic()
             ends = ", ".join(f"{count:,} {name}" for name, count in outcomes.items())
-            say(f"{outcomes.total():,} crystals: {ends}")
+            tell(f"{outcomes.total():,} crystals: {ends}")
         yield one
     refuse(given.accepted)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _silent(text: str) -> None:
-    pass

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from screening.cli.app import app
+from screening.cli.app import RESULTS, app
 from screening.errors import InputError, permitted
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ NAME = "report.html"
 SUFFIXES = (".html", ".htm")
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, done or not, or a results.h5.")],
     output: Annotated[

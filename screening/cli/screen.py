@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from screening.cli.app import app
+from screening.cli.app import SCREENS, app
 from screening.cli.event_log import EventLog
 from screening.cli.screen_progress import Display
 from screening.errors import UnfinishedError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LOG_INTERVAL_S = 10.0
 
 
-@app.command()
+@app.command(rich_help_panel=SCREENS)
 def screen(
     context: typer.Context,
     inputs: Annotated[

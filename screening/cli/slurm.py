@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from screening.cli.app import app
+from screening.cli.app import SCREENS, app
 from screening.cli.progress import clock
 from screening.cli.tables import aligned
 from screening.errors import InputError, ResourceError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from screening.runs.status import RunStatus
 
 
-@app.command()
+@app.command(rich_help_panel=SCREENS)
 def submit(
     file: Annotated[
         Path, typer.Argument(metavar="RUN.toml", help="What to screen: inputs, out, and settings of a screen.")
@@ -62,7 +62,7 @@ def submit(
         print(f"      screening merge {run.out}, when all parts are done")
 
 
-@app.command()
+@app.command(rich_help_panel=SCREENS)
 def status(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
@@ -77,7 +77,7 @@ def status(
     print(json.dumps(found.facts(), indent=2) if as_json else "\n".join(_lines(found)))
 
 
-@app.command()
+@app.command(rich_help_panel=SCREENS)
 def cancel(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]) -> None:
     """Cancel the jobs of a run, and stop a driver of it on this machine. What is done is kept."""
     from screening.runs.status import cancelled

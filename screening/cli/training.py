@@ -1,24 +1,22 @@
-"""`screening train`, `pretrain`, `distil` and `evaluate`: make a model, and judge one by labelled crystals."""
+"""`screening train`, `pretrain`, `distil` and `train-forces`: make a model from a configuration, here or on many."""
 
-import json
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from screening.cli.app import app
-from screening.cli.progress import Watch, training_progress
-from screening.cli.tables import metrics_table, potential_table
+from screening.cli.app import MODELS, app
+from screening.cli.progress import Watch, say, silent, training_progress
+from screening.cli.tables import metrics_table
 from screening.errors import InputError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from screening.runs.clusters import ClusterChoice
-    from screening.training.config import RunSettings
+    from screening.training.config import RunSettings, TrainingConfig
     from screening.training.material import Listener
 
 
@@ -54,7 +52,7 @@ Init = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless it fails.")]
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def train(
     context: typer.Context,
     file: Config,
@@ -81,14 +79,11 @@ def train(
     from screening.training.config import TrainingConfig
 
     settings = _settings(TrainingConfig, file, overrides, init)
-    folder = out or Path("runs") / file.stem
-    found = run_lesson(context, settings, folder, _chosen(cluster, profile, ranks), ranks=ranks, quiet=quiet)
-    if not quiet:
-        units = {target.name: target.unit for target in settings.heads}
-        print("\n".join([*_results(found, units), f"{folder}"]))
+    run = _Run(out or Path("runs") / file.stem, _chosen(cluster, profile, ranks), ranks, quiet)
+    run.tell(_results(run.lesson(context, settings), settings))
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def pretrain(
     context: typer.Context,
     file: Config,
@@ -110,13 +105,11 @@ def pretrain(
     from screening.training.pretraining_config import PretrainingConfig
 
     settings = _settings(PretrainingConfig, file, overrides)
-    folder = out or Path("runs") / file.stem
-    found = run_lesson(context, settings, folder, _chosen(cluster, profile, ranks), ranks=ranks, quiet=quiet)
-    if not quiet:
-        print("\n".join([*_pretrained(found), f"{folder}"]))
+    run = _Run(out or Path("runs") / file.stem, _chosen(cluster, profile, ranks), ranks, quiet)
+    run.tell(_pretrained(run.lesson(context, settings)))
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def distil(
     context: typer.Context,
     file: Config,
@@ -138,17 +131,14 @@ def distil(
     from screening.training.distillation_config import DistillationConfig
 
     settings = _settings(DistillationConfig, file, overrides, init)
-    folder = out or Path("runs") / file.stem
-    found = run_lesson(context, settings, folder, _chosen(cluster, profile, ranks), ranks=ranks, quiet=quiet)
-    if not quiet:
-        units = {target.name: target.unit for target in settings.heads}
-        print("\n".join([*_results(found, units), f"{folder}"]))
+    run = _Run(out or Path("runs") / file.stem, _chosen(cluster, profile, ranks), ranks, quiet)
+    run.tell(_results(run.lesson(context, settings), settings))
 
 
-app.command("distill", hidden=True)(distil)
+app.command("distill", hidden=True, rich_help_panel=MODELS)(distil)
 
 
-@app.command("train-forces")
+@app.command("train-forces", rich_help_panel=MODELS)
 def train_forces(
     context: typer.Context,
     file: Config,
@@ -172,106 +162,8 @@ def train_forces(
     from screening.training.forces_config import ForcesConfig
 
     settings = _settings(ForcesConfig, file, overrides, init)
-    folder = out or Path("runs") / file.stem
-    found = run_lesson(context, settings, folder, _chosen(cluster, profile, ranks), ranks=ranks, quiet=quiet)
-    if not quiet:
-        print("\n".join([*_pretrained(found), f"{folder}"]))
-
-
-@app.command()
-def evaluate(
-    context: typer.Context,
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="A model file, the folder of a run, a shipped model's name, or default."),
-    ],
-    inputs: Annotated[list[Path], typer.Argument(metavar="DATA...", help="Crystals with labels, in any format.")],
-    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the metrics here too.")] = None,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw predictions against labels.")
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of a potential: the source whose references energies are above."),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-) -> None:
-    """Compare a model's predictions with the labels of crystals.
-
-    For each target: how many labels there are, MAE, RMSE, R2 and Spearman's rank correlation, or AUC and accuracy for a
-    yes or no. Targets without labels have a count of 0. A name that `screening models` lists is that shipped model;
-    write `./name` for a file or a folder of that name.
-
-    Of a potential that `screening train-forces` made: errors of energies, of components of forces and of stress, in
-    all, by file and by element. Energies are above the references of the source that has the file's name, or of
-    `--source`.
-
-    - `screening evaluate runs/cgcnn val.extxyz --json metrics.json --plot parity.png`
-
-    - `screening evaluate runs/potential mlearn-test.extxyz --source mlearn.extxyz`
-    """
-    from screening.pretrained.shipped import load_model, model_file
-
-    # Before torch, which takes seconds to load.
-    file = model_file(model)
-    _require_places(as_json, plot, inputs)
-    from screening.inference import usable_device
-    from screening.models.potential_files import REFERENCED
-    from screening.training.judge import evaluate as judged
-    from screening.training.judge_potential import evaluate_potential
-
-    loaded, card = load_model(file, device=str(usable_device(device)))
-    if REFERENCED in {target.name for target in loaded.targets}:
-        if plot is not None:
-            raise InputError(f"{model}: is a potential, of which --plot draws nothing; leave it out")
-        errors = evaluate_potential(
-            loaded,
-            card,
-            inputs,
-            source=source,
-            workers=workers,
-            device=device,
-            say=_say,
-            watch=context.obj.check,
-        )
-        print("\n".join(_compared(errors)))
-        _write_json(as_json, errors)
-        return
-    if source is not None:
-        raise InputError(f"{model}: is no potential of `screening train-forces`, so it has no --source of energies")
-    found = judged(loaded, inputs, workers=workers, device=device, plot=plot, say=_say, watch=context.obj.check)
-    print(metrics_table(found, {target.name: target.unit for target in loaded.targets}))
-    _write_json(as_json, {"targets": found})
-
-
-def _compared(errors: dict[str, dict[str, Any]]) -> list[str]:
-    """Errors of a potential: of all files, then of each, then by element, as far as there are several."""
-    from screening.training.judge_potential import TERMS
-
-    several = [found for found in (errors["file"], errors["element"]) if len(found) > 1]
-    units = ", ".join(f"{term} {unit}" for term, unit in TERMS.items())
-    return [*(potential_table(found) for found in (errors["all"], *several)), f"units: {units}"]
-
-
-def _require_places(as_json: Path | None, plot: Path | None, inputs: Sequence[Path]) -> None:
-    """Refuse, before hours of predicting, files that could not be written, or are inputs."""
-    from screening.crystals.write import require_no_input
-    from screening.files.whole import require_place
-
-    if plot is not None and plot.suffix.lower() != ".png":
-        raise InputError(f"{plot}: what is drawn is a PNG; end the name in .png")
-    for path in (as_json, plot):
-        if path is not None:
-            require_place(path)
-            require_no_input(path, inputs)
-
-
-def _write_json(path: Path | None, found: dict[str, Any]) -> None:
-    if path is not None:
-        from screening.files.whole import write_whole
-
-        write_whole(path, [(json.dumps(found, indent=2, allow_nan=False) + "\n").encode()])
+    run = _Run(out or Path("runs") / file.stem, _chosen(cluster, profile, ranks), ranks, quiet)
+    run.tell(_pretrained(run.lesson(context, settings)))
 
 
 def _chosen(cluster: str | None, profile: Path | None, ranks: int | None) -> "ClusterChoice | None":
@@ -294,26 +186,32 @@ def _settings(kind: type[S], file: Path, overrides: Sequence[str] | None, init: 
     return config.load(kind, file, overrides=[*(overrides or ()), *started])
 
 
-def run_lesson(
-    context: typer.Context,
-    settings: "RunSettings",
-    folder: Path,
-    choice: "ClusterChoice | None",
-    *,
-    ranks: int | None,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Run a configuration of any kind, here or on a cluster, and show how it goes; its final metrics."""
-    with training_progress(quiet=quiet) as show:
-        # After the configuration is known to be right: torch takes seconds to load.
-        from screening.training.material import Listener
+@dataclass(frozen=True)
+class _Run:
+    """Where a model is made: in which folder, by a rank on each worker of which cluster, or in this process."""
 
-        listener = Listener(_silent if quiet else _say, _checking(context, show), context.obj.check)
-        if choice is None:
-            return _train_alone(settings, folder, listener)
-        from screening.runs.ranks import train as train_on
+    folder: Path
+    cluster: "ClusterChoice | None"
+    ranks: int | None
+    quiet: bool
 
-        return train_on(settings, folder, listener, choice, ranks=ranks)
+    def lesson(self, context: typer.Context, settings: "RunSettings") -> dict[str, Any]:
+        """Follow a configuration of any kind, and show how it goes; its final metrics."""
+        with training_progress(quiet=self.quiet) as show:
+            # After the configuration is known to be right: torch takes seconds to load.
+            from screening.training.material import Listener
+
+            listener = Listener(silent if self.quiet else say, _checking(context, show), context.obj.check)
+            if self.cluster is None:
+                return _train_alone(settings, self.folder, listener)
+            from screening.runs.ranks import train as train_on
+
+            return train_on(settings, self.folder, listener, self.cluster, ranks=self.ranks)
+
+    def tell(self, results: Sequence[str]) -> None:
+        """Print what came of it, and where it is."""
+        if not self.quiet:
+            print("\n".join([*results, f"{self.folder}"]))
 
 
 def _train_alone(settings: "RunSettings", folder: Path, listener: "Listener") -> dict[str, Any]:
@@ -343,7 +241,8 @@ def _checking(context: typer.Context, show: Watch) -> Watch:
     return watch
 
 
-def _results(found: dict[str, Any], units: dict[str, str]) -> list[str]:
+def _results(found: dict[str, Any], settings: "TrainingConfig") -> list[str]:
+    units = {target.name: target.unit for target in settings.heads}
     if "folds" in found:
         targets = found["targets"].items()
         means = {name: {key: spread["mean"] for key, spread in metrics.items()} for name, metrics in targets}
@@ -366,11 +265,3 @@ def _pretrained(found: dict[str, Any]) -> list[str]:
             shown = {key: value for key, value in metrics.items() if value is not None and key != "count"}
             lines.append(f"  {name:13} " + ", ".join(f"{key} {value:.4f}" for key, value in shown.items()))
     return lines
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _silent(text: str) -> None:
-    pass

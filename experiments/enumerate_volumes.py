@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from screening.arrays import Bool, Float64, Int64, UInt8
 from screening.crystals.batch import Crystals
 from screening.crystals.elements import SYMBOLS
 from screening.crystals.read import read_batches
@@ -39,10 +39,6 @@ from screening.enumerate.volumes import (
     spacings,
 )
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-UInt8 = npt.NDArray[np.uint8]
-
 FOLDS, STEPS, RATE, DECAY = 5, 1000, 0.03, 1e-4
 # Beyond this many atoms a crystal costs more than it teaches; fewer crystals than this teach nothing of an element.
 MOST_ATOMS, FEWEST_CRYSTALS = 60, 5
@@ -61,7 +57,7 @@ class Terms:
     mean_chi: Float64
     spacing: Float64
 
-    def only(self, chosen: npt.NDArray[np.bool_]) -> "Terms":
+    def only(self, chosen: Bool) -> "Terms":
         """The crystals that are chosen."""
         place = np.cumsum(chosen) - 1
         kept = chosen[self.crystal]
@@ -153,7 +149,7 @@ def predicted(terms: Terms, coefficients: Coefficients) -> Float64:
     return np.asarray(total ** (3 / POWER), np.float64)
 
 
-def atomic_volumes(crystals: Crystals, volumes: Float64, rows: npt.NDArray[np.bool_]) -> Float64:
+def atomic_volumes(crystals: Crystals, volumes: Float64, rows: Bool) -> Float64:
     """Volumes of atoms whose sums are those of the crystals at these rows, with the least relative error."""
     shares = shares_of(crystals)
     weight: Float64 = 1 / volumes[rows]

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from screening.arrays import Float64
 from screening.crystals.batch import Crystals
-from screening.crystals.crystal import Crystal, Float64
+from screening.crystals.crystal import Crystal
 from screening.crystals.read import read
 from screening.models import checkpoint
 from screening.pretrained.shipped import model_file

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Bool, Float64, Int32
 from screening.crystals.batch import Crystals
-from screening.crystals.crystal import Float64
 from screening.crystals.read import read_batches
 from screening.ops import neighbors
 
@@ -45,13 +44,13 @@ def nearest(crystals: Crystals) -> Float64:
     return found
 
 
-def kept(crystals: Crystals, tolerance: float) -> npt.NDArray[np.int32]:
+def kept(crystals: Crystals, tolerance: float) -> Int32:
     """How many edges each atom keeps."""
     rows = neighbors.count_edges(*arrays(crystals), cutoff=CUTOFF, max_neighbors=KEPT, shell_tolerance=tolerance)
     return np.asarray(rows.edge_count)
 
 
-def arrays(crystals: Crystals) -> tuple[Float64, Float64, npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
+def arrays(crystals: Crystals) -> tuple[Float64, Float64, Bool, Int32]:
     """What the native core takes."""
     return crystals.positions, crystals.lattice, crystals.pbc, crystals.atom_offsets
 

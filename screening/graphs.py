@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from screening.crystals.batch import Crystals, Int32
+from screening.arrays import Int32
+from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
 from screening.errors import InputError
 from screening.ops import core

@@ -5,13 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
-
+from screening.arrays import Float32, Float64
 from screening.errors import InputError
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 TargetKind = Literal["regression", "classification"]
 Scale = Literal["linear", "log10"]
 

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from screening.arrays import Bool, Float64, Int32
 from screening.ops.edges import EdgeArrays
-
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +17,8 @@ class Flat:
 
     positions: Float64
     lattice: Float64
-    pbc: npt.NDArray[np.bool_]
-    atom_offsets: npt.NDArray[np.int32]
+    pbc: Bool
+    atom_offsets: Int32
 
     def arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
         """In the order of the kernels' arguments."""

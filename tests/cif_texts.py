@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from entries import Entry, entries
 from pymatgen.core import Structure
 from spacegroups import sorted_distances
 
+from screening.arrays import Float64
 from screening.crystals.crystal import Crystal
 from screening.crystals.formats.cif import Cif
 
-Float64 = npt.NDArray[np.float64]
 CIF = Cif()
 
 SALT = """\

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Bool, Float64
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import PERIODIC, Crystal
-
-Float64 = npt.NDArray[np.float64]
 
 KINDS = ("cell", "skewed", "left_handed", "outside", "slab", "wire", "molecule")
 PERIODIC_KINDS = ("cell", "skewed", "left_handed", "outside")
@@ -152,7 +150,7 @@ def _spread_out(shape: Float64, fractional: Float64, pbc: Sequence[bool]) -> tup
     return lattice, fractional @ lattice
 
 
-def _completed(lattice: Float64, periodic: npt.NDArray[np.bool_]) -> Float64:
+def _completed(lattice: Float64, periodic: Bool) -> Float64:
     """The lattice with unit vectors normal to the periodic ones in place of the others."""
     box = np.where(periodic[:, None], lattice, 0.0)
     normals = list(np.linalg.svd(box)[2][int(periodic.sum()) :])

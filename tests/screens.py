@@ -24,13 +24,13 @@ import numpy as np
 from made import made_batch
 from patience import PATIENCE
 
+from screening.arrays import Float64
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Rejection
 from screening.crystals.packed_writer import PackedWriter
 from screening.errors import ResourceError
 from screening.predictions import Target
 from screening.runs import local_cluster
-from screening.runs.isolate import Float64
 from screening.runs.stages import Stages
 from screening.runs.worker import SALT, Job, Predictor, load_predictor, model_hash
 from screening.store.failures import Failure

@@ -6,8 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Float64
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Rejection
 from screening.crystals.packed_writer import PackedWriter
@@ -83,6 +83,6 @@ def write_shards(
         write_shard(folder, rows, STAMP, timing={"predict": 0.5}, worker="here")
 
 
-def _numbers(k: int, start: int, stop: int) -> npt.NDArray[np.float64]:
-    numbers: npt.NDArray[np.float64] = np.sin(np.arange(start, stop) * (k + 1.7)) * 3.0
+def _numbers(k: int, start: int, stop: int) -> Float64:
+    numbers: Float64 = np.sin(np.arange(start, stop) * (k + 1.7)) * 3.0
     return numbers

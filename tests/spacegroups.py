@@ -10,9 +10,8 @@ from itertools import count, product
 
 import gemmi
 import numpy as np
-import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+from screening.arrays import Float64
 
 SAME_POINT = 1e-6
 SMALLEST_DISTANCE = 0.9

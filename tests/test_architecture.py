@@ -26,7 +26,7 @@ import screening
 
 # Lowest first. A module may import from its own layer and those below it; docs/architecture.md draws the same list.
 LAYERS = (
-    ("errors", "config", "machine", "locking", "signals", "version", "files"),
+    ("arrays", "errors", "config", "machine", "locking", "signals", "version", "files"),
     ("ops",),
     ("crystals", "predictions", "relaxation_limits", "runs.plan"),
     ("store", "enumerate"),

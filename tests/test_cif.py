@@ -1,7 +1,6 @@
 """What a CIF block means: 230 space groups against pymatgen, ways to write the same, what is refused and why."""
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from cif_texts import SALT, assert_same_crystal, cell, fractional, numbers_of, read, sites
 from entries import only, refused
@@ -12,7 +11,6 @@ from spacegroups import Grown, cif_of, grown
 from screening.crystals.crystal import Reason
 from screening.crystals.formats.cif_elements import element_of_label, element_of_symbol
 
-Float64 = npt.NDArray[np.float64]
 GROUPS = range(1, 231)
 # Space groups whose number and short symbol leave the origin open.
 TWO_ORIGINS = {48, 50, 59, 68, 70, 85, 86, 88, 125, 126, 129, 130, 133, 134, 137, 138, 141, 142, 201, 203, 222, 224}

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from made import assert_same, made_crystals
 from xyz_texts import GOOD, LATTICE, PROPERTIES, frame, pieces_of, read, read_one, refused
 
+from screening.arrays import Float64
 from screening.crystals.convert import crystal_to_ase
-from screening.crystals.crystal import PERIODIC, Crystal, Float64, Reason, Rejection
+from screening.crystals.crystal import PERIODIC, Crystal, Reason, Rejection
 from screening.crystals.formats import xyz_outline
 from screening.crystals.formats.extxyz import ExtXyz
 from screening.crystals.formats.shapes import Refused

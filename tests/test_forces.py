@@ -9,8 +9,9 @@ import torch
 from made import made_crystals
 from sizes import SMOOTH, small
 
+from screening.arrays import Float64
 from screening.crystals.batch import Crystals
-from screening.crystals.crystal import PERIODIC, Crystal, Float64
+from screening.crystals.crystal import PERIODIC, Crystal
 from screening.errors import InputError
 from screening.graphs import pack_graphs
 from screening.models.checkpoint import save

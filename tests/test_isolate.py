@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import made_batch
 
+from screening.arrays import Float64
 from screening.crystals.batch import Crystals
 from screening.errors import NativeError, ResourceError
 from screening.predictions import FailureReason
-from screening.runs.isolate import BrokenWorkerError, Float64, Proof, UnwellMachineError, isolated, said
+from screening.runs.isolate import BrokenWorkerError, Proof, UnwellMachineError, isolated, said
 from screening.runs.worker import SALT
 
 CRYSTALS = made_batch(23)

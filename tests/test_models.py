@@ -8,8 +8,9 @@ import torch
 from made import made_crystals
 from sizes import small
 
+from screening.arrays import Float64
 from screening.crystals.batch import Crystals
-from screening.crystals.crystal import Crystal, Float64
+from screening.crystals.crystal import Crystal
 from screening.errors import InputError
 from screening.graphs import pack_graphs
 from screening.models.graph_tensors import GraphTensors

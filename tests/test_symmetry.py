@@ -2,12 +2,12 @@
 
 import gemmi
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from spacegroups import grown, sorted_distances
 
+from screening.arrays import Float64
 from screening.crystals.formats.cif_writer import parameters_of
 from screening.ops import reference_symmetry
 from screening.ops.symmetry import expand_sites
@@ -15,7 +15,6 @@ from screening.ops.text import cell_lattice, site_coordinates
 
 pytestmark = pytest.mark.native
 
-Float64 = npt.NDArray[np.float64]
 TOLERANCE = 0.02
 IDENTITY = np.eye(3)[None], np.zeros((1, 3))
 

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import made_crystals
 
+from screening.arrays import Int64, UInt8
 from screening.crystals import formulas
 from screening.crystals.batch import Crystals
-from screening.crystals.crystal import Crystal, UInt8
+from screening.crystals.crystal import Crystal
 from screening.crystals.formulas import element_counts, reduced_formulas
 from screening.errors import InputError
 from screening.graphs import Neighbors, pack_graphs
@@ -22,7 +23,7 @@ from screening.predictions import Target
 from screening.training import labelled
 from screening.training.batching import epoch_batches, ordered_batches, prefetched
 from screening.training.config import SplitSettings
-from screening.training.labelled import Int64, LabelledGraphs
+from screening.training.labelled import LabelledGraphs
 from screening.training.splits import Split, split_in_folds, split_once
 
 TARGETS = (

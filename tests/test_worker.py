@@ -14,6 +14,7 @@ import torch
 from made import made_batch
 
 from screening import inference
+from screening.arrays import Float64
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason, Rejection
 from screening.crystals.packed import PackedCrystals
@@ -24,7 +25,7 @@ from screening.models import checkpoint
 from screening.predictions import FailureReason, Predictions, Target
 from screening.runs import predictor, row_reader
 from screening.runs.dask_tasks import SIGNS, Sign, message_of, signs_of
-from screening.runs.isolate import BrokenWorkerError, Float64
+from screening.runs.isolate import BrokenWorkerError
 from screening.runs.plan import Lease, Rows, Verdict
 from screening.runs.predictor import ModelPredictor
 from screening.runs.row_reader import UnreadableRowsError

@@ -11,11 +11,9 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from screening.crystals.crystal import Crystal, Float64, UInt8
+from screening.arrays import Bool, Float64, Int32, UInt8
+from screening.crystals.crystal import Crystal
 from screening.errors import InputError
-
-Bool = npt.NDArray[np.bool_]
-Int32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from screening.crystals.crystal import Crystal, Float64, Reason
+from screening.arrays import Float64
+from screening.crystals.crystal import Crystal, Reason
 from screening.crystals.elements import SYMBOLS
 from screening.crystals.formats.xyz_columns import FORCE_COLUMNS
 from screening.crystals.formats.xyz_comment import roles_of, stress_of_virial

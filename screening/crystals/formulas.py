@@ -15,10 +15,8 @@ from typing import NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
+from screening.arrays import Int64, UInt8
 from screening.crystals.elements import SYMBOLS
-
-UInt8 = npt.NDArray[np.uint8]
-Int64 = npt.NDArray[np.int64]
 
 # Crystals whose atoms are counted by element at once: a row of 119 numbers each.
 AT_ONCE = 16_384

@@ -23,8 +23,8 @@ from urllib.parse import quote, unquote
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Float64, Int64
 from screening.crystals.batch import Crystals
 from screening.crystals.columns import StoredText
 from screening.crystals.crystal import Crystal, Reason, Rejection
@@ -103,13 +103,13 @@ class PackedCrystals(Sequence[Crystal]):
         found = self.attributes.get("space_group_tolerance")
         return None if found is None else float(found)
 
-    def label(self, name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[np.float64]:
+    def label(self, name: str, start: int = 0, stop: int | None = None) -> Float64:
         """One label of all crystals, or of a range, without the rest of them; NaN where a crystal has none."""
         if name not in self._labels:
             raise InputError(f"{self.path}: has no label {name}; it has {', '.join(self._labels) or 'none'}")
         with self._reading():
             start, stop, _ = slice(start, stop).indices(len(self))
-            found: npt.NDArray[np.float64] = self._labels[name][start : max(start, stop)]
+            found: Float64 = self._labels[name][start : max(start, stop)]
             return found
 
     def ids(self, start: int = 0, stop: int | None = None) -> Sequence[str]:
@@ -159,10 +159,10 @@ class PackedCrystals(Sequence[Crystal]):
         start, stop, _ = slice(start, stop).indices(len(self))
         return self._read_atoms(start, max(start, stop))[0]
 
-    def atom_offsets(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+    def atom_offsets(self, start: int, stop: int) -> Int64:
         """Where the atoms of rows [start, stop) begin among all, and where the last one's end."""
         with self._reading():
-            offsets: npt.NDArray[np.int64] = self._columns["atom_offsets"][start : stop + 1]
+            offsets: Int64 = self._columns["atom_offsets"][start : stop + 1]
             return offsets
 
     def _read_atoms(self, start: int, stop: int) -> tuple[Crystals, int, int]:

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Int64
 from screening.crystals import symmetry
 from screening.crystals.archives import Unreadable, is_archive
 from screening.crystals.batch import Crystals
@@ -26,7 +26,6 @@ from screening.crystals.seen import Seen
 from screening.crystals.validate import CrystalLimits, validate
 from screening.errors import InputError, NativeError, ResourceError
 
-Int64 = npt.NDArray[np.int64]
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 # Enough text to outweigh the cost of a batch (0.5 ms) a hundred times, little enough for many batches in memory.

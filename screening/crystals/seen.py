@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
-import numpy.typing as npt
 
-UInt64 = npt.NDArray[np.uint64]
-Bool = npt.NDArray[np.bool_]
+from screening.arrays import Bool, UInt64
 
 
 class Seen:

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from screening.arrays import Float64
 from screening.crystals.batch import Crystals
-from screening.crystals.crystal import Crystal, Float64
+from screening.crystals.crystal import Crystal
 
 # Atoms this far (angstrom) from where symmetry wants them count as there.
 TOLERANCE = 0.01

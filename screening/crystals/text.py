@@ -5,10 +5,8 @@ from itertools import pairwise
 from typing import overload
 
 import numpy as np
-import numpy.typing as npt
 
-UInt8 = npt.NDArray[np.uint8]
-Int64 = npt.NDArray[np.int64]
+from screening.arrays import Int64, UInt8
 
 # File names that are no valid UTF-8 reach Python as lone surrogates; this keeps them as they are, both ways.
 SURROGATES = "surrogatepass"

@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Float64, Int64
 from screening.crystals.batch import Crystals
-from screening.crystals.crystal import Float64, Reason, Rejection
+from screening.crystals.crystal import Reason, Rejection
 from screening.crystals.elements import SYMBOLS
 from screening.errors import InputError
 from screening.ops.neighbors import count_edges, fill_edges
 
-Int64 = npt.NDArray[np.int64]
 Refusal = tuple[int, str]
 
 # A float64 this large still resolves 1e-9 angstrom; beyond it, distances to neighbours lose their digits.

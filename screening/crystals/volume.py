@@ -1,6 +1,6 @@
 """The volume that three lattice vectors span."""
 
-from screening.crystals.crystal import Float64
+from screening.arrays import Float64
 
 
 def volume_of(lattice: Float64) -> float:

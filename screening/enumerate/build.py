@@ -9,14 +9,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from screening.arrays import UInt8
 from screening.crystals.batch import Crystals
 from screening.crystals.elements import SYMBOLS
 from screening.enumerate.space import Space
 from screening.enumerate.volumes import repulsions, spacings
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-UInt8 = npt.NDArray[np.uint8]
 Texts = npt.NDArray[np.object_]
 
 # Sizes are multiples of this (angstrom), so that the last bits of a table or of another processor do not matter, and

@@ -9,14 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Int64, UInt8, UInt64
 from screening.crystals.elements import SYMBOLS
 from screening.errors import InputError
-
-Int64 = npt.NDArray[np.int64]
-UInt8 = npt.NDArray[np.uint8]
-UInt64 = npt.NDArray[np.uint64]
 
 # So many combinations of states are tried for one prototype; five sites of ten states each are a hundred thousand.
 MOST_COMBINATIONS = 20_000_000

@@ -10,11 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Float64
 from screening.crystals.elements import NUMBER_OF, SYMBOLS
-
-Float64 = npt.NDArray[np.float64]
 
 FOLDER = Path(__file__).parent
 

@@ -13,13 +13,10 @@ from dataclasses import dataclass
 
 import moyopy
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Float64, Int64
 from screening.crystals import symmetry
 from screening.ops.neighbors import neighbor_list
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 # In units of the cube root of the volume per atom. Within the reach lie 113 neighbours on average. Real crystals of
 # one prototype differ by 0.05 and more, what rounding and another source of the same prototype change is below 0.02.

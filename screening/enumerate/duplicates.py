@@ -11,14 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Bool, UInt8
 from screening.enumerate.congruence import Geometry, geometry_of, mappings
 from screening.enumerate.space import Space
 from screening.errors import InputError
-
-Bool = npt.NDArray[np.bool_]
-UInt8 = npt.NDArray[np.uint8]
 
 # Patterns of repeated elements of one prototype; each costs some milliseconds.
 MOST_PATTERNS = 300

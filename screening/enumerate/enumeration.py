@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import UInt8
 from screening.crystals.batch import Crystals
 from screening.crystals.pack import Tally, pack_batches
 from screening.crystals.read import ReadBatch
@@ -21,8 +21,6 @@ from screening.enumerate.resolve import spaces_of
 from screening.enumerate.sampling import Draw
 from screening.enumerate.spec import Specification
 from screening.errors import InputError
-
-UInt8 = npt.NDArray[np.uint8]
 
 # Atoms of a batch: enough to outweigh the cost of a batch, few enough for the cache.
 BATCH_ATOMS = 1 << 16

@@ -10,16 +10,14 @@ from pathlib import Path
 
 import moyopy
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Int64
 from screening.crystals import symmetry
 from screening.crystals.crystal import PERIODIC, Crystal, Rejection
 from screening.crystals.elements import NUMBER_OF, SYMBOLS
 from screening.crystals.read import read
 from screening.enumerate.prototype import Prototype
 from screening.errors import InputError
-
-Int64 = npt.NDArray[np.int64]
 
 _SITE = re.compile(r"([A-Z][a-z]?)(\d*)")
 

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
+from screening.arrays import Float64, Int64
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import UInt8
 from screening.crystals.elements import NUMBER_OF, SYMBOLS
 from screening.enumerate.catalogue import prototype_named
 from screening.enumerate.charges import Balance, States, balance
@@ -19,7 +19,6 @@ from screening.enumerate.tolerance import tolerance_window
 from screening.errors import InputError
 
 _ION = re.compile(r"([A-Z][a-z]?)([+-][1-9])")
-UInt8 = npt.NDArray[np.uint8]
 
 # Counting through more than this takes hours.
 MOST_ASSIGNMENTS = 10**11

@@ -5,9 +5,8 @@ the crystals is a tenth of each prototype and nearly a tenth of what any element
 """
 
 import numpy as np
-import numpy.typing as npt
 
-Int64 = npt.NDArray[np.int64]
+from screening.arrays import Int64, UInt64
 
 
 class Draw:
@@ -47,7 +46,7 @@ class Draw:
         return stretches * whole + (stretches * rest + self._phase) // self.count
 
 
-def _mixed(numbers: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.uint64]:
+def _mixed(numbers: UInt64, seed: int) -> UInt64:
     """Numbers that look random: SplitMix64 of Steele, Lea and Flood (2014), started from the seed."""
     mask = (1 << 64) - 1
     start = np.uint64(seed * 0xD1B54A32D192ED03 & mask)

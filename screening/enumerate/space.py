@@ -11,18 +11,13 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Bool, Int64, UInt8, UInt64
 from screening.crystals.elements import SYMBOLS
 from screening.enumerate.charges import Balance
 from screening.enumerate.chemistry import electronegativities
 from screening.enumerate.prototype import Prototype
 from screening.enumerate.tolerance import ToleranceWindow
-
-Bool = npt.NDArray[np.bool_]
-Int64 = npt.NDArray[np.int64]
-UInt8 = npt.NDArray[np.uint8]
-UInt64 = npt.NDArray[np.uint64]
 
 # Assignments of a block: their bits just fit into a core's cache.
 BLOCK = 1 << 18

@@ -11,17 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Float64, UInt8, UInt64
 from screening.crystals.elements import SYMBOLS
 from screening.enumerate.charges import WORD, Balance
 from screening.enumerate.chemistry import ionic_radius
 from screening.enumerate.prototype import Prototype
 from screening.errors import InputError
-
-Float64 = npt.NDArray[np.float64]
-UInt8 = npt.NDArray[np.uint8]
-UInt64 = npt.NDArray[np.uint64]
 
 LARGE, SMALL = 12, 6
 

@@ -20,15 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Bool, Float64, Int64, UInt8
 from screening.crystals.elements import NUMBER_OF, SYMBOLS
 from screening.enumerate.chemistry import electronegativities
 from screening.ops.neighbors import neighbor_list
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-UInt8 = npt.NDArray[np.uint8]
 
 TABLE = Path(__file__).parent / "volumes.csv"
 POWER = 8
@@ -45,7 +41,7 @@ class Lengths(NamedTuple):
 
     pair: Float64
     slope: Float64
-    known: npt.NDArray[np.bool_]
+    known: Bool
 
 
 class Coefficients(NamedTuple):
@@ -55,7 +51,7 @@ class Coefficients(NamedTuple):
     s: Float64
     q: Float64
     a: Float64
-    known: npt.NDArray[np.bool_]
+    known: Bool
 
 
 def lengths_of(coefficients: Coefficients) -> Lengths:

@@ -14,13 +14,10 @@ from typing import Any
 
 import gemmi
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Float64, Int64
 from screening.errors import InputError
 from screening.ops.symmetry import expand_sites
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 # Rows are the vectors of a primitive cell in those of the conventional one, by the letter of the centring.
 PRIMITIVE: Mapping[str, Any] = {

@@ -6,10 +6,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from screening.arrays import Float64
 from screening.crystals.batch import Crystals
 from screening.graphs import Graphs
 from screening.ops.message_graph import EdgeGraph
@@ -99,9 +99,9 @@ class GraphTensors:
         return torch.sqrt(x * x + y * y + z * z)
 
 
-def volumes(crystals: Crystals) -> npt.NDArray[np.float64]:
+def volumes(crystals: Crystals) -> Float64:
     """The volume of each cell, (crystals,); NaN where a crystal is not periodic in all directions."""
-    found: npt.NDArray[np.float64] = np.abs(np.linalg.det(crystals.lattice))
+    found: Float64 = np.abs(np.linalg.det(crystals.lattice))
     return np.where(crystals.pbc.all(axis=1), found, np.nan)
 
 

@@ -3,10 +3,8 @@
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
-Int32 = npt.NDArray[np.int32]
+from screening.arrays import Float64, Int32
 
 
 def expand_sites(

@@ -14,13 +14,11 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Bool
 from screening.query.fields import ELEMENTS, ENDING, STATUS, Field, Kind
 from screening.store.rows import element_masks
 from screening.store.schema import Array, Ending, Status
-
-Bool = npt.NDArray[np.bool_]
 
 COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
     {

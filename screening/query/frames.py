@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Int64
 from screening.query.fields import ELEMENTS, ENDING, MESSAGE, REASON, STATUS, Field, Kind
 from screening.store.ids import text_of
 from screening.store.read import Results
@@ -14,8 +14,6 @@ from screening.store.schema import Array, Ending, Status
 
 if TYPE_CHECKING:
     import polars
-
-Int64 = npt.NDArray[np.int64]
 
 
 class Frames:

@@ -3,16 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Int64
 from screening.crystals.crystal import Crystal
 from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError, InputError
 from screening.store.ids import stored_id
 from screening.store.parts import Atoms
 from screening.store.read import Results
-
-Int64 = npt.NDArray[np.int64]
 
 # So many crystals are held at a time; those that lie in one block of the input are read together.
 GROUP = 4096

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Int64
 from screening.crystals.crystal import Crystal
 from screening.errors import InputError
 from screening.query.conditions import All, Block, Comparison, Condition, FieldValue, Has, Literal, Not
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import polars
     from pymatgen.core import Molecule, Structure
 
-Int64 = npt.NDArray[np.int64]
 
 FRAME_ROWS = 1 << 16
 

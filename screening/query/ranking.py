@@ -3,8 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
+from screening.arrays import Float64, Int64
 
 
 class Best:

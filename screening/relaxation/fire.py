@@ -10,12 +10,10 @@ came with. What moves is s, and q = n D for n atoms; so that with the virial W =
 from dataclasses import dataclass, fields
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Bool, Float64, Int32, Int64
 from screening.crystals.batch import Crystals
-from screening.relaxation.potential import Float64, Surface
-
-Int64 = npt.NDArray[np.int64]
+from screening.relaxation.potential import Surface
 
 START, LARGEST = 0.1, 1.0
 """Time steps, in angstrom sqrt(u / eV) for atoms of one mass."""
@@ -53,7 +51,7 @@ class Motion:
             downhill=np.zeros(n, np.int64),
         )
 
-    def kept(self, crystals: Crystals, keep: npt.NDArray[np.bool_]) -> "Motion":
+    def kept(self, crystals: Crystals, keep: Bool) -> "Motion":
         """What is left when only some of these crystals stay."""
         atoms = np.repeat(keep, crystals.atom_counts)
         columns = (getattr(self, field.name) for field in fields(self))
@@ -71,7 +69,7 @@ class Motion:
         return found
 
 
-def moved(crystals: Crystals, motion: Motion, surface: Surface, *, moving_cells: npt.NDArray[np.bool_]) -> Crystals:
+def moved(crystals: Crystals, motion: Motion, surface: Surface, *, moving_cells: Bool) -> Crystals:
     """Take a step: change `motion` in place, and give where the crystals are then."""
     force, pull = _generalised(crystals, motion, surface, moving_cells)
     counts, offsets = crystals.atom_counts, crystals.atom_offsets
@@ -96,9 +94,7 @@ def moved(crystals: Crystals, motion: Motion, surface: Surface, *, moving_cells:
     return crystals.moved(np.where(moving_cells[:, None, None], lattice, crystals.lattice), positions)
 
 
-def _generalised(
-    crystals: Crystals, motion: Motion, surface: Surface, moving_cells: npt.NDArray[np.bool_]
-) -> tuple[Float64, Float64]:
+def _generalised(crystals: Crystals, motion: Motion, surface: Surface, moving_cells: Bool) -> tuple[Float64, Float64]:
     """The forces on s (atoms, 3), and on q (crystals, 3, 3), zero where the cell stays."""
     turned = motion.deformation.transpose(0, 2, 1)
     force = _rows(surface.forces, np.repeat(turned, crystals.atom_counts, axis=0))
@@ -108,7 +104,7 @@ def _generalised(
     return force, np.where(moving_cells[:, None, None], pull, 0.0)
 
 
-def _move(motion: Motion, offsets: npt.NDArray[np.int32], counts: npt.NDArray[np.int32]) -> None:
+def _move(motion: Motion, offsets: Int32, counts: Int32) -> None:
     """Go along the velocity, no row of s or q farther than `FARTHEST`."""
     farthest = np.maximum(
         np.maximum.reduceat(_lengths(motion.velocity), offsets[:-1]), _lengths(motion.flow).max(axis=1)
@@ -133,6 +129,6 @@ def _lengths(rows: Float64) -> Float64:
     return found
 
 
-def _sums(rows: Float64, offsets: npt.NDArray[np.int32]) -> Float64:
+def _sums(rows: Float64, offsets: Int32) -> Float64:
     found: Float64 = np.add.reduceat(rows[:, 0] + rows[:, 1] + rows[:, 2], offsets[:-1])
     return found

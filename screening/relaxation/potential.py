@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from screening.arrays import Float64, Int64
 from screening.crystals.batch import Crystals
 from screening.graphs import graph_batches
 from screening.inference import in_order, usable_device, work_alone
@@ -19,9 +19,6 @@ from screening.models.derivatives import energy_column, energy_forces_stress
 from screening.models.graph_tensors import GraphTensors
 from screening.models.model import CrystalModel
 from screening.ops import core
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 # What derivatives keep in memory is several times what a prediction does.
 MAX_EDGES, MAX_ATOMS = 60_000, 2_000

@@ -9,18 +9,15 @@ from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Bool, Float64, Int64
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
 from screening.errors import InputError
 from screening.predictions import Target
 from screening.relaxation.fire import Motion, moved
-from screening.relaxation.potential import Float64, Surface
+from screening.relaxation.potential import Surface
 from screening.relaxation_limits import AT_ONCE, RelaxationLimits
-
-Bool = npt.NDArray[np.bool_]
-Int64 = npt.NDArray[np.int64]
 
 
 class Outcome(StrEnum):

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Bool, Float64, Int64
 from screening.errors import InputError
 from screening.predictions import Target
 from screening.query.conditions import All, Block, Condition, FieldValue, Not
@@ -16,10 +16,6 @@ from screening.query.query import Query
 from screening.report.wording import whole
 from screening.store.read import Results
 from screening.store.schema import Array, Status
-
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
-Int64 = npt.NDArray[np.int64]
 
 # Without a condition, this share of the predicted crystals is wanted; no more than so many, no fewer than are shown.
 BEST_SHARE = 0.01

@@ -7,11 +7,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from screening.arrays import Float64, Int64
 from screening.report.distribution import Distribution
 from screening.report.wording import MINUS
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)
 # A range that leaves out less than this at either end is shown instead of all, if all is much wider.

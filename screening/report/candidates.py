@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
+from screening.arrays import Int64
 from screening.crystals import symmetry
 from screening.crystals.crystal import Crystal
 from screening.crystals.elements import SYMBOLS
@@ -14,8 +12,6 @@ from screening.report.asked import Asked, column_at
 from screening.store.ids import text_of
 from screening.store.read import Results
 from screening.store.schema import RELAXATION, Array, Ending, target_column
-
-Int64 = npt.NDArray[np.int64]
 
 COLUMNS = ("id", "formula", "nsites", "elements", "volume_per_atom")
 

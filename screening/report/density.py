@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from screening.arrays import Int64
 from screening.report.axes import Axis, tick_text
 from screening.report.frame import Frame
 from screening.report.markup import Content, Markup, element, short
-from screening.report.survey import Density, Histogram, Int64
+from screening.report.survey import Density, Histogram
 from screening.report.wording import plural, title_of, unit_words, whole
 
 FRAME = Frame(760, 480, left=50, bottom=40)

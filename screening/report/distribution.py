@@ -6,9 +6,8 @@ numbers are: no range has to be guessed, and no sample drawn.
 """
 
 import numpy as np
-import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
+from screening.arrays import Float32, UInt32
 
 _BITS = 20
 _DROPPED = 32 - _BITS
@@ -54,7 +53,7 @@ class Distribution:
         return int(self._counts[:place].sum())
 
 
-def _ordered(values: Float32) -> npt.NDArray[np.uint32]:
+def _ordered(values: Float32) -> UInt32:
     # Adding 0 makes one zero of two.
     bits = (values.astype(np.float32, copy=False) + np.float32(0)).view(np.uint32)
     negative = bits >> 31 != 0

@@ -10,12 +10,11 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from screening.arrays import Float64
 from screening.crystals.elements import SYMBOLS
 from screening.report.element_looks import COLOUR, RADIUS, shade
 from screening.report.markup import Markup, element, joined, short
 from screening.report.scene import Scene, initial_turn
-
-Float64 = npt.NDArray[np.float64]
 
 SIZE = 240
 ROOM = 8

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from screening.arrays import Int64
 from screening.report.markup import Content, Markup, element
 from screening.report.table import Cell, sortable_table
 from screening.report.wording import share, whole
 from screening.store.failures import CODE, SENTENCE
 from screening.store.ids import text_of
-from screening.store.parts import Int64
 from screening.store.read import Results
 from screening.store.schema import Array, Status
 

@@ -8,11 +8,9 @@ from itertools import pairwise
 from statistics import median
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Float64
 from screening.store.schema import ShardNote
-
-Float64 = npt.NDArray[np.float64]
 
 # Silence of so many usual gaps between shards, and at least so many seconds, is a pause of the run.
 _PAUSE_GAPS = 20.0

@@ -11,14 +11,11 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Bool, Float64, Int64
 from screening.crystals.crystal import Crystal
 from screening.ops.neighbors import neighbor_list
 from screening.report.element_looks import RADIUS
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 # Larger cells are drawn without images on faces; the largest in part, which the caller should say.
 MOST_ATOMS = 240
@@ -91,7 +88,7 @@ def scene_of(crystal: Crystal) -> Scene:
     )
 
 
-def _completed(lattice: Float64, pbc: npt.NDArray[np.bool_]) -> Float64:
+def _completed(lattice: Float64, pbc: Bool) -> Float64:
     """The lattice with directions of length 1, normal to the others, where it is not periodic."""
     box = np.where(pbc[:, None], lattice, 0.0)
     if pbc.all():
@@ -100,7 +97,7 @@ def _completed(lattice: Float64, pbc: npt.NDArray[np.bool_]) -> Float64:
     return np.array([box[k] if pbc[k] else normals.pop() for k in range(3)])
 
 
-def _wrapped(crystal: Crystal, pbc: npt.NDArray[np.bool_]) -> Float64:
+def _wrapped(crystal: Crystal, pbc: Bool) -> Float64:
     """Positions moved into the cell; what lies on its far faces comes to the near ones."""
     box = _completed(crystal.lattice, pbc)
     fractional = crystal.positions @ np.linalg.inv(box)
@@ -116,7 +113,7 @@ def _heights(box: Float64) -> Float64:
     return heights
 
 
-def _with_images(positions: Float64, lattice: Float64, pbc: npt.NDArray[np.bool_]) -> tuple[Int64, Int64]:
+def _with_images(positions: Float64, lattice: Float64, pbc: Bool) -> tuple[Int64, Int64]:
     """Atoms and the lattice vectors to their images: themselves first, then those on far faces."""
     box = _completed(lattice, pbc)
     on_face = (np.abs(positions @ np.linalg.inv(box)) * _heights(box) < ON_FACE) & pbc
@@ -161,7 +158,7 @@ def _bonds(crystal: Crystal, positions: Float64, atoms: Int64, shifts: Int64) ->
     return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
 
-def _cell_edges(lattice: Float64, pbc: npt.NDArray[np.bool_]) -> Float64:
+def _cell_edges(lattice: Float64, pbc: Bool) -> Float64:
     """The edges of the cell along its periodic vectors, (edges, 2, 3)."""
     vectors = lattice[pbc]
     edges = []
@@ -173,7 +170,7 @@ def _cell_edges(lattice: Float64, pbc: npt.NDArray[np.bool_]) -> Float64:
     return np.array(edges).reshape(-1, 2, 3)
 
 
-def _upright(edges: Float64, places: Float64, lattice: Float64, pbc: npt.NDArray[np.bool_]) -> Float64:
+def _upright(edges: Float64, places: Float64, lattice: Float64, pbc: Bool) -> Float64:
     """The turn (of row vectors) that brings the third lattice vector up, and a broad side of the cell to the front.
 
     The viewer looks along -z; x goes right, y up. The first vector comes towards the viewer, unless the cell looks thin

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Bool, Int64, UInt64
 from screening.crystals.elements import SYMBOLS
 from screening.predictions import Target
 from screening.report.asked import Asked, Wish, asked_of
@@ -20,9 +20,6 @@ from screening.report.distribution import Distribution
 from screening.store.read import Results
 from screening.store.rows import element_masks
 from screening.store.schema import Array, Status, target_column
-
-Int64 = npt.NDArray[np.int64]
-UInt64 = npt.NDArray[np.uint64]
 
 HISTOGRAM_BINS = 80
 PROBABILITY_BINS = 50
@@ -141,11 +138,11 @@ def elements_held(masks: UInt64) -> Int64:
     return np.concatenate([[0], counts])[: len(SYMBOLS)]
 
 
-def only_of(masks: UInt64, numbers: Iterable[int]) -> npt.NDArray[np.bool_]:
+def only_of(masks: UInt64, numbers: Iterable[int]) -> Bool:
     """Which crystals have no other elements than these."""
     chosen = np.array(sorted(set(numbers)), np.int64)
     low, high = element_masks(np.zeros(len(chosen), np.int64), chosen, 1)[0]
-    outside: npt.NDArray[np.bool_] = (masks[:, 0] & ~low | masks[:, 1] & ~high) == 0
+    outside: Bool = (masks[:, 0] & ~low | masks[:, 1] & ~high) == 0
     return outside
 
 

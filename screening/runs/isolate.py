@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Float32, Float64
 from screening.crystals.batch import Crystals
 from screening.errors import NativeError, ResourceError
 from screening.predictions import FailureReason
 from screening.store.relaxed import RelaxedRows
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 Predict = Callable[[Crystals], Float64]
 Found = TypeVar("Found")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from screening.arrays import Float64
 from screening.crystals.batch import Crystals
 from screening.errors import ResourceError
 from screening.graphs import Graphs, graph_batches, pack_graphs
@@ -19,7 +20,7 @@ from screening.models.checkpoint import load
 from screening.models.model import CrystalModel
 from screening.ops import core
 from screening.predictions import Target
-from screening.runs.isolate import BrokenWorkerError, Float64, is_out_of_memory
+from screening.runs.isolate import BrokenWorkerError, is_out_of_memory
 from screening.runs.stages import Stages
 
 # One batch is at the model, the graphs of the next are made meanwhile.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from screening.arrays import Float32, Float64
 from screening.crystals.batch import Crystals
 from screening.errors import ResourceError
 from screening.inference import usable_device
@@ -21,7 +22,7 @@ from screening.relaxation.relax import Relaxed, relax
 from screening.relaxation_limits import Relaxation
 from screening.runs.predictor import recover
 from screening.runs.stages import Stages
-from screening.store.relaxed import Float32, Float64, RelaxedRows
+from screening.store.relaxed import RelaxedRows
 from screening.store.rows import volumes_per_atom
 from screening.store.schema import Ending
 

@@ -20,13 +20,14 @@ from typing import Protocol
 import numpy as np
 
 from screening import machine
+from screening.arrays import Float64
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
 from screening.crystals.packed import PackedCrystals
 from screening.errors import InputError, ScreeningError
 from screening.files.whole import require_room
 from screening.predictions import Target
-from screening.runs.isolate import Float64, Outcome, Predict, Proof, isolated
+from screening.runs.isolate import Outcome, Predict, Proof, isolated
 from screening.runs.piece import Relaxer, Relaxing
 from screening.runs.plan import Lease, Verdict
 from screening.runs.row_reader import RowReader, opened_input

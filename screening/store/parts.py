@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol, Self
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Bool, Float64, Int64
 from screening.crystals.packed import PackedCrystals
 from screening.crystals.text import SURROGATES
 from screening.errors import FileFormatError, InputError
@@ -40,8 +40,6 @@ from screening.store.schema import (
 )
 from screening.store.shard import ShardFile, require_stamp
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 CURE = "it is damaged or of another kind: copy it again, or make it again with `screening merge`"
 STATUS_BLOCK = 1 << 18
 # Sentences with no more than this between them are read at once.
@@ -167,7 +165,7 @@ class Merged:
             found[inside] = np.where(bad[own], self._failures_before[block] + np.cumsum(bad)[own] - 1, -1)
         return found
 
-    def _bad(self, block: int) -> npt.NDArray[np.bool_]:
+    def _bad(self, block: int) -> Bool:
         status = self._file["status"][block * STATUS_BLOCK : (block + 1) * STATUS_BLOCK]
         return np.asarray(status != Status.OK)
 

@@ -12,9 +12,10 @@ from typing import Self
 
 import numpy as np
 
+from screening.arrays import Int64
 from screening.errors import permitted
 from screening.store.cover import cover
-from screening.store.parts import Atoms, InShard, Int64, Merged, Part, Refused
+from screening.store.parts import Atoms, InShard, Merged, Part, Refused
 from screening.store.record import RELAXED, RESULTS, SHARDS, RunRecord, read_record
 from screening.store.schema import Array, ShardNote, Status
 from screening.store.shard import ShardFile, shard_ranges

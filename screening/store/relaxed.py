@@ -7,15 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from screening.arrays import Bool, Float32, Float64, Int64, UInt8, UInt32
 from screening.crystals.batch import Crystals
 from screening.store.schema import RELAXATION, RELAXATION_COLUMNS, RELAXED_COLUMNS, Array, Ending
-
-Bool = npt.NDArray[np.bool_]
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-UInt8 = npt.NDArray[np.uint8]
-UInt32 = npt.NDArray[np.uint32]
 
 ROW, OFFSETS, LATTICE, POSITIONS = (column.name for column in RELAXED_COLUMNS)
 

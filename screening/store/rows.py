@@ -8,6 +8,7 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 
+from screening.arrays import Float32, Float64, UInt8, UInt32, UInt64
 from screening.crystals.batch import Crystals
 from screening.crystals.elements import SYMBOLS
 from screening.crystals.formulas import conventional_formulas, element_amounts
@@ -17,12 +18,6 @@ from screening.store.failures import Failure, failure_columns, failures_in
 from screening.store.ids import bytes_column, id_column, text_of
 from screening.store.relaxed import RelaxedRows
 from screening.store.schema import COLUMNS, EMBEDDING, RELAXATION, TARGETS, Array, Status, target_column
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-UInt8 = npt.NDArray[np.uint8]
-UInt32 = npt.NDArray[np.uint32]
-UInt64 = npt.NDArray[np.uint64]
 
 REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from screening.arrays import Float64, Int64
 from screening.errors import ScreeningError
 from screening.models.model import CrystalModel
 from screening.training.batching import ordered_batches, prefetched
@@ -19,9 +19,6 @@ from screening.training.losses import TargetLoss, masked_loss
 from screening.training.metrics import UPWARDS, Metrics, all_metrics, finite_or_none
 from screening.training.normalise import Normaliser
 from screening.training.ranks import ALONE, Ranks
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 NAMED_IDS = 10
 

@@ -6,11 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Int64
 from screening.training.labelled import LabelledGraphs
 
-Int64 = npt.NDArray[np.int64]
 B = TypeVar("B")
 
 AHEAD = 2

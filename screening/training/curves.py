@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from screening.arrays import Float64
 from screening.files.whole import write_whole
 from screening.predictions import Target
 from screening.training.metrics import auc
 
 Scale = Literal["linear", "log"]
-Float64 = npt.NDArray[np.float64]
 
 PANEL_INCHES = 3.6
 # Above this many points, a density says more than points that hide each other.

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Int64
 from screening.crystals.batch import Crystals
 from screening.crystals.pack import Tally
 from screening.crystals.read import read_batches
@@ -18,7 +18,6 @@ from screening.training.labelled import LabelledGraphs
 from screening.training.metrics import all_metrics, finite_or_none
 from screening.training.ranks import ALONE, Ranks
 
-Int64 = npt.NDArray[np.int64]
 Found = dict[str, dict[str, float | None]]
 
 

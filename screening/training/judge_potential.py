@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Bool, Float64
 from screening.crystals.batch import Crystals
 from screening.crystals.elements import NUMBER_OF, SYMBOLS
 from screening.crystals.formulas import element_counts
@@ -16,8 +16,6 @@ from screening.relaxation.potential import Potential, Surface
 from screening.training.judge import read_crystals
 from screening.training.mechanics import PLACES, STRESS, forces_of, mechanical_label
 
-Bool = npt.NDArray[np.bool_]
-Float64 = npt.NDArray[np.float64]
 Metrics = dict[str, dict[str, float | None]]
 
 TERMS: Mapping[str, str] = {"energy": "eV/atom", "force": "eV/angstrom", "stress": "eV/angstrom^3"}

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from screening.crystals.batch import Crystals, Int32
-from screening.crystals.crystal import Float64, UInt8
+from screening.arrays import Float32, Float64, Int32, Int64, UInt8
+from screening.crystals.batch import Crystals
 from screening.crystals.elements import SYMBOLS
 from screening.crystals.formulas import ReducedFormulas, element_counts
 from screening.errors import InputError
@@ -25,9 +25,6 @@ from screening.graphs import Graphs, Neighbors, graph_batches
 from screening.models.graph_tensors import GraphTensors
 from screening.predictions import Target
 from screening.training.mechanics import MECHANICAL, forces_of, mechanical_label
-
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
 
 # The neighbour list of this many edges, with its vectors and shifts, is in memory at once while building.
 BUILD_EDGES, BUILD_ATOMS = 2_000_000, 500_000

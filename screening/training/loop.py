@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from screening.arrays import Int64
 from screening.errors import InputError, ResourceError, ScreeningError
 from screening.models.model import CrystalModel
 from screening.training.assess import Assessment, named
@@ -33,8 +33,6 @@ from screening.training.ranks import ALONE, Ranks, require_shareable
 from screening.training.resume import Learner, Position, agreed, load_state, repeatable, save_state
 from screening.training.splits import Split
 from screening.training.tuning import WHOLE, Tuning
-
-Int64 = npt.NDArray[np.int64]
 
 STATE_FILE, JOURNAL_FILE = "state.safetensors", "metrics.jsonl"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -3,13 +3,10 @@
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Float32, Float64
 from screening.crystals.batch import Crystals
-from screening.crystals.crystal import Float64
 from screening.predictions import Target
-
-Float32 = npt.NDArray[np.float32]
 
 VOLUME = Target("periodic_volume", "angstrom^3/cell")
 """NaN unless a crystal is periodic in all directions; such crystals alone have stress."""

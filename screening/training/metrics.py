@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from screening.arrays import Float64
 from screening.predictions import Target
 
-Float64 = npt.NDArray[np.float64]
 Metrics = dict[str, float]
 
 # More of these is better; of every other metric less.

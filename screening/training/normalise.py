@@ -7,13 +7,11 @@ import difflib
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Float64
 from screening.crystals.labels import TARGETS
 from screening.errors import InputError
 from screening.predictions import Target
-
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

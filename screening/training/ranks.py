@@ -11,14 +11,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from screening.arrays import Int64
 from screening.errors import InputError
 from screening.training.labelled import LabelledGraphs
-
-Int64 = npt.NDArray[np.int64]
 
 # These see the rank's part of a batch only: moments of that part, random numbers by its size.
 UNSHARED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)

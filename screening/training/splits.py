@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Float64, Int64
 from screening.errors import InputError
 from screening.training.config import SplitSettings
-
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +35,7 @@ def split_once(settings: SplitSettings, formulas: Sequence[str]) -> Split:
     return _checked(Split(train, validation, test))
 
 
-def split_in_folds(settings: SplitSettings, formulas: Sequence[str], folds: npt.NDArray[np.float64]) -> list[Split]:
+def split_in_folds(settings: SplitSettings, formulas: Sequence[str], folds: Float64) -> list[Split]:
     """Make one split per fold, the fold its test set, and a validation part drawn from the rest."""
     places = _given(folds) if settings.by == "folds" else _made(settings, formulas)
     splits = []
@@ -50,7 +48,7 @@ def split_in_folds(settings: SplitSettings, formulas: Sequence[str], folds: npt.
     return splits
 
 
-def _given(folds: npt.NDArray[np.float64]) -> Int64:
+def _given(folds: Float64) -> Int64:
     without = np.flatnonzero(np.isnan(folds))
     if len(folds) == 0 or len(without):
         raise InputError(f"{len(without)} of {len(folds)} crystals have no label `fold`; split by random or formula")

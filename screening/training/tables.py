@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from screening.arrays import Int64
 from screening.errors import FileFormatError, ResourceError
 from screening.files.sink import sweep_parts_of
 from screening.files.whole import write_whole, writing
 
 Array = npt.NDArray[np.generic]
-Int64 = npt.NDArray[np.int64]
 
 
 def made_table(path: Path, ends: Int64, columns: int, dtype: npt.DTypeLike, make: Callable[[int], Array]) -> Path:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from screening.arrays import Float64, Int64
 from screening.errors import InputError
 from screening.graphs import Neighbors
 from screening.models import checkpoint
@@ -28,9 +29,8 @@ from screening.training.batching import ordered_batches, prefetched
 from screening.training.config import LoopSettings
 from screening.training.labelled import LabelledGraphs
 from screening.training.material import Listener
-from screening.training.tables import Int64, made_table, mapped
+from screening.training.tables import made_table, mapped
 
-Float64 = npt.NDArray[np.float64]
 GraphsFor = Callable[[Neighbors], LabelledGraphs]
 # Crystals of a block of a table: a quarter of a minute of CGCNN on a core, 40 MB of descriptions.
 BLOCK = 8192

@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.distributed_c10d import PrefixStore
 
+from screening.arrays import Int64
 from screening.errors import ScreeningError
 from screening.models import across
 from screening.training.labelled import LabelledGraphs
-from screening.training.ranks import Alone, Int64, Ranks, balanced, flattened, spread
+from screening.training.ranks import Alone, Ranks, balanced, flattened, spread
 
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 

@@ -7,7 +7,8 @@ same for every format.
 import numpy as np
 from gemmi import cif
 
-from screening.crystals.crystal import Crystal, Float64, Reason, Rejection
+from screening.arrays import Float64
+from screening.crystals.crystal import Crystal, Reason, Rejection
 from screening.crystals.formats.cif_sites import LARGEST, coordinates_of, elements_of, require_full, sites_in
 from screening.crystals.formats.cif_symmetry import operations_in
 from screening.crystals.formats.cif_values import Refused, number_in, quoted, unreadable

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from gemmi import cif
 
-from screening.crystals.crystal import Float64, Reason, UInt8
+from screening.arrays import Float64, UInt8
+from screening.crystals.crystal import Reason
 from screening.crystals.formats.cif_elements import element_of_label, element_of_symbol
 from screening.crystals.formats.cif_values import Refused, number_in, quoted, unreadable
 from screening.ops.text import site_coordinates

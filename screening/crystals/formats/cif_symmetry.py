@@ -10,13 +10,10 @@ from functools import lru_cache
 
 import gemmi
 import numpy as np
-import numpy.typing as npt
 from gemmi import cif
 
+from screening.arrays import Float64, Int64
 from screening.crystals.formats.cif_values import unreadable
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 LISTED = (
     "_symmetry_equiv_pos_as_xyz",

@@ -5,7 +5,8 @@ import math
 import numpy as np
 from gemmi import cif
 
-from screening.crystals.crystal import Crystal, Float64
+from screening.arrays import Float64
+from screening.crystals.crystal import Crystal
 from screening.crystals.elements import SYMBOLS
 from screening.crystals.formats.cif_block import CELL, ID, LABEL_NAME, LABEL_VALUE
 from screening.errors import InputError

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from screening.crystals.crystal import Crystal, Float64, Reason, Rejection
+from screening.arrays import Float64
+from screening.crystals.crystal import Crystal, Reason, Rejection
 from screening.crystals.formats.shapes import Refused, crystal_of, forces_of, json_value, shape_of, stress_of
 from screening.crystals.labels import STRESS_KEY, is_unusable, marked_labels
 

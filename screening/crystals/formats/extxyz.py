@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from screening.arrays import Float64, Int64, UInt8
 from screening.crystals.batch import Crystals
-from screening.crystals.crystal import Crystal, Float64, Reason, Rejection, UInt8
+from screening.crystals.crystal import Crystal, Reason, Rejection
 from screening.crystals.formats.format import Columns, Document, Format, Piece
 from screening.crystals.formats.shapes import Refused
 from screening.crystals.formats.xyz_columns import PLAIN_COLUMNS, columns_of, row_fault
 from screening.crystals.formats.xyz_comment import id_of, pairs_of
-from screening.crystals.formats.xyz_frames import Frames, Int64, frames_of
+from screening.crystals.formats.xyz_frames import Frames, frames_of
 from screening.crystals.formats.xyz_outline import Comments, read_comments
 from screening.ops.text import scan_rows
 

@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
+from screening.arrays import Bool, Int64, UInt8
 from screening.crystals.formats.chunk import UNREADABLE, VALUE_LIMIT, CutShort
 
 BLOCK = 1 << 20
@@ -37,7 +38,7 @@ class _Marks:
     depth: int = 0
     in_string: bool = False
 
-    def of(self, block: bytes) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    def of(self, block: bytes) -> tuple[npt.NDArray[np.intp], UInt8, Int64]:
         """Positions, kinds (OPEN, CLOSE, COMMA) and the depth after each. A block must not end in a backslash."""
         kinds = np.frombuffer(block.translate(_KIND_TABLE), np.uint8)
         where = np.flatnonzero(kinds != 0)
@@ -57,7 +58,7 @@ class _Marks:
         return where, kinds, depths
 
 
-def _escaped_or_backslash(where: npt.NDArray[np.intp], kinds: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+def _escaped_or_backslash(where: npt.NDArray[np.intp], kinds: UInt8) -> Bool:
     """True for backslashes, and for a quote that an odd run of backslashes ends right before."""
     slash = kinds == BACKSLASH
     after_slash = np.zeros(len(where), bool)
@@ -68,7 +69,7 @@ def _escaped_or_backslash(where: npt.NDArray[np.intp], kinds: npt.NDArray[np.uin
     run = rank - np.maximum.accumulate(starts) + 1
     odd_before = np.zeros(len(where), bool)
     odd_before[1:] = (run[:-1] & 1 == 1) & after_slash[1:]
-    dropped: npt.NDArray[np.bool_] = slash | ((kinds == QUOTE) & odd_before)
+    dropped: Bool = slash | ((kinds == QUOTE) & odd_before)
     return dropped
 
 
@@ -192,9 +193,7 @@ class _Cutter:
             yield rest
 
 
-def _ends(
-    where: npt.NDArray[np.intp], kinds: npt.NDArray[np.uint8], depths: npt.NDArray[np.int64], depth: int
-) -> Iterator[tuple[int, int]]:
+def _ends(where: npt.NDArray[np.intp], kinds: UInt8, depths: Int64, depth: int) -> Iterator[tuple[int, int]]:
     """Where values at this depth end, and where their container opens."""
     comma = (kinds == COMMA) & (depths == depth)
     if depth == 0:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from screening.crystals.crystal import Crystal, Float64, Reason, Rejection, UInt8
+from screening.arrays import Float64, UInt8
+from screening.crystals.crystal import Crystal, Reason, Rejection
 from screening.crystals.elements import NUMBER_OF
 from screening.crystals.formats.format import Document, Format, Piece
 from screening.crystals.formats.poscar_title import symbols_in_title

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from screening.crystals.crystal import PERIODIC, Crystal, Float64, Reason, Rejection, UInt8
+from screening.arrays import Float64, UInt8
+from screening.crystals.crystal import PERIODIC, Crystal, Reason, Rejection
 from screening.crystals.elements import NUMBER_OF, atomic_number
 
 # Keys that hold the arrays of a crystal when it is spread over the columns of a table.

@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Int32
 from screening.crystals.crystal import Reason
 from screening.crystals.formats.shapes import Refused
 from screening.crystals.formats.words import is_element, number_in
 from screening.crystals.formats.xyz_frames import Frames
-
-Int32 = npt.NDArray[np.int32]
 
 PLAIN_COLUMNS = "species:S:1:pos:R:3"
 # In order of preference; compared in lower case.

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from screening.crystals.crystal import PERIODIC, Float64, Reason
+from screening.arrays import Float64
+from screening.crystals.crystal import PERIODIC, Reason
 from screening.crystals.formats.entry import ID_KEYS, NAME_KEY, NOT_LABELS
 from screening.crystals.formats.shapes import Refused
 from screening.crystals.formats.words import number_in

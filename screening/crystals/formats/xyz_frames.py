@@ -15,11 +15,9 @@ from io import BufferedIOBase
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Int64
 from screening.crystals.formats.format import Document
-
-Int64 = npt.NDArray[np.int64]
 
 BLOCK_BYTES = 1 << 20
 # About three million atoms. A count that is wrong must not make us hold the rest of a file.

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from math import isfinite, isinf
 
 import numpy as np
-import numpy.typing as npt
 
-from screening.crystals.crystal import Float64
+from screening.arrays import Bool, Float64, Int64
 from screening.crystals.formats.shapes import Refused
 from screening.crystals.formats.xyz_comment import (
     Comment,
@@ -26,11 +25,9 @@ from screening.crystals.formats.xyz_comment import (
     scalar,
     stress_of_virial,
 )
-from screening.crystals.formats.xyz_frames import Frames, Int64
+from screening.crystals.formats.xyz_frames import Frames
 from screening.crystals.labels import canonical_labels, expects_number
 from screening.ops.text import scan_lines
-
-Bool = npt.NDArray[np.bool_]
 
 # Kinds of fields, as scan_lines has them.
 SPAN, REMARK, FINITE = -1, -2, -3

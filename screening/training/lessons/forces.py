@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
+from screening.arrays import Float64, Int64
 from screening.errors import InputError
 from screening.models.derivatives import require_smooth
 from screening.models.model import CrystalModel
@@ -158,12 +158,10 @@ class ForcesLesson(Lesson[ForcesConfig]):
                 ENCODER_RESTS.rest(model)
             calibrate(model, work.graphs, work.split.train, self.config.training)
 
-    def _above_references(self, work: Work) -> npt.NDArray[np.float64]:
+    def _above_references(self, work: Work) -> Float64:
         """The energy of each crystal above the references of its source, in eV/atom."""
         energies = work.graphs.labels[:, 0] / work.graphs.atom_counts
-        found: npt.NDArray[np.float64] = energies - self._references(work).per_atom(
-            self._fractions(work), self._sources.of
-        )
+        found: Float64 = energies - self._references(work).per_atom(self._fractions(work), self._sources.of)
         return found
 
     def _scale(self, work: Work) -> float:
@@ -186,7 +184,7 @@ class ForcesLesson(Lesson[ForcesConfig]):
         fractions = self._fractions(work)[rows]
         return References.fit(fractions, per_atom, self._sources.of[rows], self._sources.names)
 
-    def _fractions(self, work: Work) -> npt.NDArray[np.float64]:
+    def _fractions(self, work: Work) -> Float64:
         return work.graphs.fractions(np.arange(len(work.graphs))).astype(np.float64)
 
     def _require_labels(self, work: Work) -> None:
@@ -228,7 +226,7 @@ class ForcesLesson(Lesson[ForcesConfig]):
         return {"validation": {"loss": found["loss"], "denoising": found["denoising"]}} if found else {}
 
 
-def _counted(graphs: LabelledGraphs, rows: npt.NDArray[np.int64]) -> dict[str, int]:
+def _counted(graphs: LabelledGraphs, rows: Int64) -> dict[str, int]:
     """How many labels of each kind there are, by the name of its weight; of force one an atom."""
     numbers = {
         "energy": graphs.labels[rows, 0],

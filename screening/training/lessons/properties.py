@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from screening.arrays import Float64
 from screening.errors import InputError
 from screening.models.model import CrystalModel, Scaling
 from screening.predictions import Target
@@ -17,7 +18,7 @@ from screening.training.labelled import LabelledGraphs
 from screening.training.lessons.lesson import C, Lesson, Start, Work
 from screening.training.losses import TargetLoss
 from screening.training.material import Listener
-from screening.training.normalise import Float64, Normaliser, learned_labels
+from screening.training.normalise import Normaliser, learned_labels
 from screening.training.objectives.frozen import rebase
 from screening.training.objectives.properties import Properties, selectable_of
 from screening.training.ranks import Ranks

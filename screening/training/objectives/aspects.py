@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from screening.arrays import Int64
 from screening.models import across
 from screening.models.element_features import published_features
 from screening.models.graph_tensors import GraphTensors
 from screening.models.layers import unit_rows
 from screening.training.labelled import LabelledGraphs
 from screening.training.objectives.draws import uniform
-from screening.training.objectives.objective import Batch, Int64, Part
+from screening.training.objectives.objective import Batch, Part
 from screening.training.objectives.pairs import CLASSES, sampled_pairs
 
 GROUPS = 230

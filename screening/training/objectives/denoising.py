@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from screening.arrays import Float64, Int64
 from screening.models.angular import harmonics
 from screening.models.derivatives import energy_column, require_smooth, slopes_of
 from screening.models.graph_tensors import GraphTensors
@@ -21,11 +22,11 @@ from screening.models.radial import SplineBasis
 from screening.ops import message
 from screening.training.forces_config import ForcesSettings
 from screening.training.labelled import LabelledGraphs
-from screening.training.objectives.draws import Float64, uniform
+from screening.training.objectives.draws import uniform
 from screening.training.objectives.errors import ErrorSums
 from screening.training.objectives.forces import Compared, Sources
 from screening.training.objectives.frozen import calm
-from screening.training.objectives.objective import Batch, Int64, Part
+from screening.training.objectives.objective import Batch, Part
 
 NOISE = "noise"
 # Streams of uniform numbers, two for each normal one.

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from screening.arrays import Float64, Int64
 from screening.models.layers import mean_of_atoms, unit_rows
 from screening.models.model import CrystalModel
 from screening.training.assess import Assessment
@@ -23,7 +24,7 @@ from screening.training.config import LoopSettings
 from screening.training.distillation_config import NODES, OF_TEACHERS
 from screening.training.labelled import LabelledGraphs
 from screening.training.losses import LossSums, crystal_losses, masked_sums
-from screening.training.objectives.objective import Batch, Int64, Objective, Part
+from screening.training.objectives.objective import Batch, Objective, Part
 from screening.training.objectives.properties import LABELS, Properties
 from screening.training.ranks import ALONE, Ranks
 
@@ -42,7 +43,7 @@ class TaughtAtoms:
 class TaughtLabels:
     """Teachers' predictions in units, (crystals, targets), NaN where there is none; `weight` against a real label."""
 
-    labels: npt.NDArray[np.float64]
+    labels: Float64
     weight: float
 
 

@@ -5,11 +5,8 @@ hash of what it belongs to, by the mixing step of SplitMix64 (Steele, Lea and Fl
 """
 
 import numpy as np
-import numpy.typing as npt
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
-UInt64 = npt.NDArray[np.uint64]
+from screening.arrays import Float64, Int64, UInt64
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

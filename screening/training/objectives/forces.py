@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from screening.arrays import Float64, Int64
 from screening.models.derivatives import energy_column, energy_forces_stress
 from screening.models.model import CrystalModel
 from screening.training.assess import Assessment
@@ -27,10 +27,8 @@ from screening.training.losses import LossSums
 from screening.training.mechanics import PLACES, STRESS, VOLUME
 from screening.training.objectives.errors import ErrorSums, Tally
 from screening.training.objectives.frozen import calm
-from screening.training.objectives.objective import Batch, Int64, Objective, Part
+from screening.training.objectives.objective import Batch, Objective, Part
 from screening.training.ranks import ALONE, Ranks
-
-Float64 = npt.NDArray[np.float64]
 
 SECTION = "derivatives"
 # Validation draws its noise as if in an epoch of its own, so that it is the same whenever it is done.

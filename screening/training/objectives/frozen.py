@@ -5,17 +5,14 @@ Without that its derivatives are no forces.
 
 from collections.abc import Collection, Sequence
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from screening.arrays import Int64
 from screening.models.layers import Heads, Moments
 from screening.models.model import CrystalModel
 from screening.training.batching import epoch_batches
 from screening.training.config import LoopSettings
 from screening.training.labelled import LabelledGraphs
-
-Int64 = npt.NDArray[np.int64]
 
 # Moments are measured on so many batches.
 BATCHES = 8

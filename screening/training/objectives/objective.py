@@ -14,18 +14,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor, nn
 
+from screening.arrays import Int64
 from screening.models.graph_tensors import GraphTensors
 from screening.models.model import CrystalModel
 from screening.training.assess import Assessment
 from screening.training.config import LoopSettings
 from screening.training.losses import LossSums
 from screening.training.ranks import ALONE, Ranks
-
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

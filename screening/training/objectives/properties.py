@@ -6,6 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from screening.arrays import Int64
 from screening.models.model import CrystalModel
 from screening.predictions import Target
 from screening.training.assess import Assessment, assess
@@ -13,7 +14,7 @@ from screening.training.config import LoopSettings
 from screening.training.labelled import LabelledGraphs
 from screening.training.losses import LossSums, TargetLoss, crystal_losses, masked_sums
 from screening.training.normalise import Normaliser
-from screening.training.objectives.objective import Batch, Int64, Objective, Part
+from screening.training.objectives.objective import Batch, Objective, Part
 from screening.training.ranks import ALONE, Ranks
 
 SELECTABLE = {

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from screening.arrays import Int64
 from screening.errors import InputError, ScreeningError
 from screening.models.layers import mean_of_atoms, unit_rows
 from screening.models.model import CrystalModel
@@ -26,7 +27,7 @@ from screening.training.objectives.aspects import (
     SpaceGroup,
     class_weights,
 )
-from screening.training.objectives.objective import Batch, Int64, Objective, Part
+from screening.training.objectives.objective import Batch, Objective, Part
 from screening.training.pretraining_config import ObjectivesSettings
 from screening.training.ranks import ALONE, Ranks
 

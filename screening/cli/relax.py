@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL_S = 10.0
 LIMITS = RelaxationLimits()
-FORMATS = {".extxyz": "extxyz", ".xyz": "extxyz", ".jsonl": "jsonl"}
 UNSEEN = "unseen_elements"
 COLUMNS = ("id", "outcome", "steps", "energy", "energy_before", "force", "stress", UNSEEN, "reason", "message")
 REJECTED = "rejected"
@@ -71,10 +70,11 @@ def relax(
 
     - `screening relax candidates.h5 -m runs/potential -o relaxed.extxyz --table relaxed.csv`
     """
-    kind = FORMATS.get(Path(output.name.removesuffix(".gz")).suffix)
+    from screening.crystals.write import SUFFIXES, format_of_name, require_no_input, write
+
+    kind = format_of_name(output.name)
     if kind is None:
-        raise InputError(f"{output}: expected a name that ends in {', '.join(FORMATS)}, or one of these with .gz")
-    from screening.crystals.write import require_no_input, write
+        raise InputError(f"{output}: expected a name that ends in {', '.join(SUFFIXES)}, or one of these with .gz")
     from screening.files.listing import listing
     from screening.files.whole import require_place
     from screening.pretrained.shipped import load_model, model_file

@@ -16,13 +16,12 @@ from screening.crystals.formats.format import Document
 from screening.crystals.packed_writer import PackedWriter
 from screening.crystals.read import ReadBatch, read_batches
 from screening.crystals.validate import CrystalLimits
-from screening.crystals.write import require_no_input, write
+from screening.crystals.write import format_of_name, require_no_input, write
 from screening.errors import InputError, permitted
 from screening.files.listing import Take, listing
 from screening.files.whole import require_place
 
 PACKED = "h5"
-TEXT_SUFFIXES = {".extxyz": "extxyz", ".xyz": "extxyz", ".jsonl": "jsonl"}
 OUTPUTS = (PACKED, "extxyz", "cif", "jsonl")
 LISTED = ("id", "source", "reason", "message")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -151,15 +150,12 @@ def pack_batches(
 
 def kind_of(output: Path) -> str:
     """What kind of file an output's name asks for."""
-    name = output.name.lower().removesuffix(".gz")
-    if output.suffix.lower() in (".h5", ".hdf5"):
-        return PACKED
-    for suffix, kind in TEXT_SUFFIXES.items():
-        if name.endswith(suffix):
-            return kind
-    raise InputError(
-        f"{output}: its name does not tell what to write; end it in .h5, or choose --to {'|'.join(OUTPUTS)}"
-    )
+    kind = PACKED if output.suffix.lower() in (".h5", ".hdf5") else format_of_name(output.name)
+    if kind is None:
+        raise InputError(
+            f"{output}: its name does not tell what to write; end it in .h5, or choose --to {'|'.join(OUTPUTS)}"
+        )
+    return kind
 
 
 def known_bytes(inputs: Iterable[str | os.PathLike[str]]) -> int | None:

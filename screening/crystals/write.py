@@ -25,6 +25,8 @@ from screening.files.whole import growing, require_folder, require_place, synchr
 BLOCK_BYTES = 1 << 20
 # File systems take names of 255 bytes; some are left for the suffix and a number.
 LONGEST_NAME = 240
+# What the names of single files ask for, with .gz behind them too.
+SUFFIXES: Mapping[str, str] = MappingProxyType({".extxyz": "extxyz", ".xyz": "extxyz", ".jsonl": "jsonl"})
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=@()-]")
 
 
@@ -38,6 +40,11 @@ def write(crystals: Iterable[Crystal], path: str | os.PathLike[str], *, format: 
     if format not in WRITERS:
         raise InputError(f"format must be one of {', '.join(WRITERS)}, got {format!r}")
     return WRITERS[format](crystals, Path(path))
+
+
+def format_of_name(name: str) -> str | None:
+    """What to write into a single file of this name; None if the name does not tell."""
+    return SUFFIXES.get(Path(name.lower().removesuffix(".gz")).suffix)
 
 
 def require_no_input(

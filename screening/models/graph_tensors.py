@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from screening.arrays import Float64
-from screening.crystals.batch import Crystals
+from screening.crystals.volume import volumes_of
 from screening.graphs import Graphs
 from screening.ops.message_graph import EdgeGraph
 
@@ -43,7 +42,7 @@ class GraphTensors:
             edge_offsets=edges.edge_offsets,
             edge_source=edges.edge_source,
             edge_vector=edges.edge_vector,
-            volume=volumes(crystals),
+            volume=volumes_of(crystals.lattice, crystals.pbc),
             device=device,
             dtype=dtype,
         )
@@ -97,12 +96,6 @@ class GraphTensors:
         # Term by term: a sum over columns may round an edge otherwise at the end of a batch than within.
         x, y, z = self.edge_vector.unbind(1)
         return torch.sqrt(x * x + y * y + z * z)
-
-
-def volumes(crystals: Crystals) -> Float64:
-    """The volume of each cell, (crystals,); NaN where a crystal is not periodic in all directions."""
-    found: Float64 = np.abs(np.linalg.det(crystals.lattice))
-    return np.where(crystals.pbc.all(axis=1), found, np.nan)
 
 
 def _tensor(array: Any, device: torch.device | str, dtype: torch.dtype) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 
 from screening.arrays import Bool, Float64, Int32, Int64
 from screening.crystals.batch import Crystals
+from screening.crystals.volume import volumes_of
 from screening.relaxation.potential import Surface
 
 START, LARGEST = 0.1, 1.0
@@ -98,7 +99,7 @@ def _generalised(crystals: Crystals, motion: Motion, surface: Surface, moving_ce
     """The forces on s (atoms, 3), and on q (crystals, 3, 3), zero where the cell stays."""
     turned = motion.deformation.transpose(0, 2, 1)
     force = _rows(surface.forces, np.repeat(turned, crystals.atom_counts, axis=0))
-    virial = np.abs(np.linalg.det(crystals.lattice))[:, None, None] * surface.stress
+    virial = volumes_of(crystals.lattice, crystals.pbc)[:, None, None] * surface.stress
     inverse = np.linalg.inv(turned).astype(np.float64, copy=False)
     pull = -_product(inverse, virial) / crystals.atom_counts[:, None, None]
     return force, np.where(moving_cells[:, None, None], pull, 0.0)

@@ -12,6 +12,7 @@ from screening.arrays import Float32, Float64, UInt8, UInt32, UInt64
 from screening.crystals.batch import Crystals
 from screening.crystals.elements import SYMBOLS
 from screening.crystals.formulas import conventional_formulas, element_amounts
+from screening.crystals.volume import volumes_of
 from screening.errors import InputError
 from screening.predictions import Target
 from screening.store.failures import Failure, failure_columns, failures_in
@@ -85,14 +86,8 @@ def _names(mask: int) -> bytes:
 
 def volumes_per_atom(crystals: Crystals) -> Float64:
     """The volume per atom of each crystal, angstrom^3; NaN unless periodic in all three directions."""
-    a, b, c = (crystals.lattice[:, k] for k in range(3))
-    periodic = crystals.pbc.all(axis=1) & (crystals.atom_counts > 0)
-    # Written out, because a library's determinant may differ in its last bit from machine to machine.
-    with np.errstate(over="ignore", invalid="ignore"):
-        normal = [b[:, (k + 1) % 3] * c[:, (k + 2) % 3] - b[:, (k + 2) % 3] * c[:, (k + 1) % 3] for k in range(3)]
-        volume = np.abs(a[:, 0] * normal[0] + a[:, 1] * normal[1] + a[:, 2] * normal[2])
-        per_atom = volume / np.maximum(crystals.atom_counts, 1)
-    return np.where(periodic & (per_atom <= np.finfo(np.float32).max), per_atom, np.nan)
+    per_atom = volumes_of(crystals.lattice, crystals.pbc) / np.maximum(crystals.atom_counts, 1)
+    return np.where((crystals.atom_counts > 0) & (per_atom <= np.finfo(np.float32).max), per_atom, np.nan)
 
 
 # --- rows as columns ------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import numpy as np
 
 from screening.arrays import Float32, Float64
 from screening.crystals.batch import Crystals
+from screening.crystals.volume import volumes_of
 from screening.predictions import Target
 
 VOLUME = Target("periodic_volume", "angstrom^3/cell")
@@ -17,7 +18,7 @@ MECHANICAL = frozenset(target.name for target in (VOLUME, *STRESS))
 
 def mechanical_label(crystals: Crystals, name: str) -> Float64:
     """The volume, or a component of the stress, (crystals,), NaN where there is none."""
-    volume = np.where(crystals.pbc.all(axis=1), np.abs(np.linalg.det(crystals.lattice)), np.nan)
+    volume = volumes_of(crystals.lattice, crystals.pbc)
     if name == VOLUME.name:
         return volume
     if crystals.stress is None:

@@ -18,15 +18,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import PERIODIC_KINDS, assert_same, made_batch, made_crystals
 
+import screening.crystals.pack as pack_module
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal, Reason, Rejection
 from screening.crystals.formats import FORMATS, format_of
 from screening.crystals.formats.format import Document, Format, Piece
+from screening.crystals.pack import readers
 from screening.crystals.packed_writer import PackedWriter
 from screening.crystals.read import ReadBatch, read, read_batches
 from screening.crystals.validate import CrystalLimits
 from screening.crystals.write import write
 from screening.errors import InputError, ResourceError
+from screening.machine import Processors
 
 pytestmark = pytest.mark.native
 
@@ -347,3 +350,19 @@ def test_refusing_keeps_the_order_of_entries(data: st.DataObject, size: int) -> 
     assert len(batch) == size
     assert ids(batch) == [c.id for c in crystals]
     assert {e.id for e in batch if isinstance(e, Rejection)} == gone
+
+
+def test_small_files_are_read_by_one_process_and_what_is_dear_by_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack_module, "processors", lambda: Processors(64, 5, "affinity"))
+    small, compressed = tmp_path / "a.extxyz", tmp_path / "a.extxyz.gz"
+    write(made_crystals(2), small, format="extxyz")
+    write(made_crystals(2), compressed, format="extxyz")
+    assert readers([small]) == 1
+    assert readers([small], dear=True) == 5
+    assert readers([small, compressed]) == 5, "what it weighs unpacked is not known"
+    monkeypatch.setattr(pack_module, "SMALL_BYTES", small.stat().st_size)
+    assert readers([small]) == 5
+    monkeypatch.setattr(pack_module, "processors", lambda: Processors(64, 60, "affinity"))
+    assert readers([small]) == pack_module.MOST_READERS

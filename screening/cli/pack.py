@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 # Without a terminal, a line this often says how far the run is.
 PLAIN_INTERVAL_S = 10.0
-MOST_WORKERS = 8
-# Less than this is parsed before the first process besides this one has started.
-SMALL_BYTES = 8_000_000
 
 
 SpaceGroups = Annotated[
@@ -66,7 +63,7 @@ def pack(
         int | None,
         typer.Option(
             min=1,
-            help=f"Processes that parse; by default the processors allowed, at most {MOST_WORKERS}; 1 for small files.",
+            help="Processes that parse; by default as many as the machine allows, up to 8, and 1 for small files.",
         ),
     ] = None,
     max_atoms: Annotated[int | None, typer.Option(min=1, help="Refuse crystals with more atoms.")] = None,
@@ -97,16 +94,12 @@ def pack(
 
     - `screening pack crystals.h5 -o symmetric.h5 --space-groups --symmetry-tolerance 0.1`
     """
-    from screening import machine
-    from screening.crystals.pack import known_bytes
+    from screening.crystals.pack import known_bytes, readers
     from screening.crystals.pack import pack as packed
     from screening.crystals.validate import CrystalLimits
 
     start, tolerance = time.monotonic(), _tolerance(space_groups, symmetry_tolerance)
     total = known_bytes(inputs)
-    if workers is None:
-        small = total is not None and total < SMALL_BYTES and not space_groups
-        workers = 1 if small else min(machine.processors().allowed, MOST_WORKERS)
     with packing_progress(total, quiet=quiet) as show:
 
         def progress(tally: "Tally") -> None:
@@ -118,7 +111,7 @@ def pack(
             output,
             to=None if to is None else str(to),
             limits=CrystalLimits(min_distance, min_volume_per_atom, max_atoms),
-            workers=workers,
+            workers=workers or readers(inputs, dear=space_groups),
             rejections=rejections,
             space_group_tolerance=tolerance,
             progress=progress,

@@ -20,11 +20,16 @@ from screening.crystals.write import format_of_name, require_no_input, write
 from screening.errors import InputError, permitted
 from screening.files.listing import Take, listing
 from screening.files.whole import require_place
+from screening.machine import processors
 
 PACKED = "h5"
 OUTPUTS = (PACKED, "extxyz", "cif", "jsonl")
 LISTED = ("id", "source", "reason", "message")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# More processes wait for the one that writes.
+MOST_READERS = 8
+# Less than this is parsed before the first process besides this one has started.
+SMALL_BYTES = 8_000_000
 # Formats whose pieces weigh what they take on disk.
 WEIGHED = ("cif", "extxyz", "poscar", "json")
 
@@ -168,6 +173,13 @@ def known_bytes(inputs: Iterable[str | os.PathLike[str]]) -> int | None:
                 return None
             total += path.stat().st_size
     return total
+
+
+def readers(inputs: Iterable[str | os.PathLike[str]], *, dear: bool = False) -> int:
+    """How many processes to read inputs with on this machine; what is `dear` to work out is worth some in any case."""
+    size = known_bytes(inputs)
+    small = size is not None and size < SMALL_BYTES and not dear
+    return 1 if small else min(processors().allowed, MOST_READERS)
 
 
 def _require_output(output: Path, inputs: Sequence[str | os.PathLike[str]], to: str) -> None:

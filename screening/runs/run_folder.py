@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from screening.crystals.crystal import Reason
-from screening.crystals.pack import HDF5_SIGNATURE, Tally, known_bytes, pack
+from screening.crystals.pack import HDF5_SIGNATURE, Tally, pack, readers
 from screening.crystals.packed import PackedCrystals
 from screening.errors import InputError, ResourceError, ScreeningError, UnfinishedError, permitted
 from screening.files.sink import sweep_parts_of
-from screening.machine import processors
 from screening.models.header import Card, read_card, require_targets
 from screening.models.potential_files import required_energy
 from screening.predictions import Target
@@ -41,9 +40,6 @@ from screening.store.record import (
 from screening.store.schema import Stamp
 from screening.version import code_version
 
-MOST_READERS = 8
-# Less than this is parsed before the first process besides this one has started.
-SMALL_BYTES = 8_000_000
 # What training writes first, and then; known here by name, because a driver loads no torch.
 TRAINING_BEGINS = "config.toml"
 TRAINING_LEAVES = ("metrics.jsonl", "state.safetensors", RUN_MODEL, "fold-0", "folds.json")
@@ -252,7 +248,7 @@ def _pack(
             raise UnfinishedError(f"stopped after {tally.read:,} crystals were read; the same command reads them again")
         listener.packed(tally)
 
-    workers = config.input.workers or _readers(inputs)
+    workers = config.input.workers or readers(inputs)
     limits = config.input.limits()
     listener.tell("packing", {"inputs": list(map(str, inputs)), "workers": workers})
     tally = pack(inputs, packed, limits=limits, workers=workers, ignore=ours, progress=watch)
@@ -261,11 +257,6 @@ def _pack(
     duplicates = tally.rejected[Reason.DUPLICATE_ID]
     counts = {"read": tally.read, "accepted": tally.accepted, "duplicate": duplicates}
     listener.tell("packed", counts | {"rejected": tally.rejected.total() - duplicates})
-
-
-def _readers(inputs: Sequence[Path]) -> int:
-    size = known_bytes(inputs)
-    return 1 if size is not None and size < SMALL_BYTES else min(processors().allowed, MOST_READERS)
 
 
 def _require_same(

@@ -8,11 +8,12 @@
 
 Models are pre-trained on the force sets (denoising by a head, by a derivative; labels of energy, of force, of all
 three), then fine-tuned on phonons (official folds), moduli, and formation energy and gap from 2,000 crystals; the two
-best starts and none on all crystals too, as the shipped model is trained. Each start tries the same rates. Every run
-is a folder: a finished one is left alone, an interrupted one continues; its config.toml alone gives the same run with
-`screening train-forces` or `train`. `derivative/study.toml` says how runs are trained, `derivative/plan.py` which there
-are. Half of mp36k/val chooses epochs and rates, the other half measures; the official test folds of phonons choose
-nothing. Potentials are measured on mlearn's published test crystals too.
+best starts and none on all crystals too, as the shipped model is trained. Each kind of pre-training tries the same
+rates, and so does each start on each task. Every run is a folder: a finished one is left alone, an interrupted one
+continues; its config.toml alone gives the same run with `screening train-forces` or `train`. In `derivative/`,
+`study.toml` says how runs are trained, `plan.py` which there are, `crystals.py` which crystals learn, choose and
+measure. An official fold of phonons chooses nothing that is tested on it. Potentials are measured on mlearn's published
+test crystals too.
 
 Give the command once per core, or on several machines that share the folder: each takes runs that nobody else does.
 What derivative/measured.json holds is not repeated, unless it is of another study.toml, or with --afresh.
@@ -25,9 +26,8 @@ from pathlib import Path
 
 import record
 import studies
-from derivative.plan import planned
 from derivative.report import best_two, report_of
-from derivative.running import KEPT, run_all, state_of
+from derivative.running import CRYSTALS, KEPT, plan_of, run_all, state_of
 from derivative.settings import StudySettings
 
 from screening import config
@@ -43,17 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _act(chosen: argparse.Namespace) -> bool:
-    out: Path = chosen.out
+    # Configurations name files in it, and must do so alike whoever begins a run.
+    out: Path = chosen.out.resolve()
     study = config.load(StudySettings, chosen.config, overrides=chosen.set)
     if chosen.keep:
-        names = (run.name for run in planned(study.tuning, best_two(study, out)))
-        kept = record.pack(chosen.record, study, out, names, KEPT)
-        studies.say(f"{chosen.record}: {kept} runs")
+        names = [run.name for run in plan_of(study, best_two(study, out))]
+        kept = record.pack(chosen.record, study, out, [CRYSTALS, *names], KEPT)
+        studies.say(f"{chosen.record}: {kept} entries")
         return True
     if not chosen.afresh:
         record.unpack(chosen.record, study, out)
     if chosen.list:
-        plan = planned(study.tuning, best_two(study, out))
+        plan = plan_of(study, best_two(study, out))
         print("\n".join(f"{n:3} {state_of(run, study, out, plan):8} {run.name}" for n, run in enumerate(plan, 1)))
         return True
     if chosen.report:
@@ -62,7 +63,7 @@ def _act(chosen: argparse.Namespace) -> bool:
     with training_progress(quiet=chosen.quiet) as show:
         done = run_all(
             # The best two are known when the rest is done, by whoever does it.
-            lambda: planned(study.tuning, best_two(study, out)),
+            lambda: plan_of(study, best_two(study, out)),
             study,
             out,
             Listener(studies.say, show),

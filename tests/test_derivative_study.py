@@ -27,11 +27,20 @@ from derivative.plan import (
     PreTraining,
     Run,
     Task,
-    planned,
+    pretraining_tuning,
     tuning,
 )
 from derivative.report import best_two, claims_table, pretraining_table, published_table, report_of
-from derivative.running import PUBLISHED_FILE, best_rate, config_of, run_all, state_of
+from derivative.running import (
+    CRYSTALS,
+    PUBLISHED_FILE,
+    best_rate,
+    config_of,
+    fold_errors_of,
+    plan_of,
+    run_all,
+    state_of,
+)
 from derivative.settings import StudySettings
 from made import PERIODIC_KINDS, made_crystals
 from sizes import SMOOTH, small
@@ -59,7 +68,7 @@ def no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan(best: Sequence[str] = ()) -> list[Run]:
-    return planned(STUDY.tuning, best)
+    return plan_of(STUDY, best)
 
 
 def metrics(out: Path, run: FineTuning, choice: float, measure: float) -> None:
@@ -73,18 +82,30 @@ def metrics(out: Path, run: FineTuning, choice: float, measure: float) -> None:
     folder = out / run.name
     folder.mkdir(parents=True)
     if run.task.folds:
-        each = of({"mae": {"mean": measure, "each": [0.9 * measure, 1.1 * measure]}})
-        (folder / "folds.json").write_text(json.dumps(each))
+        (folder / "folds.json").write_text("{}")
         for fold in range(5):
             (folder / f"fold-{fold}").mkdir()
-            found = {"validation": one(choice + 0.1 * (fold - 2)), "test": one(measure)}
+            found = {"validation": one(choice + 0.1 * (fold - 2)), "test": one(measure * (0.9 + 0.05 * fold))}
             (folder / f"fold-{fold}/metrics.json").write_text(json.dumps(found))
         return
     (folder / "metrics.json").write_text(json.dumps({"validation": one(choice), "test": one(measure)}))
 
 
+def learned(out: Path, run: PreTraining, **errors: float) -> None:
+    """What a run of pre-training leaves, with these errors."""
+    folder = out / run.name
+    folder.mkdir(parents=True)
+    section = "denoising" if "noise" in errors else "derivatives"
+    found = {"validation": {section: {name.replace("_", " "): {"mae": value} for name, value in errors.items()}}}
+    (folder / "metrics.json").write_text(json.dumps(found))
+
+
 def known_rates(out: Path) -> None:
     """As if tuning were done, and had found the second rate of each."""
+    for trial in pretraining_tuning(STUDY.pretraining.rates):
+        error = 1.0 if trial.rate == STUDY.pretraining.rates[trial.architecture][1] else 2.0
+        terms = ["noise"] if "learn" in KINDS[trial.kind] else ["energy", "force", "stress"]
+        learned(out, trial, **dict.fromkeys(terms, error))
     for run in tuning(STUDY.tuning):
         metrics(out, run, 1.0 if run.rate == STUDY.tuning[run.architecture][1] else 2.0, 9.0)
 
@@ -131,9 +152,52 @@ def test_every_run_has_a_configuration_that_is_valid(tmp_path: Path) -> None:
             assert set(run.task.targets) <= {target.name for target in settings.heads}
             rate = run.rate or (4e-3 if run.task == WHOLE else STUDY.tuning[run.architecture][1])
             assert settings.training.optimiser.rate == rate
+        if isinstance(run, PreTraining):
+            assert settings.training.optimiser.rate == (run.rate or STUDY.pretraining.rates[run.architecture][1])
+            long, short = STUDY.pretraining.epochs, STUDY.pretraining.trial_epochs
+            assert settings.training.epochs == (long if run.rate is None else short)
 
 
-@pytest.mark.parametrize(("task", "seed"), [(PHONONS, 0), (MODULI, 2), (FEW, 1)])
+def test_kinds_of_pre_training_are_tried_by_what_they_learn(tmp_path: Path) -> None:
+    run = PreTraining("E", SIEVE)
+    first, second, third = (replace(run, rate=rate) for rate in STUDY.pretraining.rates[SIEVE])
+    # Forces, which it does not learn, and single sources decide nothing.
+    learned(tmp_path, first, energy=2.0, force=1.0, stress=1.0, energy_of_mlearn=0.1)
+    learned(tmp_path, second, energy=1.0, force=9.0, stress=9.0, energy_of_mlearn=9.0)
+    assert best_rate(run, STUDY, tmp_path) is None
+    assert state_of(run, STUDY, tmp_path) == "blocked"
+    (tmp_path / third.name).mkdir()
+    (tmp_path / third.name / "failed.txt").write_text("it diverged")
+    assert best_rate(run, STUDY, tmp_path) == second.rate
+    assert state_of(run, STUDY, tmp_path) == "waiting"
+
+
+def test_each_fold_has_the_rate_that_its_own_validation_chooses(tmp_path: Path) -> None:
+    run = FineTuning(PHONONS, "EFS", SIEVE, 0)
+    trials = [one for one in tuning(STUDY.tuning) if replace(one, rate=None) == run]
+    (target,) = PHONONS.targets
+    for rank, trial in enumerate(trials):
+        assert fold_errors_of(run, STUDY, tmp_path) == []
+        metrics(tmp_path, trial, 5.0, 10.0 * (rank + 1))
+        # Each rate is the best of one fold, and what its test says must not decide; of the others the first is.
+        file = tmp_path / trial.name / f"fold-{rank + 1}/metrics.json"
+        file.write_text(
+            json.dumps(
+                {part: {"targets": {target: {"mae": mae}}} for part, mae in (("validation", 1.0), ("test", 99.0))}
+            )
+        )
+    found = fold_errors_of(run, STUDY, tmp_path)
+    first, second, third = STUDY.tuning[SIEVE]
+    assert [rate for rate, _ in found] == [first, first, second, third, first]
+    assert [errors[target] for _, errors in found] == pytest.approx([9.0, 99.0, 99.0, 99.0, 11.0])
+    # One that diverged is not taken; the others are.
+    shutil.rmtree(tmp_path / trials[1].name)
+    (tmp_path / trials[1].name).mkdir()
+    (tmp_path / trials[1].name / "failed.txt").write_text("it diverged")
+    assert [rate for rate, _ in fold_errors_of(run, STUDY, tmp_path)] == [first, first, first, third, first]
+
+
+@pytest.mark.parametrize(("task", "seed"), [(MODULI, 2), (FEW, 1)])
 def test_rates_are_chosen_by_the_crystals_that_choose_when_all_are_known(task: Task, seed: int, tmp_path: Path) -> None:
     run = FineTuning(task, "EFS", SIEVE, seed)
     first, *others = (one for one in tuning(STUDY.tuning) if replace(one, rate=None, seed=seed) == run)
@@ -148,8 +212,9 @@ def test_rates_are_chosen_by_the_crystals_that_choose_when_all_are_known(task: T
 def test_the_list_and_an_empty_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert derivative_study.main([str(tmp_path), "--list"]) == 0
     listed = capsys.readouterr().out
-    assert "waiting  pretrain-sieve-EFS" in listed
-    assert "blocked  phonons-sieve-scratch-seed0" in listed
+    assert "waiting  pretrain-sieve-EFS-tries-0.002\n" in listed
+    assert "blocked  pretrain-sieve-EFS\n" in listed
+    assert "blocked  moduli-sieve-scratch-seed0\n" in listed
     assert derivative_study.main([str(tmp_path), "--report"]) == 0
     assert "open" in (tmp_path / "report.md").read_text()
 
@@ -178,16 +243,27 @@ def test_claims_follow_from_gains_of_one_seed_or_fold_over_all_targets(tmp_path:
             metrics(tmp_path, FineTuning(task, "EFS", SIEVE, seed), 1.0, 0.9 * (1.0 + 0.1 * seed))
 
     def row(words: str) -> str:
-        return next(row for row in claims_table(tmp_path, SIEVE).splitlines() if words in row)
+        return next(row for row in claims_table(STUDY, tmp_path, SIEVE).splitlines() if words in row)
 
-    assert row("energy alone").count("| +10.0 ± 0.0 %") == 5
+    assert row("energy alone").count("| **+10.0 ± 0.0 %**") == 5
     assert row("energy alone").endswith("| open |"), "one target is missing"
-    metrics(tmp_path, FineTuning(PHONONS, "E", SIEVE, 0), 1.0, 100.0)
-    metrics(tmp_path, FineTuning(PHONONS, "EFS", SIEVE, 0), 1.0, 80.0)
-    assert row("energy alone").endswith("| +12.0 ± 2.0 % | yes |")
+    for kind, error in (("E", 100.0), ("EFS", 80.0), ("F", 72.0)):
+        for trial in tuning(STUDY.tuning):
+            if (trial.task, trial.kind, trial.architecture) == (PHONONS, kind, SIEVE):
+                metrics(tmp_path, trial, 1.0, error)
+    assert row("energy alone").endswith("| **+12.0 ± 2.0 %** | yes |")
     assert row("labels beat denoising").endswith("| - | open |")
-    assert "shipped" not in claims_table(tmp_path, TRANSFORMER)
-    assert "| EFS | 80 ± 8 | 0.99 ± 0.052 |" in report_of(STUDY, tmp_path)
+    assert row("labels are best").endswith("| open |")
+    for task in (MODULI, FEW):
+        for seed in range(task.seeds):
+            metrics(tmp_path, FineTuning(task, "F", SIEVE, seed), 1.0, (0.9 - 0.1 * seed) * (1.0 + 0.1 * seed))
+    assert "| -13.7 ± 8.3 %" in row("forces alone"), "of which one target alone says nothing"
+    assert row("forces alone").endswith("| no |")
+    assert row("labels are best").endswith("| no |")
+    assert "shipped" not in claims_table(STUDY, tmp_path, TRANSFORMER)
+    report = report_of(STUDY, tmp_path)
+    assert "| EFS | 80 ± 2.8 | 0.99 ± 0.052 |" in report
+    assert "| CrysGNN study: vanilla | " in report
 
 
 def listed(runs: Sequence[Run]) -> Callable[[], Sequence[Run]]:
@@ -216,12 +292,16 @@ def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def do(run: Run, study: StudySettings, out: Path, listener: Listener) -> None:
         if isinstance(run, FineTuning) and run.rate is None and run.task == FEW and run.seed == 0:
             assert config_of(run, study, out).training.optimiser.rate == study.tuning[SIEVE][0]
+        if isinstance(run, PreTraining) and run.rate is None:
+            first = study.pretraining.rates[run.architecture][0]
+            assert config_of(run, study, out).training.optimiser.rate == first
         done.append(run.name)
         claim(out / run.name, config_of(run, study, out))
         error = 1.0 if run.kind in ("EFS", "F") else 2.0
         mae = {"mae": error, "mae_log10": error}
         names = run.task.targets if isinstance(run, FineTuning) else ["none"]
-        found = {part: {"targets": dict.fromkeys(names, mae)} for part in ("validation", "test")}
+        terms = dict.fromkeys(("energy", "force", "stress"), mae)
+        found = {part: {"targets": dict.fromkeys(names, mae), "derivatives": terms} for part in ("validation", "test")}
         for fold in range(5):
             (out / run.name / f"fold-{fold}").mkdir(exist_ok=True)
             (out / run.name / f"fold-{fold}/metrics.json").write_text(json.dumps(found))
@@ -236,8 +316,9 @@ def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_one_command_does_the_best_two_on_all_crystals_too(tmp_path: Path, pretend: list[str]) -> None:
     assert derivative_study.main([str(tmp_path), "--quiet"]) == 0
-    assert len(pretend) == len(set(pretend)) == len(plan()) + 2
-    assert {FineTuning(WHOLE, kind, SIEVE, 0).name for kind in (NEAREST, SCRATCH, "F", "EFS")} <= set(pretend)
+    assert len(pretend) == len(set(pretend)) == len(plan()) + 2 * WHOLE.seeds
+    for seed in range(WHOLE.seeds):
+        assert {FineTuning(WHOLE, kind, SIEVE, seed).name for kind in (NEAREST, SCRATCH, "F", "EFS")} <= set(pretend)
 
 
 def test_what_the_record_holds_is_not_repeated(tmp_path: Path, pretend: list[str]) -> None:
@@ -268,10 +349,15 @@ def test_the_budget_is_of_the_whole_command(tmp_path: Path, pretend: list[str]) 
 
 def test_a_trial_is_not_taken_for_the_run(tmp_path: Path, pretend: list[str]) -> None:
     words = [str(tmp_path), "--quiet"]
-    assert derivative_study.main([*words, "--set", "pretraining.epochs=1"]) == 0
-    with pytest.raises(InputError, match=r"holds a run with other settings.*training.epochs there 1, now"):
+    assert derivative_study.main([*words, "--set", "pretraining.epochs=5"]) == 0
+    with pytest.raises(InputError, match=r"holds a run with other settings.*training.epochs there 5, now"):
         run_all(listed(plan()), STUDY, tmp_path, SILENT, budget_s=60.0)
     assert derivative_study.main(words) == InputError.exit_code
+
+
+def test_trials_are_shorter_than_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert derivative_study.main([str(tmp_path), "--list", "--set", "pretraining.epochs=4"]) == InputError.exit_code
+    assert "trial_epochs is 4, not less than epochs, 4" in capsys.readouterr().err
 
 
 # Whose formula each crystal of the validation file has, by the number of the frame.
@@ -287,19 +373,22 @@ def data_folder(place: Path) -> Path:
         )
         return [replace(c, id=name, labels=dict(c.labels)) for c, name in zip(made, names, strict=True)]
 
-    frames = ["mp-1-0-3", "mp-1-1-0", "mp-3-0-0", "mvc-9-0-1", "mp-2-0", "agm001"]
+    frames = ["mp-1-0-3", "mp-1-1-0", "mp-3-0-0", "mvc-9-0-1", "mp-2-0", "mb-1"]
     more = [f"agm{k}" for k in range(100, 112)]
     tests = [f"mlearn-Cu-{part}-{k}" for part, count in (("training", 12), ("test", 3)) for k in range(count)]
     copper = [replace(c, numbers=np.full(len(c), 29, np.uint8)) for c in crystals(tests, "energy", forces=True)]
     mattersim = crystals([*frames, *more], "energy", forces=True)
     held = [replace(mattersim[k], id=id, forces=None, labels={"bulk_modulus": 1.0}) for k, id in HELD.items()]
+    alloys = crystals([f"monbtaw-W-{k}" for k in range(12)], "energy", forces=True)
+    known = crystals([f"mp-{k}" for k in range(100, 120)], "band_gap")
     sets = {
         "forces/mattersim": mattersim,
         "forces/mlearn": copper,
-        "forces/monbtaw": crystals([f"monbtaw-W-{k}" for k in range(12)], "energy", forces=True),
-        "mp36k/train": crystals(["mp-3", "mp-4"], "bulk_modulus"),
+        # A frame that both sets have, under two names.
+        "forces/monbtaw": [*alloys, replace(copper[-1], id="monbtaw-Cu-0")],
+        "mp36k/train": [*known, *crystals([f"mp-{k}" for k in range(200, 220)], "bulk_modulus")],
         "mp36k/val": held,
-        "matbench/phonons": crystals(["mb-1"], "last_phdos_peak"),
+        "matbench/phonons": [replace(mattersim[5], forces=None, stress=None, labels={"last_phdos_peak": 1.0})],
     }
     for name, some in sets.items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
@@ -320,15 +409,44 @@ def test_pre_training_sees_no_crystal_that_chooses_or_measures(tmp_path: Path) -
     place = tmp_path / "crystals"
     data = data_folder(tmp_path / "given")
     make_crystals(data, place, lambda text: None)
-    for prefix in ("", "moduli-"):
-        assert (ids(place / f"{prefix}choose.extxyz"), ids(place / f"{prefix}measure.extxyz")) == ({"mp-1"}, {"mvc-9"})
     kept, given = list(read(place / "mattersim.extxyz")), list(read(data / "forces/mattersim.extxyz.gz"))
-    held = formulas(read(place / name) for name in ("choose.extxyz", "measure.extxyz"))
+    held = formulas(read(place / f"{name}.extxyz") for name in ("whole-choose", "whole-measure", "phonons"))
+    assert len(held) == 3
     assert not formulas([kept]) & held
     assert [c.id for c in kept] == [c.id for c in given if not formulas([[c]]) & held]
     assert 0 < len(kept) < len(given)
+    assert ids(place / "monbtaw.extxyz") == {f"monbtaw-W-{k}" for k in range(12)}
     assert ids(place / f"{PUBLISHED}.extxyz") == {f"mlearn-Cu-test-{k}" for k in range(3)}
     assert len(ids(place / "mlearn.extxyz")) == 12
+
+
+@pytest.mark.native
+def test_no_crystal_both_learns_or_chooses_and_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"FEW": 25, "FEW_CHOOSE": 10, "MODULI_CHOOSE": 0.2}.items():
+        monkeypatch.setattr(f"derivative.crystals.{name}", value)
+    make_crystals(data_folder(tmp_path / "given"), tmp_path, lambda text: None)
+
+    def parts(task: str) -> list[set[str]]:
+        return [ids(tmp_path / f"{task}{part}.extxyz") for part in ("", "-choose", "-measure")]
+
+    with_moduli = {f"mp-{k}" for k in range(200, 220)}
+    learn, choose, measure = parts("moduli")
+    assert (len(learn), len(choose), learn | choose, measure) == (16, 4, with_moduli, {"mp-1", "mvc-9"})
+    learn, choose, measure = parts("mp2000")
+    assert (len(learn), len(choose), len(learn | choose), measure) == (25, 10, 35, {"mp-1", "mvc-9"})
+    learn, choose, measure = parts("whole")
+    assert (len(learn), choose, measure) == (40, {"mp-1"}, {"mvc-9"})
+
+
+@pytest.mark.native
+def test_the_report_says_how_large_is_what_is_predicted(tmp_path: Path) -> None:
+    make_crystals(data_folder(tmp_path / "given"), tmp_path / CRYSTALS, lambda text: None)
+    learned(tmp_path, PreTraining("F", SIEVE), force_of_mlearn=0.5)
+    copper = [c for c in read(tmp_path / CRYSTALS / "mlearn.extxyz") if isinstance(c, Crystal) and c.forces is not None]
+    size = np.abs(np.concatenate([c.forces for c in copper])).mean()
+    assert f"| sieve | F | force of mlearn | validation | 0.5000 | - | {size:.4f} |" in pretraining_table(tmp_path)
+    learned(tmp_path, PreTraining("denoise-head", SIEVE), noise=0.05)
+    assert "| noise | validation | 0.0500 | - | 0.0798 |" in pretraining_table(tmp_path)
 
 
 @pytest.mark.native
@@ -339,12 +457,14 @@ def test_a_potential_is_measured_on_published_test_crystals(tmp_path: Path, monk
         update={
             "data": data_folder(tmp_path / "given"),
             "models": {SIEVE: small("sieve") | SMOOTH["sieve"]},
-            "pretraining": STUDY.pretraining.model_copy(update={"epochs": 1}),
+            "pretraining": STUDY.pretraining.model_copy(
+                update={"epochs": 2, "trial_epochs": 1, "rates": {SIEVE: [2e-3], TRANSFORMER: []}}
+            ),
         }
     )
-    runs = [PreTraining(kind, SIEVE) for kind in ("denoise-head", "F")]
+    runs = [PreTraining(kind, SIEVE, rate) for kind in ("denoise-head", "F") for rate in (2e-3, None)]
     assert run_all(listed(runs), study, tmp_path, SILENT, budget_s=600.0)
-    assert [(tmp_path / run.name / PUBLISHED_FILE).exists() for run in runs] == [False, True]
+    assert [(tmp_path / run.name / PUBLISHED_FILE).exists() for run in runs] == [False, False, False, True]
     table = published_table(tmp_path)
     assert table.startswith("| element | SNAP, published | sieve F |")
     assert "| Cu | 0.060 | - |" not in table

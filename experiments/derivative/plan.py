@@ -28,7 +28,11 @@ SEEDS = (0, 1, 2)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is fine-tuned on the crystals of its name, `seeds` times from each start; whether official folds test it."""
+    """What is fine-tuned on the crystals of its name, `seeds` times from each start.
+
+    Where official folds test it, rates are chosen for each fold by itself: the crystals that choose for one are among
+    the test crystals of others. So the runs that try rates are all there are.
+    """
 
     name: str
     targets: Mapping[str, Mapping[str, Any]] = field(hash=False)
@@ -38,11 +42,11 @@ class Task:
 
 LOG: Mapping[str, Any] = {"scale": "log10", "loss": "l1"}
 L1: Mapping[str, Any] = {"loss": "l1"}
-PHONONS = Task("phonons", {"last_phdos_peak": L1}, seeds=1, folds=True)
+PHONONS = Task("phonons", {"last_phdos_peak": L1}, seeds=0, folds=True)
 MODULI = Task("moduli", {"bulk_modulus": LOG, "shear_modulus": LOG})
 FEW = Task("mp2000", {"formation_energy_per_atom": L1, "band_gap": L1})
 # These of the targets of the shipped model, which it learns all.
-WHOLE = Task("whole", {"formation_energy_per_atom": L1, "band_gap": L1}, seeds=1)
+WHOLE = Task("whole", {"formation_energy_per_atom": L1, "band_gap": L1}, seeds=2)
 # What models are fine-tuned on by all their starts, each of which tries all rates on each: one that fits 2,000 crystals
 # may not fit 900, and a start that stands it would seem to gain (docs/results.md, "Does pre-training ... help?").
 TASKS: Mapping[str, Sequence[Task]] = {SIEVE: (FEW, PHONONS, MODULI), TRANSFORMER: (PHONONS, MODULI)}
@@ -50,23 +54,25 @@ TASKS: Mapping[str, Sequence[Task]] = {SIEVE: (FEW, PHONONS, MODULI), TRANSFORME
 
 @dataclass(frozen=True, slots=True)
 class PreTraining:
-    """One pre-training run."""
+    """One pre-training run; a short one if it tries a `rate`."""
 
     kind: str
     architecture: str
+    rate: float | None = None
 
     @property
     def name(self) -> str:
         """Name of the run's folder."""
-        return f"pretrain-{self.architecture}-{self.kind}"
+        return f"pretrain-{self.architecture}-{self.kind}{_tries(self.rate)}"
 
     @property
     def needs(self) -> None:
         """Nothing: it starts from random weights."""
 
     @property
-    def tried(self) -> None:
-        """Nothing: it learns at the rate of the settings."""
+    def tried(self) -> float | None:
+        """The rate that it tries."""
+        return self.rate
 
     @property
     def is_reported(self) -> bool:
@@ -74,9 +80,9 @@ class PreTraining:
         return True
 
     @property
-    def has_labels(self) -> bool:
-        """Whether it learns from labels of energy, force or stress, so that it is a potential."""
-        return "learn" not in KINDS[self.kind]
+    def is_potential(self) -> bool:
+        """Whether it learns all that labels of energy, force or stress say."""
+        return self.rate is None and "learn" not in KINDS[self.kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +98,7 @@ class FineTuning:
     @property
     def name(self) -> str:
         """Name of the run's folder."""
-        tries = "" if self.rate is None else f"-tries-{self.rate:g}"
-        return f"{self.task.name}-{self.architecture}-{self.kind}-seed{self.seed}{tries}"
+        return f"{self.task.name}-{self.architecture}-{self.kind}-seed{self.seed}{_tries(self.rate)}"
 
     @property
     def needs(self) -> PreTraining | None:
@@ -114,8 +119,23 @@ class FineTuning:
 Run = PreTraining | FineTuning
 
 
+def _tries(rate: float | None) -> str:
+    return "" if rate is None else f"-tries-{rate:g}"
+
+
+def pretraining_tuning(rates: Mapping[str, Sequence[float]]) -> list[PreTraining]:
+    """The runs that try rates of pre-training: each kind all of its model."""
+    return [
+        PreTraining(kind, architecture, rate)
+        for architecture, starts in STARTS.items()
+        for kind in starts
+        if kind in KINDS
+        for rate in rates[architecture]
+    ]
+
+
 def tuning(rates: Mapping[str, Sequence[float]]) -> list[FineTuning]:
-    """The runs that try rates: each start all of them, on each task."""
+    """The runs that try rates of fine-tuning: each start all of them, on each task."""
     return [
         FineTuning(task, kind, architecture, SEEDS[0], rate)
         for architecture, tasks in TASKS.items()
@@ -125,7 +145,9 @@ def tuning(rates: Mapping[str, Sequence[float]]) -> list[FineTuning]:
     ]
 
 
-def planned(rates: Mapping[str, Sequence[float]], best: Sequence[str] = ()) -> list[Run]:
+def planned(
+    pretraining_rates: Mapping[str, Sequence[float]], rates: Mapping[str, Sequence[float]], best: Sequence[str] = ()
+) -> list[Run]:
     """All runs: the production model, on all crystals too, then the transformer; each learns forces first, then tries.
 
     `best`: the kinds that are tried on all crystals too, known when the table is.
@@ -133,10 +155,15 @@ def planned(rates: Mapping[str, Sequence[float]], best: Sequence[str] = ()) -> l
     found: list[Run] = []
     for architecture, tasks in TASKS.items():
         starts = STARTS[architecture]
+        found += [run for run in pretraining_tuning(pretraining_rates) if run.architecture == architecture]
         found += [PreTraining(kind, architecture) for kind in starts if kind in KINDS]
         for task in tasks:
             found += [run for run in tuning(rates) if (run.architecture, run.task) == (architecture, task)]
             found += [FineTuning(task, kind, architecture, seed) for seed in SEEDS[: task.seeds] for kind in starts]
         if architecture == SIEVE:
-            found += [FineTuning(WHOLE, kind, SIEVE, SEEDS[0]) for kind in (NEAREST, SCRATCH, *best)]
+            found += [
+                FineTuning(WHOLE, kind, SIEVE, seed)
+                for seed in SEEDS[: WHOLE.seeds]
+                for kind in (NEAREST, SCRATCH, *best)
+            ]
     return found

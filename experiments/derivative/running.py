@@ -1,6 +1,7 @@
 """Doing the runs: each in its folder, finished ones left alone, interrupted ones continued."""
 
 import json
+import math
 import statistics
 import time
 import tomllib
@@ -12,8 +13,20 @@ from typing import Any
 from studies import FAILED_FILE, State, attempt, work_through
 from tuned import Tuned
 
-from derivative.crystals import PUBLISHED, SOURCES, make_crystals
-from derivative.plan import KINDS, MODULI, NEAREST, WHOLE, FineTuning, PreTraining, Run, Task, tuning
+from derivative.crystals import PUBLISHED, SIZES, SOURCES, make_crystals
+from derivative.plan import (
+    KINDS,
+    NEAREST,
+    SEEDS,
+    WHOLE,
+    FineTuning,
+    PreTraining,
+    Run,
+    Task,
+    planned,
+    pretraining_tuning,
+    tuning,
+)
 from derivative.settings import StudySettings
 from screening.config import validated
 from screening.files.whole import write_whole
@@ -34,9 +47,14 @@ PUBLISHED_FILE = "mlearn-test.json"
 OUTCOMES = (METRICS_FILE, FOLDS_FILE, PUBLISHED_FILE, FAILED_FILE)
 # Of the official folds: what chose their epochs chooses rates too.
 FOLD_METRICS = tuple(f"fold-{fold}/{METRICS_FILE}" for fold in range(5))
-KEPT = (*OUTCOMES, *FOLD_METRICS)
+KEPT = (*OUTCOMES, *FOLD_METRICS, SIZES)
 # How the shipped model is trained, which is how runs on all crystals are.
 SHIPPED = Path(__file__).resolve().parent.parent / "shipped/sieve.toml"
+
+
+def plan_of(study: StudySettings, best: Sequence[str] = ()) -> list[Run]:
+    """All runs with these settings; `best` are the starts that learn from all crystals too."""
+    return planned(study.pretraining.rates, study.tuning, best)
 
 
 def tuned(study: StudySettings, out: Path, plan: Sequence[Run] = ()) -> Tuned[Run]:
@@ -45,7 +63,7 @@ def tuned(study: StudySettings, out: Path, plan: Sequence[Run] = ()) -> Tuned[Ru
         out=out,
         plan=lambda: plan,
         outcomes=_outcomes,
-        errors=lambda run: errors_of(run, out, CHOSEN) if isinstance(run, FineTuning) else {},
+        errors=lambda run: errors_of(run, out, CHOSEN) if isinstance(run, FineTuning) else learned_errors(run, out),
         tried_for=lambda run: _tried_for(run, study),
         config_of=lambda run: config_of(run, study, out),
         ends=OUTCOMES,
@@ -57,46 +75,74 @@ def state_of(run: Run, study: StudySettings, out: Path, plan: Sequence[Run] = ()
     return tuned(study, out, plan).state(run)
 
 
-def best_rate(run: FineTuning, study: StudySettings, out: Path) -> float | None:
-    """The rate with which a start validates best on a task; None before all have ended, or if all failed."""
-    return tuned(study, out).best(_trials(run, study))
+def best_rate(run: Run, study: StudySettings, out: Path) -> float | None:
+    """The rate that does best on the crystals that choose; None before all have ended, or if all failed."""
+    return tuned(study, out).best(trials_of(run, study))
 
 
 def _outcomes(run: Run) -> Sequence[str]:
     if isinstance(run, FineTuning):
         return [FOLDS_FILE, *FOLD_METRICS] if run.task.folds else [METRICS_FILE]
-    return [METRICS_FILE, *([PUBLISHED_FILE] if run.has_labels else [])]
+    return [METRICS_FILE, *([PUBLISHED_FILE] if run.is_potential else [])]
 
 
-def _trials(run: FineTuning, study: StudySettings) -> Sequence[FineTuning]:
-    wanted = replace(run, rate=None)
-    return [one for one in tuning(study.tuning) if replace(one, rate=None, seed=run.seed) == wanted]
+def trials_of(run: Run, study: StudySettings) -> Sequence[Run]:
+    """The runs that try rates for it: a start on a task with the first seed, or a kind of pre-training."""
+    if isinstance(run, PreTraining):
+        return [one for one in pretraining_tuning(study.pretraining.rates) if replace(one, rate=None) == run]
+    wanted = replace(run, rate=None, seed=SEEDS[0])
+    return [one for one in tuning(study.tuning) if replace(one, rate=None) == wanted]
 
 
-def _tried_for(run: Run, study: StudySettings) -> Sequence[Sequence[FineTuning]]:
+def _tried_for(run: Run, study: StudySettings) -> Sequence[Sequence[Run]]:
     # On all crystals the rate is that of the shipped model.
-    if isinstance(run, PreTraining) or run.rate is not None or run.task == WHOLE:
+    if run.rate is not None or (isinstance(run, FineTuning) and run.task == WHOLE):
         return []
-    return [_trials(run, study)]
+    return [trials_of(run, study)]
 
 
 def errors_of(run: FineTuning, out: Path, part: str) -> dict[str, float]:
     """The mean absolute error of each target, of logarithms where these are learned; empty before a run is finished.
 
-    Of a run in folds it is the mean over these: of what chose their epochs, or of their tests, which choose nothing.
+    Of a run in folds it is the mean over these.
     """
-    if run.task.folds and part == MEASURED:
-        return {name: statistics.fmean(values) for name, values in fold_errors_of(run, out).items()}
-    files = FOLD_METRICS if run.task.folds else (METRICS_FILE,)
-    each = [read_json(out / run.name / file).get(part, {}).get("targets", {}) for file in files]
-    metrics = {name: _metric(run.task, name) for name in run.task.targets if all(name in found for found in each)}
-    return {name: statistics.fmean(found[name][metric] for found in each) for name, metric in metrics.items()}
+    each = [_errors_in(out / run.name / file, run.task, part) for file in _metrics_files(run.task)]
+    return {name: statistics.fmean(own[name] for own in each) for name in each[0] if all(name in own for own in each)}
 
 
-def fold_errors_of(run: FineTuning, out: Path) -> dict[str, list[float]]:
-    """The same for each official fold."""
-    found = read_json(out / run.name / FOLDS_FILE).get("targets", {})
-    return {name: found[name][_metric(run.task, name)]["each"] for name in run.task.targets if name in found}
+def learned_errors(run: PreTraining, out: Path) -> dict[str, float]:
+    """The mean absolute error of each term that it learns, on all crystals that choose; empty before it is finished."""
+    found = read_json(out / run.name / METRICS_FILE).get(CHOSEN, {})
+    weights = KINDS[run.kind]
+    own = found.get("derivatives") or found.get("denoising") or {}
+    return {term: errors["mae"] for term, errors in own.items() if " of " not in term and weights.get(term, 1.0)}
+
+
+def fold_errors_of(run: FineTuning, study: StudySettings, out: Path) -> list[tuple[float, dict[str, float]]]:
+    """Of each official fold, the rate that did best on its own validation crystals, and its errors on its test.
+
+    Empty before all rates have ended.
+    """
+    runs, trials = tuned(study, out), trials_of(run, study)
+    if not all(runs.is_measured(one) or runs.has_failed(one) for one in trials):
+        return []
+    ended = [one for one in trials if isinstance(one, FineTuning) and runs.is_measured(one)]
+    found = []
+    for file in _metrics_files(run.task) if ended else ():
+        chosen = [math.prod(_errors_in(out / one.name / file, run.task, CHOSEN).values()) for one in ended]
+        best = ended[chosen.index(min(chosen))]
+        assert best.rate is not None
+        found.append((best.rate, _errors_in(out / best.name / file, run.task, MEASURED)))
+    return found
+
+
+def _metrics_files(task: Task) -> Sequence[str]:
+    return FOLD_METRICS if task.folds else (METRICS_FILE,)
+
+
+def _errors_in(file: Path, task: Task, part: str) -> dict[str, float]:
+    found = read_json(file).get(part, {}).get("targets", {})
+    return {name: found[name][_metric(task, name)] for name in task.targets if name in found}
 
 
 def _metric(task: Task, target: str) -> str:
@@ -124,10 +170,10 @@ def _pretraining(run: PreTraining, study: StudySettings, out: Path) -> ForcesCon
         "model": {"architecture": run.architecture, "settings": study.models[run.architecture]},
         "training": _loop(study)
         | {
-            "epochs": own.epochs,
+            "epochs": own.epochs if run.rate is None else own.trial_epochs,
             "batch_size": own.batch_size,
             "ema_decay": own.ema_decay,
-            "optimiser": {"rate": own.rate},
+            "optimiser": {"rate": _rate(run, study, out)},
         },
     }
     return validated(ForcesConfig, values, origin=run.name)
@@ -160,7 +206,7 @@ def _finetuning(run: FineTuning, study: StudySettings, out: Path) -> TrainingCon
     return validated(TrainingConfig, values, origin=run.name)
 
 
-def _rate(run: FineTuning, study: StudySettings, out: Path) -> float:
+def _rate(run: Run, study: StudySettings, out: Path) -> float:
     found = run.rate if run.rate is not None else best_rate(run, study, out)
     assert found is not None, "a run begins when this is known"
     return found
@@ -171,17 +217,10 @@ def _loop(study: StudySettings) -> dict[str, Any]:
 
 
 def _files(run: FineTuning, place: Path) -> dict[str, Any]:
-    train_file = str(place / f"{run.task.name}.extxyz")
+    train, choose, measure = (str(place / f"{run.task.name}{part}.extxyz") for part in ("", "-choose", "-measure"))
     if run.task.folds:
-        return {"train": [train_file], "split": {"by": "folds", "validation": 0.1, "seed": run.seed}}
-    # Few crystals have moduli; the others would cost validation and say nothing.
-    prefix = "moduli-" if run.task == MODULI else ""
-    return {
-        "train": [train_file],
-        "validation": [str(place / f"{prefix}choose.extxyz")],
-        "test": [str(place / f"{prefix}measure.extxyz")],
-        "split": {"by": "files"},
-    }
+        return {"train": [train], "split": {"by": "folds", "validation": 0.1, "seed": run.seed}}
+    return {"train": [train], "validation": [choose], "test": [measure], "split": {"by": "files"}}
 
 
 def run_all(
@@ -219,7 +258,7 @@ def do(run: Run, study: StudySettings, out: Path, listener: Listener) -> None:
 
     def learn(config: RunSettings, folder: Path) -> None:
         train(config, folder, listener)
-        if isinstance(run, PreTraining) and run.has_labels:
+        if isinstance(run, PreTraining) and run.is_potential:
             _measure_published(folder, study, out, listener)
 
     tuned(study, out).do(run, learn, listener)

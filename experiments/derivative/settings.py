@@ -1,21 +1,28 @@
 """What the study shares: where crystals are, how models are built and trained, which rates are tried."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from screening.config import Settings
 from screening.training.config import Fraction
 
 
 class PretrainingSettings(Settings):
-    """How every kind of pre-training runs."""
+    """How every kind of pre-training runs, at the rate of these that does best in so many `trial_epochs`."""
 
     epochs: PositiveInt
-    rate: PositiveFloat
+    trial_epochs: PositiveInt
+    rates: dict[str, tuple[PositiveFloat, ...]]
     batch_size: PositiveInt
     ema_decay: Fraction
+
+    @model_validator(mode="after")
+    def _shorter(self) -> Self:
+        if self.trial_epochs >= self.epochs:
+            raise ValueError(f"trial_epochs is {self.trial_epochs}, not less than epochs, {self.epochs}")
+        return self
 
 
 class EpochSettings(Settings):
@@ -38,7 +45,7 @@ class FinetuningSettings(Settings):
 
 
 class StudySettings(Settings):
-    """The whole study; `data` is the folder of the data sets, `tuning` the rates that each architecture tries."""
+    """The whole study; `data` is the folder of the data sets, `tuning` the rates that fine-tuning tries."""
 
     data: Path
     models: dict[str, dict[str, Any]]

@@ -47,7 +47,7 @@ def test_the_table_of_options_is_the_command(page: str, command: str) -> None:
 def test_the_lines_of_python_run(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     exec(page.split("```python\n")[1].split("```")[0], {})
-    (call,) = re.findall(r"`(screening\.write_report.*\)\))`", page)
+    (call,) = re.findall(r"`(screening\.write_report[^`]*\))`", page)
     exec(f"import screening; {call}", {})
     assert Path("report.html").exists()
 

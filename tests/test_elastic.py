@@ -71,8 +71,11 @@ class Cluster:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     found = Cluster()
-    shown = lambda id: SimpleNamespace(id=id, hopeless="")  # noqa: E731
-    monkeypatch.setattr(controller, "jobs_named", lambda *names: list(map(shown, sorted(found.queue))))
+
+    def jobs_named(*names: str) -> list[SimpleNamespace]:
+        return [SimpleNamespace(id=id, hopeless="") for id in sorted(found.queue)]
+
+    monkeypatch.setattr(controller, "jobs_named", jobs_named)
     monkeypatch.setattr(elastic, "LOOK_S", -1.0)
     return found
 

@@ -1,6 +1,5 @@
 """`screening merge`: the shards of a run as one file."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,7 @@ from typing import Annotated
 import typer
 
 from screening.cli.app import RESULTS, app
-from screening.cli.progress import rows_progress
+from screening.cli.progress import announce, rows_progress
 
 
 @app.command(rich_help_panel=RESULTS)
@@ -35,7 +34,7 @@ def merge(
     start = time.monotonic()
     # What is no run gets no claim.
     read_record(run)
-    with Claim(run, say=_say) as claim, rows_progress("merging", quiet=quiet) as show:
+    with Claim(run, say=announce) as claim, rows_progress("merging", quiet=quiet) as show:
         for name in (RELAXED, RESULTS):
             sweep_parts_of(run / name)
 
@@ -55,7 +54,3 @@ def merge(
     for status, count in counts.items():
         print(f"{status.word:9} {count:{width},}")
     print(f"{path}, {path.stat().st_size / 1e6:,.1f} MB; go on with `screening query {run}`")
-
-
-def _say(words: str) -> None:
-    print(f"screening: {words}", file=sys.stderr, flush=True)

@@ -123,5 +123,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def announce(text: str) -> None:
+    """Tell the same way what a user should know who this program is."""
+    say(f"screening: {text}")
+
+
 def silent(text: str) -> None:
     """Tell nothing."""

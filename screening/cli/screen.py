@@ -1,7 +1,6 @@
 """`screening screen`: predict every crystal of the inputs, whatever happens in between."""
 
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ import typer
 
 from screening.cli.app import SCREENS, app
 from screening.cli.event_log import EventLog
+from screening.cli.progress import announce
 from screening.cli.screen_progress import Display
 from screening.errors import UnfinishedError
 
@@ -113,7 +113,7 @@ def screen(
             if requeue and context.obj.number == signal.SIGUSR1:
                 from screening.runs.slurm.requeue import go_on_later
 
-                go_on_later(last[0] if last else None, _say)
+                go_on_later(last[0] if last else None, announce)
             raise
     if not quiet:
         print("\n".join(_summary(done)))
@@ -158,10 +158,6 @@ def _screened(
             listener=listener,
             ignore=ignore,
         )
-
-
-def _say(words: str) -> None:
-    print(f"screening: {words}", file=sys.stderr, flush=True)
 
 
 def _all(*watches: Callable[["Progress"], object]) -> Callable[["Progress"], None]:

@@ -52,9 +52,13 @@ def predict(
         for piece in pieces:
             yield from work(piece)
         return
-    with ThreadPoolExecutor(count, thread_name_prefix="predict", initializer=work_alone) as pool:
+    pool = ThreadPoolExecutor(count, thread_name_prefix="predict", initializer=work_alone)
+    try:
         for found in in_order(pool, work, pieces, ahead=2 * count):
             yield from found
+    finally:
+        # They end by themselves, see `prefetched`.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def in_order(

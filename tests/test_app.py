@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import screens
@@ -41,6 +42,36 @@ def test_what_is_ignored_when_a_command_starts_stays_so_but_for_the_warning_of_s
 ) -> None:
     ran = subprocess.run([sys.executable, "-c", HEEDED, *ignored], capture_output=True, text=True, check=True)
     assert set(ran.stdout.split()) == heeded
+
+
+# Stopped while a thread is at work that never ends, and again with an error about a lock on the way, as when a signal
+# comes in the middle of a wait for a thread.
+AT_WORK = f"""
+import os, signal, sys, threading
+sys.path[:0] = {sys.path!r}
+from screening.cli.app import Stopped, app, main
+@app.command()
+def work(path: str, harm: bool = False) -> None:
+    try:
+        with open(path, "w") as file:
+            file.write("half")
+            threading.Thread(target=threading.Event().wait).start()
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait()
+    except Stopped:
+        if harm:
+            raise RuntimeError("cannot release un-acquired lock") from None
+        raise
+main()
+"""
+
+
+@pytest.mark.parametrize("more", [[], ["--harm"]], ids=["a thread at work", "a lock in the way"])
+def test_a_signal_ends_the_program_whatever_its_threads_do(tmp_path: Path, more: list[str]) -> None:
+    words = [sys.executable, "-c", AT_WORK, "work", str(tmp_path / "file"), *more]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (143, "screening: stopped by SIGTERM\n")
+    assert (tmp_path / "file").read_text() == "half"
 
 
 # Gives each command in turn, and prints exit codes and errors.
@@ -120,7 +151,7 @@ def test_errors_of_the_system_that_nobody_foresaw_are_one_line(
 
     # The package has something else of this name.
     module = import_module("screening.cli.app")
-    monkeypatch.setattr(module, "Stop", lambda: None)
+    monkeypatch.setattr(module, "Stop", lambda: SimpleNamespace(raised=False))
     monkeypatch.setattr(module, "app", fail)
     with pytest.raises(SystemExit) as end:
         module.main()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -55,6 +55,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.number = 0
+        self.raised = False
         self._polite = False
         for number in STOPPING:
             if number not in MAY_BE_IGNORED or signal.getsignal(number) != signal.SIG_IGN:
@@ -64,6 +65,7 @@ class Stop:
     def check(self) -> None:
         """Raise when a signal came."""
         if self.number:
+            self.raised = True
             raise Stopped(128 + self.number)
 
     @contextlib.contextmanager
@@ -94,15 +96,28 @@ def main() -> None:
     stop = Stop()
     try:
         _run(stop)
-    except ScreeningError as error:
-        print(f"screening: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        print(f"screening: {_explained(error)}", file=sys.stderr)
-        sys.exit(InputError.exit_code if isinstance(error, OF_NAMES) else ResourceError.exit_code)
-    except Stopped:
-        print(f"screening: stopped by {signal.Signals(stop.number).name}", file=sys.stderr)
+    except BaseException as error:
+        if stop.raised:
+            _leave(stop.number)
+        if isinstance(error, ScreeningError):
+            print(f"screening: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        if isinstance(error, OSError):
+            print(f"screening: {_explained(error)}", file=sys.stderr)
+            sys.exit(InputError.exit_code if isinstance(error, OF_NAMES) else ResourceError.exit_code)
         raise
+
+
+def _leave(number: int) -> NoReturn:
+    """End the process after a signal that was raised wherever the program was, without waiting for threads.
+
+    It may have been in the middle of starting a thread, or of waiting for one. What was raised then comes out as an
+    error about a lock, and Python takes the thread for ended and aborts the process, or waits for it for ever. What
+    has to be done at the end is done by `with` in this program, not at exit.
+    """
+    with contextlib.suppress(OSError):
+        print(f"screening: stopped by {signal.Signals(number).name}", file=sys.stderr, flush=True)
+    os._exit(128 + number)
 
 
 def _run(stop: Stop) -> None:

@@ -75,7 +75,7 @@ class Potential:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def __call__(self, crystals: Crystals) -> Surface:
         """Evaluate crystals, any number of them."""

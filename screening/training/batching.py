@@ -43,20 +43,20 @@ def ordered_batches(
 
 def prefetched(batches: Sequence[Int64], make: Callable[[Int64], B]) -> Iterator[tuple[Int64, B]]:
     """Yield each batch of rows with what is made of it, made ahead in another thread, in order."""
-    with ThreadPoolExecutor(1, thread_name_prefix="gather") as pool:
-        waiting: deque[tuple[Int64, Future[B]]] = deque()
-        try:
-            for rows in batches:
-                waiting.append((rows, pool.submit(make, rows)))
-                if len(waiting) > AHEAD:
-                    first, made = waiting.popleft()
-                    yield first, made.result()
-            while waiting:
+    pool = ThreadPoolExecutor(1, thread_name_prefix="gather")
+    waiting: deque[tuple[Int64, Future[B]]] = deque()
+    try:
+        for rows in batches:
+            waiting.append((rows, pool.submit(make, rows)))
+            if len(waiting) > AHEAD:
                 first, made = waiting.popleft()
                 yield first, made.result()
-        finally:
-            for _, made in waiting:
-                made.cancel()
+        while waiting:
+            first, made = waiting.popleft()
+            yield first, made.result()
+    finally:
+        # It ends by itself. A signal that was raised in the middle of a wait for it may make another wait endless.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _cut(graphs: LabelledGraphs, order: Int64, *, batch_size: int, max_atoms: int, max_edges: int) -> list[Int64]:

@@ -20,8 +20,6 @@ from screening.enumerate.enumeration import Enumeration
 from screening.enumerate.spec import PrototypeSettings, Specification
 from screening.errors import InputError
 
-pytestmark = pytest.mark.native
-
 COMMAND = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; from screening.cli import main; main()"]
 SALTS = """
 [[prototype]]

@@ -31,8 +31,6 @@ from screening.store.record import RESULTS, RUN_FILE, SHARDS, read_record
 from screening.store.schema import Status
 from screening.store.shard import shard_ranges, write_shard
 
-pytestmark = pytest.mark.native
-
 COUNT = 500
 
 

@@ -21,8 +21,6 @@ from screening.crystals.pack import Tally
 from screening.crystals.write import write
 from screening.runs.listener import Progress
 
-pytestmark = pytest.mark.native
-
 COMMAND = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; from screening.cli import main; main()"]
 
 

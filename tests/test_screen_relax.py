@@ -35,7 +35,7 @@ from screening.store.record import RELAXED, RESULTS, SHARDS, read_record
 from screening.store.schema import Status
 from screening.store.shard import shard_ranges
 
-pytestmark = [pytest.mark.native, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Pre-training on a million crystals: enumerated, given space groups, and seen once by an encoder, each by its command.
 
-    python benchmarks/pretraining.py                   half an hour on two cores
+    python benchmarks/pretraining.py                   some 20 minutes on two cores
     python benchmarks/pretraining.py --count 100000    fewer of them
 
 The crystals are those of `make bench-million`, the run is examples/crysgnn.toml for one epoch. Memory is a process's
@@ -17,7 +17,7 @@ import million
 import timing
 
 SETTINGS = Path(__file__).resolve().parent.parent / "examples/crysgnn.toml"
-# "Some 100 bytes a crystal", says docs/pretraining.md; and what an allocator keeps.
+# Offsets and labels are some 100 bytes a crystal; and what an allocator keeps.
 PROMISED_BYTES_A_CRYSTAL = 200
 
 

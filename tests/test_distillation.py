@@ -327,12 +327,16 @@ def test_a_device_that_is_not_there_is_named_before_teachers_speak(
         ("distillation.teacher=nowhere", "nowhere: is no file, no folder and no shipped model"),
         ("predictions.teachers=['model','nowhere']", "nowhere: is no file, no folder and no shipped model"),
         ("predictions.teachers=['encoder']", "is a pre-trained encoder, which predicts nothing"),
+        ("predictions.teachers=['other']", "no teacher predicts formation_energy_per_atom, band_gap; name teachers"),
+        ("predictions.teachers=['model','meV']", "a teacher's band_gap is a regression in meV"),
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused_before_crystals_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, said: str
 ) -> None:
     settings = files_of_a_run(tmp_path, monkeypatch, override)
+    saved(tmp_path / "other", Target("volume", "angstrom^3/cell"))
+    saved(tmp_path / "meV", Target("band_gap", "meV"))
     with pytest.raises(InputError, match=said):
         train(settings, tmp_path / "run", Listener(lambda text: None, lambda progress: None))
 

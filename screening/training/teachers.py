@@ -120,14 +120,21 @@ def described_atoms(teacher: Teachers, lecture: Lecture) -> Path:
     return made_table(lecture.place("atoms", teacher.hash), ends, model.width, np.float32, asked.block)
 
 
-def predictions(teachers: Teachers, targets: Sequence[Target], lecture: Lecture) -> Path:
-    """The file of the teachers' mean predictions, (crystals, targets) float64; NaN for a target that none predicts."""
-    told = ",".join(target.name for target in targets)
+def predicting(teachers: Teachers, targets: Sequence[Target]) -> list[list[CrystalModel]]:
+    """Which of the teachers predict each target; refuses those who predict none, or something else of that name."""
     able = [[m for m in teachers.models if target.name in {t.name for t in m.targets}] for target in targets]
     if not any(able):
+        told = ", ".join(target.name for target in targets)
         raise InputError(f"no teacher predicts {told}; name teachers of these targets")
     for target, models in zip(targets, able, strict=True):
         _require_same(target, models)
+    return able
+
+
+def predictions(teachers: Teachers, targets: Sequence[Target], lecture: Lecture) -> Path:
+    """The file of the teachers' mean predictions, (crystals, targets) float64; NaN for a target that none predicts."""
+    told = ",".join(target.name for target in targets)
+    able = predicting(teachers, targets)
 
     def mean(block: int) -> Float64:
         # There is one block: what takes long is in a file for each teacher.

@@ -20,7 +20,7 @@ from screening.training.material import Listener, Material
 from screening.training.objectives.distillation import Distillation, TaughtAtoms, TaughtLabels
 from screening.training.splits import Split
 from screening.training.tables import mapped
-from screening.training.teachers import Lecture, Teachers, described_atoms, predictions
+from screening.training.teachers import Lecture, Teachers, described_atoms, predicting, predictions
 from screening.training.tuning import Tuning
 
 UNLABELLED, LABELLED_PARTS = "unlabelled", 3
@@ -62,7 +62,7 @@ class DistillationLesson(LabelLesson[DistillationConfig]):
         if self.config.distillation is not None:
             Teachers.loaded([self.config.distillation.teacher], device="cpu", encoders=True)
         if self.config.predictions is not None:
-            Teachers.loaded(self.config.predictions.teachers, device="cpu", encoders=False)
+            predicting(Teachers.loaded(self.config.predictions.teachers, device="cpu", encoders=False), self.labels)
 
     def prepare(self, graphs: LabelledGraphs, folder: Path, listener: Listener) -> dict[str, str]:
         """Have the teachers say what they know, if they have not."""

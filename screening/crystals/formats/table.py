@@ -1,7 +1,8 @@
 """CSV, TSV and Parquet: one crystal a row, in a CIF, POSCAR or JSON column or in columns of its own.
 
 Columns of their own are those of OPTIMADE (`lattice_vectors`, `cartesian_site_positions`, `species_at_sites`) and ASE
-(`numbers`, `positions`, `cell`, `pbc`). Every other cell that is a number is a label under its column's name.
+(`numbers`, `positions`, `cell`, `pbc`), in Parquet alone. Every other cell that is a number is a label under the name
+of its column.
 """
 
 import csv
@@ -27,7 +28,7 @@ PARQUET_ROWS = 2048
 # What a row is taken to weigh before it is read.
 ROW_BYTES = 2000
 SLICE = "slice"
-EXPECTED = "expected a column `cif`, `structure` or `poscar`, or the columns of an OPTIMADE or ASE table"
+EXPECTED = "expected a column `cif`, `structure` or `poscar`"
 
 
 @final
@@ -96,7 +97,7 @@ def _header(line: str, usual: str) -> tuple[str, tuple[str, ...]]:
     if not line.strip():
         return usual, ()
     shown = line.strip() if len(line) <= 200 else line[:197].strip() + "..."
-    raise CutShort(f"has the header `{shown}`; {EXPECTED}")
+    raise CutShort(f"has the header `{shown}`; {EXPECTED} (arrays in columns: Parquet)")
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
@@ -193,7 +194,7 @@ def _useful_columns(scanned: "pl.LazyFrame") -> tuple[str, ...]:
     schema = scanned.collect_schema()
     names = schema.names()
     if carrier_column(names) is None and shape_of(dict.fromkeys(names)) is None:
-        raise CutShort(f"has the columns {', '.join(names[:20])}; {EXPECTED}")
+        raise CutShort(f"has the columns {', '.join(names[:20])}; {EXPECTED}, or those of an OPTIMADE or ASE table")
     numeric = (name for name, kind in schema.items() if kind.is_numeric() or kind.to_python() is bool)
     wanted = {*numeric, *(name for name in names if _is_text(name) or name in ARRAYS)}
     return tuple(name for name in names if name in wanted)

@@ -108,24 +108,25 @@ def _taught(found: Mapping[Run, Mapping[str, float]]) -> str:
 
 def _controlled(study: StudySettings, out: Path) -> str:
     """Errors by factor of the rate; in bold of the one that validates best, by the product of a run's errors."""
-    of = {run: (run.part, run.architecture, run.mode, run.seed) for run in [*runs(study), *controls(study)]}
-    compared = {of[run] for run in controls(study)}
-    errors: dict[tuple[Part, str, Mode], dict[float, Run]] = {}
-    for run in (run for run in of if of[run] in compared):
-        factor = best_tried(run.architecture, "vanilla", study, out) if run.factor is None else run.factor
-        if factor is not None:
-            errors.setdefault((run.part, run.architecture, run.mode), {})[factor] = run
-    factors = sorted({factor for by_factor in errors.values() for factor in by_factor})
+    every_rate = [run for run in [*runs(study), *controls(study)] if run.seed == study.whole_seeds[0]]
+    best = {name: best_tried(name, "vanilla", study, out) for _, name in CONTROLS}
+
+    def by_factor(part: Part, name: str, mode: Mode) -> dict[float, Run]:
+        alike = [run for run in every_rate if (run.part, run.architecture, run.mode) == (part, name, mode)]
+        factors = (best[name] if run.factor is None else run.factor for run in alike)
+        return {factor: run for factor, run in zip(factors, alike, strict=True) if factor is not None}
+
+    factors = sorted({factor for place in CONTROLS for mode in MODES for factor in by_factor(*place, mode)})
     rows = []
     for part, name in CONTROLS:
         for target in (target for together in TARGETS[part] for target in together):
             for mode in MODES:
-                by_factor = errors.get((part, name, mode), {})
-                scores = {factor: chosen_by(run, out) for factor, run in by_factor.items()}
+                own = by_factor(part, name, mode)
+                scores = {factor: chosen_by(run, out) for factor, run in own.items()}
                 known = {factor: score for factor, score in scores.items() if not math.isnan(score)}
-                row = [name, f"{PARTS[part].split(',')[0]}: {SHORT[target]} ({UNITS[SHORT[target]]})", mode]
+                row = [name, f"{SHORT[target]} ({UNITS[SHORT[target]]})", mode]
                 for factor in factors:
-                    error = metrics_of(by_factor[factor], out).get(target) if factor in by_factor else None
+                    error = metrics_of(own[factor], out).get(target) if factor in own else None
                     marks = "**" if known and factor == min(known, key=known.__getitem__) else ""
                     row.append(DASH if error is None else f"{marks}{error:.4g}{marks}")
                 rows.append(row)

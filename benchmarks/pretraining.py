@@ -17,7 +17,7 @@ import million
 import timing
 
 SETTINGS = Path(__file__).resolve().parent.parent / "examples/crysgnn.toml"
-# Offsets and labels are some 100 bytes a crystal; and what an allocator keeps.
+# What offsets and labels may take, and what an allocator keeps.
 PROMISED_BYTES_A_CRYSTAL = 200
 
 

@@ -124,7 +124,7 @@ def say(text: str) -> None:
 
 
 def announce(text: str) -> None:
-    """Tell the same way what a user should know who this program is."""
+    """Tell something there in the name of this program, among what other programs may say."""
     say(f"screening: {text}")
 
 

@@ -37,7 +37,7 @@ from crysgnn.running import MEASURED, run_all, tuned
 from crysgnn.settings import StudySettings
 
 from screening import config
-from screening.cli.progress import training_progress
+from screening.cli.training_progress import training_progress
 from screening.errors import InputError
 from screening.training.material import Listener
 

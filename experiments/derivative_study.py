@@ -31,7 +31,7 @@ from derivative.running import CRYSTALS, KEPT, plan_of, run_all, state_of
 from derivative.settings import StudySettings
 
 from screening import config
-from screening.cli.progress import training_progress
+from screening.cli.training_progress import training_progress
 from screening.training.material import Listener
 
 STUDY = Path(__file__).resolve().parent / "derivative/study.toml"

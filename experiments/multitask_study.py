@@ -40,7 +40,7 @@ from multitask.report import report_of
 from multitask.running import run_all, state_of
 
 from screening import config
-from screening.cli.progress import training_progress
+from screening.cli.training_progress import training_progress
 from screening.training.config import TrainingConfig
 from screening.training.material import Listener
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from screening.cli import app
 from screening.cli.app import Stop
 from screening.cli.event_log import EventLog
-from screening.cli.screen_progress import Display, _described, _plain_lines
+from screening.cli.screen_progress import Display, _described
 from screening.crystals.pack import Tally
 from screening.crystals.write import write
 from screening.runs.listener import Progress
@@ -131,19 +131,8 @@ def test_progress_in_words() -> None:
     progress.dashboard = "http://127.0.0.1:8787/status"
     assert _described(progress) == (
         "100 crystals/s, 2 workers, 100 done before, 290 ok, 10 failed, 7 refused by packing, 1 worker lost, "
-        "0:00:06 left, http://127.0.0.1:8787/status"
+        "http://127.0.0.1:8787/status"
     )
-
-
-def test_without_a_terminal_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    moments = iter([0.0, 1.0, 31.0, 32.0])
-    monkeypatch.setattr("screening.cli.screen_progress.time.monotonic", lambda: next(moments))
-    update = _plain_lines(str, 1000)
-    for done in (1, 2000 // 4, 3):
-        update("somehow", done)
-    assert capsys.readouterr().err == "500 of 1,000, somehow\n"
 
 
 class Terminal(io.StringIO):
@@ -164,7 +153,7 @@ def test_on_a_terminal_bars_follow_each_other(monkeypatch: pytest.MonkeyPatch) -
     shown = terminal.getvalue()
     assert "3 crystals" in shown
     assert "two shards are damaged\n" in shown
-    assert "merging" in shown
+    assert "merged 5 of 10 rows" in shown
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
 """`screening enumerate`: candidates without a database, by substitution into prototypes."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import typer
 
 from screening.cli.app import CRYSTALS, app
 from screening.cli.pack import Output, packing_progress
+from screening.cli.progress import Moment, shown
 from screening.cli.tables import aligned
 from screening.errors import InputError
 
@@ -99,28 +99,13 @@ def enumerate_(
 
 def _count(enumeration: "Enumeration", check: Callable[[], None], *, quiet: bool) -> None:
     size = sum(space.size for space in enumeration.spaces)
-    with _counting(size, quiet=quiet) as show:
+    with shown(quiet=quiet) as show:
 
         def progress(assignments: int) -> None:
             check()
-            show(assignments)
+            show(Moment(f"counted {assignments:,} of {size:,} assignments", assignments, size))
 
         enumeration.count(progress)
-
-
-@contextlib.contextmanager
-def _counting(total: int, *, quiet: bool) -> Iterator[Callable[[int], object]]:
-    """A bar on a terminal, nothing elsewhere: counting takes seconds."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield lambda assignments: None
-        return
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("counting", total=total)
-        yield lambda assignments: bar.update(task, completed=assignments)
 
 
 def funnel_table(funnels: Sequence["Funnel"]) -> Iterator[str]:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from screening.cli.app import MODELS, app
-from screening.cli.progress import say
 from screening.cli.tables import metrics_table, potential_table
+from screening.cli.telling import say
 from screening.errors import InputError
 
 

@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from screening.cli.app import RESULTS, app
-from screening.cli.progress import announce, rows_progress
+from screening.cli.progress import shown
+from screening.cli.screen_progress import merging
+from screening.cli.telling import announce
 
 
 @app.command(rich_help_panel=RESULTS)
@@ -34,14 +36,14 @@ def merge(
     start = time.monotonic()
     # What is no run gets no claim.
     read_record(run)
-    with Claim(run, say=announce) as claim, rows_progress("merging", quiet=quiet) as show:
+    with Claim(run, say=announce) as claim, shown(quiet=quiet) as show:
         for name in (RELAXED, RESULTS):
             sweep_parts_of(run / name)
 
         def progress(rows: int, total: int) -> None:
             context.obj.check()
             claim.check()
-            show(rows, total)
+            show(merging(rows, total))
 
         path = merged(run, packed, progress=progress)
     if quiet:

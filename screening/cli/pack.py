@@ -1,7 +1,6 @@
 """`screening pack`: check crystals and write them into one file."""
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
@@ -11,14 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from screening.cli.app import CRYSTALS, app
+from screening.cli.progress import Moment, shown
 from screening.errors import InputError
 
 if TYPE_CHECKING:
     from screening.crystals.pack import Tally
-
-# Without a terminal, a line this often says how far the run is.
-PLAIN_INTERVAL_S = 10.0
-
 
 SpaceGroups = Annotated[
     bool, typer.Option("--space-groups", help="Work out each crystal's space group, as the label spacegroup_number.")
@@ -131,50 +127,14 @@ def _tolerance(wanted: bool, given: float | None) -> float | None:
 
 @contextlib.contextmanager
 def packing_progress(total: int | None, *, quiet: bool) -> Iterator[Callable[["Tally"], None]]:
-    """Show how far a run is, on standard error: a bar on a terminal, now and then a line elsewhere.
-
-    `total` is what the weights of all batches add up to, where that is known.
-    """
-    if quiet:
-        yield lambda tally: None
-    elif not sys.stderr.isatty():
-        yield _plain_lines()
-    else:
-        with _bar(total) as update:
-            yield update
-
-
-def _plain_lines() -> Callable[["Tally"], None]:
-    start = told = time.monotonic()
-
-    def update(tally: "Tally") -> None:
-        nonlocal told
-        now = time.monotonic()
-        if now - told >= PLAIN_INTERVAL_S:
-            told = now
-            rate = tally.read / (now - start)
-            print(
-                f"{tally.read:,} read, {tally.rejected.total():,} refused, {rate:,.0f}/s", file=sys.stderr, flush=True
-            )
-
-    return update
-
-
-@contextlib.contextmanager
-def _bar(total: int | None) -> Iterator[Callable[["Tally"], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
+    """Show how far packing is. `total` is what the weights of all batches add up to, where that is known."""
     start = time.monotonic()
-    remaining = [BarColumn(), TimeRemainingColumn()] if total else []
-    columns = [SpinnerColumn(), TextColumn("{task.description}"), *remaining, TimeElapsedColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading", total=total)
+    with shown(quiet=quiet) as show:
 
         def update(tally: "Tally") -> None:
             rate = tally.read / max(time.monotonic() - start, 1e-9)
-            text = f"{tally.read:,} crystals, {rate:,.0f}/s, {tally.rejected.total():,} refused"
-            bar.update(task, completed=tally.weight, description=text)
+            words = f"{tally.read:,} crystals, {rate:,.0f}/s, {tally.rejected.total():,} refused"
+            show(Moment(words, tally.weight, total))
 
         yield update
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from screening.cli.app import CRYSTALS, app
-from screening.cli.progress import say, silent
+from screening.cli.progress import Moment, Show, shown
+from screening.cli.telling import say, silent
 from screening.crystals.elements import SYMBOLS
 from screening.errors import InputError
 from screening.relaxation_limits import AT_ONCE, RelaxationLimits
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from screening.files.listing import Take
     from screening.relaxation.relax import Relaxed
 
-PLAIN_INTERVAL_S = 10.0
 LIMITS = RelaxationLimits()
 UNSEEN = "unseen_elements"
 COLUMNS = ("id", "outcome", "steps", "energy", "energy_before", "force", "stress", UNSEEN, "reason", "message")
@@ -96,9 +96,13 @@ def relax(
     if card.limits:
         tell(f"{model}: {card.limits}")
     given, unseen = _Given(), _Unseen(card.elements)
-    with Potential(loaded, device=device, threads=threads) as potential, listing(table, COLUMNS) as take:
+    with (
+        Potential(loaded, device=device, threads=threads) as potential,
+        listing(table, COLUMNS) as take,
+        shown(quiet=quiet) as show,
+    ):
         moving = relaxed(potential, given.crystals(read_batches(inputs, workers=workers)), limits, atoms=atoms_at_once)
-        told = _told(moving, given, unseen, outcomes, take, tell, context.obj.check)
+        told = _told(moving, given, unseen, outcomes, take, tell, show, context.obj.check)
         write((one.crystal for one in told), output, format=kind)
     if unseen.crystals:
         tell(unseen.words)
@@ -166,9 +170,10 @@ def _told(
     outcomes: Counter[str],
     take: "Take",
     tell: Callable[[str], None],
+    show: Show,
     check: Callable[[], None],
 ) -> "Iterator[Relaxed]":
-    """Count and list what passes, with what was refused in between, and now and then say how far it is."""
+    """Count and list what passes, with what was refused in between, and show how far it is."""
 
     def refuse(before: int) -> None:
         for one in given.refused_before(before):
@@ -177,16 +182,13 @@ def _told(
             outcomes[REJECTED] += 1
             take((one.id, REJECTED, *[""] * 6, one.reason.value, one.message))
 
-    told = time.monotonic()
     for number, one in enumerate(found):
         check()
         refuse(number)
         outcomes[one.outcome.value] += 1
         numbers = one.energy, one.energy_before, one.force, one.stress
         take((one.crystal.id, one.outcome.value, one.steps, *map(repr, numbers), unseen.count(one.crystal), "", ""))
-        if time.monotonic() - told > PLAIN_INTERVAL_S:
-            told = time.monotonic()
-            ends = ", ".join(f"{count:,} {name}" for name, count in outcomes.items())
-            tell(f"{outcomes.total():,} crystals: {ends}")
+        ends = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in sorted(outcomes.items()))
+        show(Moment(f"{outcomes.total():,} crystals: {ends}", outcomes.total(), None))
         yield one
     refuse(given.accepted)

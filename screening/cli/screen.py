@@ -12,8 +12,8 @@ import typer
 
 from screening.cli.app import SCREENS, app
 from screening.cli.event_log import EventLog
-from screening.cli.progress import announce
 from screening.cli.screen_progress import Display
+from screening.cli.telling import announce
 from screening.errors import UnfinishedError
 
 if TYPE_CHECKING:

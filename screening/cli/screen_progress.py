@@ -1,30 +1,28 @@
-"""How a screen shows where it is: bars on a terminal, now and then a line elsewhere; both on standard error."""
+"""How a screen shows where it is: packing, predicting and merging, one after the other."""
 
 import contextlib
-import sys
-import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from screening.cli.pack import packing_progress
-from screening.cli.progress import clock
+from screening.cli.progress import Moment, shown
+from screening.cli.telling import say
 
 if TYPE_CHECKING:
     from screening.crystals.pack import Tally
     from screening.runs.listener import Progress
 
-# Without a terminal, a line this often says how far the run is.
-PLAIN_INTERVAL_S = 30.0
+Update = Callable[[Any], None]
 
 
 class Display:
-    """What follows packing, predicting and merging, one after the other; a context manager."""
+    """What follows packing, predicting and merging; a context manager."""
 
     def __init__(self, *, quiet: bool, total_bytes: int | None) -> None:
         self._quiet, self._total_bytes = quiet, total_bytes
         self._shown = contextlib.ExitStack()
         self._stage = ""
-        self._update: Callable[..., None] = lambda *arguments: None
+        self._update: Update = lambda state: None
 
     def packed(self, tally: "Tally") -> None:
         """Follow packing."""
@@ -33,24 +31,27 @@ class Display:
 
     def show(self, progress: "Progress") -> None:
         """Follow predicting."""
-        self._enter("screen", lambda: _shown(_described, progress.total, self._quiet))
-        self._update(progress, progress.done)
+        self._enter("screen", lambda: shown(quiet=self._quiet))
+        words = f"{progress.done:,} of {progress.total:,}, {_described(progress)}"
+        self._update(Moment(words, progress.done, progress.total))
 
     def merged(self, rows: int, total: int) -> None:
         """Follow merging."""
-        self._enter("merge", lambda: _shown(lambda rows: "merging", total, self._quiet))
-        self._update(rows, rows)
+        self._enter("merge", lambda: shown(quiet=self._quiet))
+        self._update(merging(rows, total))
 
     def say(self, text: str) -> None:
         """Print a sentence that stays."""
         self._leave()
         if not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
-    def _enter(self, stage: str, shown: Callable[[], "contextlib.AbstractContextManager[Callable[..., None]]"]) -> None:
+    def _enter(
+        self, stage: str, display: Callable[[], contextlib.AbstractContextManager[Callable[[Any], None]]]
+    ) -> None:
         if self._stage != stage:
             self._leave()
-            self._stage, self._update = stage, self._shown.enter_context(shown())
+            self._stage, self._update = stage, self._shown.enter_context(display())
 
     def _leave(self) -> None:
         self._shown.close()
@@ -63,43 +64,9 @@ class Display:
         self._leave()
 
 
-@contextlib.contextmanager
-def _shown(described: Callable[..., str], total: int, quiet: bool) -> Iterator[Callable[..., None]]:
-    if quiet:
-        yield lambda *arguments: None
-    elif sys.stderr.isatty():
-        with _bar(described, total) as update:
-            yield update
-    else:
-        yield _plain_lines(described, total)
-
-
-@contextlib.contextmanager
-def _bar(described: Callable[..., str], total: int) -> Iterator[Callable[..., None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-    columns = [BarColumn(), TaskProgressColumn(), TextColumn("{task.description}")]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total)
-
-        def update(state: object, done: int) -> None:
-            bar.update(task, completed=done, description=described(state))
-
-        yield update
-
-
-def _plain_lines(described: Callable[..., str], total: int) -> Callable[..., None]:
-    told = time.monotonic()
-
-    def update(state: object, done: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if now - told >= PLAIN_INTERVAL_S:
-            told = now
-            print(f"{done:,} of {total:,}, {described(state)}", file=sys.stderr, flush=True)
-
-    return update
+def merging(rows: int, total: int) -> Moment:
+    """Where the merge of a run's shards is."""
+    return Moment(f"merged {rows:,} of {total:,} rows", rows, total)
 
 
 def _described(progress: "Progress") -> str:
@@ -114,8 +81,6 @@ def _described(progress: "Progress") -> str:
         parts.append(f"{progress.refused:,} refused by packing")
     if progress.lost_workers:
         parts.append(f"{_counted(progress.lost_workers, 'worker')} lost")
-    if progress.seconds_left is not None:
-        parts.append(f"{clock(progress.seconds_left)} left")
     return ", ".join([*parts, *([progress.dashboard] if progress.dashboard else [])])
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from screening.cli.app import SCREENS, app
-from screening.cli.progress import clock
 from screening.cli.tables import aligned
+from screening.cli.telling import clock
 from screening.errors import InputError, ResourceError
 
 if TYPE_CHECKING:

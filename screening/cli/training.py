@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from screening.cli.app import MODELS, app
-from screening.cli.progress import Watch, say, silent, training_progress
 from screening.cli.tables import metrics_table
+from screening.cli.telling import say, silent
+from screening.cli.training_progress import Watch, training_progress
 from screening.errors import InputError
 
 if TYPE_CHECKING:

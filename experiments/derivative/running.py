@@ -275,6 +275,6 @@ def _measure_published(folder: Path, study: StudySettings, out: Path, listener: 
         workers=1,
         device=study.device,
         say=listener.say,
-        watch=listener.check,
+        check=listener.check,
     )
     write_whole(folder / PUBLISHED_FILE, [json.dumps(found, indent=2).encode(), b"\n"])

@@ -68,14 +68,14 @@ def evaluate(
             workers=workers,
             device=device,
             say=say,
-            watch=context.obj.check,
+            check=context.obj.check,
         )
         print("\n".join(_compared(errors)))
         _write_json(as_json, errors)
         return
     if source is not None:
         raise InputError(f"{model}: is no potential of `screening train-forces`, so it has no --source of energies")
-    found = judged(loaded, inputs, workers=workers, device=device, plot=plot, say=say, watch=context.obj.check)
+    found = judged(loaded, inputs, workers=workers, device=device, plot=plot, say=say, check=context.obj.check)
     print(metrics_table(found, {target.name: target.unit for target in loaded.targets}))
     _write_json(as_json, {"targets": found})
 

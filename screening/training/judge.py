@@ -59,13 +59,13 @@ def evaluate(
     device: str,
     plot: Path | None,
     say: Callable[[str], None],
-    watch: Callable[[], None],
+    check: Callable[[], None],
 ) -> Found:
-    """Read labelled crystals and judge a model by them; `watch` is called between batches of the input."""
+    """Read labelled crystals and judge a model by them; `check` is called between batches of the input."""
 
     def stream() -> Iterator[Crystals]:
         for crystals in read_crystals(inputs, workers=workers, name="read", say=say):
-            watch()
+            check()
             yield crystals
 
     graphs = LabelledGraphs.of(stream(), model.targets, model.neighbors)

@@ -31,20 +31,20 @@ def evaluate_potential(
     workers: int,
     device: str,
     say: Callable[[str], None],
-    watch: Callable[[], None],
+    check: Callable[[], None],
 ) -> dict[str, dict[str, Metrics]]:
     """Compare a potential with the energies, forces and stresses of files: `all`, by `file`, by `element`.
 
     Energies are above the references that the card has for `source`, or else for the file's name; where it has none
     they are compared with nothing. The error of a force counts for the element of its atom, those of energy and stress
-    for every element of the crystal. `watch` is called between batches of the input.
+    for every element of the crystal. `check` is called between batches of the input.
     """
     by_file, by_element = _Sums(len(inputs)), _Sums(len(SYMBOLS))
     with Potential(model, device=device) as potential:
         for f, path in enumerate(inputs):
             references = _references(card, path, source, say)
             for crystals in read_crystals([path], workers=workers, name=path.name, say=say):
-                watch()
+                check()
                 if len(crystals):
                     errors = _errors(crystals, potential(crystals), references)
                     by_file.add(errors, *_of_file(crystals, f, len(inputs)))

@@ -98,8 +98,9 @@ def _taught(found: Mapping[Run, Mapping[str, float]]) -> str:
     rows = []
     for name in LARGE:
         for target in (target for together in TARGETS["fifth"] for target in together):
-            alone = _by_seed("fifth", name, "vanilla", target, None, found)
             own = _by_seed("fifth", name, "taught", target, None, found)
+            vanilla = _by_seed("fifth", name, "vanilla", target, None, found)
+            alone = {seed: error for seed, error in vanilla.items() if seed in own}
             whole = _by_seed("whole", name, "vanilla", target, None, found)
             row = [name, f"{SHORT[target]} ({UNITS[SHORT[target]]})", shown(Estimate.of(alone))]
             rows.append([*row, shown(Estimate.of(own)), gain(alone, own), shown(Estimate.of(whole))])

@@ -62,7 +62,7 @@ def query(
 
     - `screening query RUN --where "band_gap > 1.5" --elements-all Li,O --top 100 --by formation_energy_per_atom`
 
-    - `screening query RUN --top 50 --by "abs(band_gap - 1.34)" --elements-none Pb,Cd -o shortlist.extxyz`
+    - `screening query RUN --top 50 --by "abs(band_gap - 0.8)" --elements-none Pb,Cd -o shortlist.extxyz`
 
     - `screening query RUN --status failed,rejected --columns id,reason,message -o failures.csv`
     """

@@ -1,7 +1,7 @@
 """Conditions as text: what SQL and OPTIMADE have in common, on columns that are there.
 
     band_gap > 1.5 AND formation_energy_per_atom < -0.5 AND elements HAS ALL 'Li','O'
-    abs(band_gap - 1.34) < 0.1 AND NOT elements HAS ANY 'Pb','Cd' AND nelements BETWEEN 2 AND 4
+    abs(band_gap - 0.8) < 0.1 AND NOT elements HAS ANY 'Pb','Cd' AND nelements BETWEEN 2 AND 4
     formula IN ('SrTiO3', 'BaTiO3') OR id LIKE 'mp-%' OR bulk_modulus IS NULL
 
 Texts stand in single quotes. Double quotes hold the name of a column, or a text if no column is called so.

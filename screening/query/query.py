@@ -105,7 +105,7 @@ class Query:
     def top(self, count: int | None, *, by: str | None = None, descending: bool = False) -> "Query":
         """Keep the first so many rows, by the lowest number (the highest if `descending`), ties by their place.
 
-        `by` is a column or arithmetic on columns, such as `abs(band_gap - 1.34)`; rows without such a number are left
+        `by` is a column or arithmetic on columns, such as `abs(band_gap - 0.8)`; rows without such a number are left
         out. Without `by`, rows stay in their order; without a count, all of them are put in order.
         """
         if count is not None and count < 1:

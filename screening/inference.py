@@ -1,14 +1,17 @@
 """A model over a stream of crystals: batches of graphs in, predictions out, in the order of the crystals."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from itertools import groupby, islice
+from typing import TypeVar, cast
 
 import torch
 
 from screening.crystals.batch import Crystals
+from screening.crystals.crystal import Crystal
 from screening.errors import InputError
 from screening.graphs import Graphs, graph_batches
 from screening.models.graph_tensors import GraphTensors
@@ -22,11 +25,13 @@ Result = TypeVar("Result")
 # Larger batches leave the cache, smaller ones pay more for what a batch costs.
 MAX_EDGES = 120_000
 MAX_ATOMS = 10_000
+# So many single crystals are laid end to end.
+TOGETHER = 1024
 
 
 def predict(
     model: CrystalModel,
-    crystals: Iterable[Crystals],
+    crystals: Crystals | Iterable[Crystals | Crystal],
     *,
     max_edges: int = MAX_EDGES,
     max_atoms: int = MAX_ATOMS,
@@ -36,6 +41,7 @@ def predict(
 ) -> Iterator[Predictions]:
     """Predict a stream of crystals, one result for each batch of at most so many edges and atoms.
 
+    The stream is of single crystals, or of many at a time, as readers of files give them, which is faster.
     The model is moved to the device and set to evaluation mode, and stays so. Memory use depends on the budget,
     not on the length of the stream. On the CPU each of `threads` threads takes whole batches, which changes no bit
     of a result; a crystal larger than the budget is a batch of its own. With `embeddings` it gives these too.
@@ -43,10 +49,12 @@ def predict(
     >>> for part in predict(model, packed.batches(), device="cuda"):
     ...     print(part.ids, part.values["band_gap"])
     """
+    if not isinstance(model, CrystalModel):
+        raise InputError(f"predict takes a model, got {model!r}: screening.load_model gives one by its name or file")
     place = usable_device(device)
     model.to(place).eval()
     count = core.thread_count(threads)
-    pieces = (piece for batch in crystals for piece in batch.cut(max_atoms))
+    pieces = (piece for batch in _together(crystals) for piece in batch.cut(max_atoms))
     work = partial(_predicted, model, max_edges=max_edges, max_atoms=max_atoms, embeddings=embeddings)
     if place.type != "cpu" or count == 1:
         for piece in pieces:
@@ -59,6 +67,26 @@ def predict(
     finally:
         # They end by themselves, see `prefetched`.
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _together(crystals: Crystals | Iterable[Crystals | Crystal]) -> Iterator[Crystals]:
+    """Crystals, many at a time, in order."""
+    if isinstance(crystals, str | os.PathLike | Crystal):
+        raise InputError(
+            f"predict takes crystals, got {crystals!r}: screening.read_batches reads files, one crystal goes in a list"
+        )
+    for kind, alike in groupby([crystals] if isinstance(crystals, Crystals) else crystals, type):
+        if kind is Crystals:
+            yield from cast(Iterator[Crystals], alike)
+        elif kind is Crystal:
+            single = cast(Iterator[Crystal], alike)
+            while some := list(islice(single, TOGETHER)):
+                yield Crystals.of(some)
+        else:
+            raise InputError(
+                f"predict takes crystals, got {kind.__name__}: of a batch that was read they are .crystals, rejections "
+                "are none, and crystal_from_pymatgen and crystal_from_ase take those of other packages over"
+            )
 
 
 def in_order(

@@ -1,5 +1,8 @@
 """Streams of crystals to predictions: in order, all of them, and the same whatever the batches."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,8 @@ from made import made_batch, made_crystals
 from sizes import small
 
 from screening.crystals.batch import Crystals
+from screening.crystals.crystal import Reason, Rejection
+from screening.crystals.read import ReadBatch
 from screening.errors import InputError
 from screening.graphs import pack_graphs
 from screening.inference import predict, predict_graphs, usable_device
@@ -97,6 +102,39 @@ def test_a_model_in_training_is_set_to_evaluation(model: CrystalModel) -> None:
 
 def test_an_empty_stream_gives_nothing(model: CrystalModel) -> None:
     assert list(predict(model, [], max_edges=10, max_atoms=10)) == []
+
+
+def test_single_crystals_and_batches_give_the_same(model: CrystalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("screening.inference.TOGETHER", 4)
+    crystals = made_crystals(11, seed=4)
+    batch = Crystals.of(crystals)
+    ids, values = joined(list(predict(model, batch)))
+    assert ids == list(batch.ids)
+    for given in (crystals, iter(crystals), [*crystals[:5], batch[5:7], batch[7:9], *crystals[9:]]):
+        found = joined(list(predict(model, given)))
+        assert found[0] == ids
+        assert np.array_equal(found[1], values)
+
+
+@pytest.mark.parametrize(
+    ("given", "cure"),
+    [
+        ("all.h5", "screening.read_batches reads files"),
+        (Path("all.h5"), "screening.read_batches reads files"),
+        (made_crystals(1)[0], "one crystal goes in a list"),
+        ([ReadBatch(made_batch(2))], "they are .crystals"),
+        ([made_crystals(1)[0], Rejection("a", "a.cif", Reason.EMPTY, "no atoms")], "rejections are none"),
+    ],
+)
+def test_what_is_no_crystal_is_refused_with_a_cure(model: CrystalModel, given: Any, cure: str) -> None:
+    with pytest.raises(InputError, match=cure):
+        list(predict(model, given))
+
+
+def test_what_is_no_model_is_refused_with_a_cure() -> None:
+    name: Any = "default"
+    with pytest.raises(InputError, match=r"got 'default': screening\.load_model"):
+        next(predict(name, []))
 
 
 def test_graphs_of_other_edges_are_refused(model: CrystalModel) -> None:

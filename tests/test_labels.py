@@ -18,6 +18,7 @@ from screening.crystals.labels import (
     Kind,
     canonical,
     canonical_labels,
+    lowest_of,
     marked_labels,
     targets_table,
     unit_of,
@@ -103,6 +104,14 @@ def test_every_target_has_a_unit_that_says_its_kind() -> None:
             assert target.kind == Kind.PER_ATOM
         if target.unit.endswith("/cell"):
             assert target.kind == Kind.PER_CELL
+
+
+def test_gaps_alone_have_a_lowest_value() -> None:
+    lowest = {target.name: lowest_of(target.name) for target in TARGETS}
+    assert {name for name, value in lowest.items() if value == 0.0} == {n for n in lowest if n.startswith("band_gap")}
+    assert set(lowest.values()) == {0.0, -math.inf}
+    assert lowest_of("Egap") == 0.0
+    assert lowest_of("unheard of") == -math.inf
 
 
 def test_every_scalar_number_is_a_label_and_nothing_else() -> None:

@@ -112,6 +112,15 @@ def test_predictions_are_in_units(model: CrystalModel) -> None:
     torch.testing.assert_close(predicted["bulk_modulus"], 10 ** (learned[:, 2] * 0.25 + 1.5))
 
 
+def test_no_gap_is_predicted_below_zero(model: CrystalModel) -> None:
+    graph = tensors(model, made_crystals(8, seed=2))
+    learned = model(graph)[:, 0].detach().double()
+    middle = float(learned.mean())
+    model.set_scaling([-middle, 0.0, 0.0], [1.0, 1.0, 1.0])
+    assert 0 < (learned < middle).sum() < len(learned)
+    torch.testing.assert_close(model.predict(graph)["band_gap"].detach(), (learned - middle).clamp(min=0.0))
+
+
 @pytest.mark.parametrize(
     "scaling", [([0.0], [1.0]), ([0.0] * 3, [1.0, 0.0, 1.0]), ([0.0, float("nan"), 0.0], [1.0] * 3)]
 )

@@ -33,12 +33,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One quantity: its canonical name, unit ("1" when it has none), kind, and the names that mean the same."""
+    """One quantity: its canonical name, unit ("1" when it has none), kind, and the names that mean the same.
+
+    `lowest` is what it cannot be below by definition.
+    """
 
     name: str
     unit: str
     kind: Kind
     aliases: tuple[str, ...] = ()
+    lowest: float = -math.inf
 
 
 def _per_atom(name: str, unit: str, *aliases: str) -> Target:
@@ -51,6 +55,10 @@ def _per_cell(name: str, unit: str, *aliases: str) -> Target:
 
 def _intensive(name: str, unit: str, *aliases: str) -> Target:
     return Target(name, unit, Kind.INTENSIVE, aliases)
+
+
+def _gap(name: str, *aliases: str) -> Target:
+    return Target(name, "eV", Kind.INTENSIVE, aliases, lowest=0.0)
 
 
 # Two names are aliases only if they mean the same quantity by the same method: another functional, average
@@ -97,9 +105,8 @@ TARGETS = (
     _per_atom("optb88vdw_total_energy", "eV/atom"),
     _per_atom("cohesive_energy_per_atom", "eV/atom", "cohesive_energy_peratom"),
     _per_atom("exfoliation_energy", "meV/atom", "exfoliation_en", "exfoliation_energy_per_atom", "matbench_jdft2d"),
-    _intensive(
+    _gap(
         "band_gap",
-        "eV",
         "bandgap",
         "gap",
         "egap",
@@ -112,11 +119,11 @@ TARGETS = (
         "pbe_band_gap",
         "matbench_mp_gap",
     ),
-    _intensive("band_gap_direct", "eV", "dir_gap", "direct_gap", "direct_band_gap", "direct_bandgap"),
-    _intensive("band_gap_hse", "eV", "gap_hse", "hse_gap", "hse_bandgap", "hse_band_gap", "bandgap_hse", "hse06_gap"),
-    _intensive("band_gap_mbj", "eV", "mbj_bandgap", "mbj_gap", "mbj_band_gap", "gap_mbj", "gap_tbmbj", "bandgap_mbj"),
-    _intensive("band_gap_optb88vdw", "eV", "optb88vdw_bandgap", "gap_opt", "optb88vdw_gap", "optb88vdw_band_gap"),
-    _intensive("band_gap_experimental", "eV", "gap_expt", "expt_gap", "matbench_expt_gap", "experimental_band_gap"),
+    _gap("band_gap_direct", "dir_gap", "direct_gap", "direct_band_gap", "direct_bandgap"),
+    _gap("band_gap_hse", "gap_hse", "hse_gap", "hse_bandgap", "hse_band_gap", "bandgap_hse", "hse06_gap"),
+    _gap("band_gap_mbj", "mbj_bandgap", "mbj_gap", "mbj_band_gap", "gap_mbj", "gap_tbmbj", "bandgap_mbj"),
+    _gap("band_gap_optb88vdw", "optb88vdw_bandgap", "gap_opt", "optb88vdw_gap", "optb88vdw_band_gap"),
+    _gap("band_gap_experimental", "gap_expt", "expt_gap", "matbench_expt_gap", "experimental_band_gap"),
     _intensive("efermi", "eV", "e_fermi", "fermi_energy", "fermi_level"),
     _intensive("is_metal", "1", "matbench_mp_is_metal"),
     _intensive("is_gap_direct", "1"),
@@ -202,6 +209,12 @@ def unit_of(name: str) -> str:
     """The unit of a target by canonical name or alias: "1" has no unit, "" is unknown."""
     target = _BY_NAME.get(canonical(name))
     return target.unit if target else ""
+
+
+def lowest_of(name: str) -> float:
+    """What a target cannot be below by definition; minus infinity where nothing is, or where it is unknown."""
+    target = _BY_NAME.get(canonical(name))
+    return target.lowest if target else -math.inf
 
 
 def canonical_labels(raw: Mapping[str, object]) -> dict[str, float]:

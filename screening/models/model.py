@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from screening.config import Settings
+from screening.crystals.labels import lowest_of
 from screening.errors import InputError
 from screening.graphs import Neighbors
 from screening.models.graph_tensors import GraphTensors
@@ -113,7 +114,10 @@ class CrystalModel(nn.Module, ABC):
 
     @final
     def in_units(self, learned: Tensor) -> dict[str, Tensor]:
-        """Turn learned values, (crystals, targets), into predictions, (crystals,) float64 each."""
+        """Turn learned values, (crystals, targets), into predictions, (crystals,) float64 each.
+
+        None is below what its target can be by definition: no gap is negative.
+        """
         columns = zip(self.targets, self.scaling, learned.double().unbind(dim=1), strict=True)
         return {target.name: _in_unit(target, scaling, column) for target, scaling, column in columns}
 
@@ -145,7 +149,8 @@ def _in_unit(target: Target, scaling: Scaling, learned: Tensor) -> Tensor:
     if target.kind == "classification":
         return steady.sigmoid(learned)
     value = learned * scaling.std + scaling.mean
-    return steady.power_of_ten(value) if target.scale == "log10" else value
+    value = steady.power_of_ten(value) if target.scale == "log10" else value
+    return value.clamp(min=lowest_of(target.name))
 
 
 def numbered(name: str, layers: nn.ModuleList) -> tuple[tuple[str, ...], ...]:

@@ -1,6 +1,7 @@
 """Runs that learn derivatives: seeds, resuming, ranks, what starts from them, what is refused."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,7 +82,7 @@ def test_a_run_learns_and_measures_each_source_and_its_model_relaxes(folder: Pat
     result = called("train-forces", "c.toml", "--out", "run")
     assert result.exit_code == 0
     for part in ("validation loss", "test loss"):
-        assert "force of first.extxyz" in result.stdout.partition(part)[2]
+        assert re.search(r"force of first\.extxyz mae .* eV/angstrom\n", result.stdout.partition(part)[2])
     metrics = json.loads((folder / "run/metrics.json").read_text())
     for part in ("validation", "test"):
         found = metrics[part]["derivatives"]
@@ -91,6 +92,7 @@ def test_a_run_learns_and_measures_each_source_and_its_model_relaxes(folder: Pat
     architecture, targets, card = read_card(folder / "run/model.safetensors")
     assert (architecture, targets) == ("sieve", (LEARNED,))
     assert set(card.references) == {"first.extxyz", "second.extxyz"}
+    assert re.search(r"force of first\.extxyz +eV/angstrom +\d", called("models", "run").stdout)
     relaxed = called("relax", "first.extxyz", "-m", "run", "-o", "out.extxyz", "--steps", "1", "--quiet")
     assert relaxed.exit_code == 0
 

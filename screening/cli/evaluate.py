@@ -82,7 +82,7 @@ def evaluate(
 
 def _compared(errors: dict[str, dict[str, Any]]) -> list[str]:
     """Errors of a potential: of all files, then of each, then by element, as far as there are several."""
-    from screening.training.judge_potential import TERMS
+    from screening.training.mechanics import TERMS
 
     several = [found for found in (errors["file"], errors["element"]) if len(found) > 1]
     units = ", ".join(f"{term} {unit}" for term, unit in TERMS.items())

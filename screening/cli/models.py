@@ -99,6 +99,8 @@ def _nothing(given: list[str] | None) -> str:
 
 
 def _described(one: Listed) -> list[str]:
+    from screening.training.mechanics import unit_of_term
+
     card = one.card
     title = str(one.path) if one.name is None else f"{one.name} (default)" if one.is_default else one.name
     rows = [
@@ -117,7 +119,7 @@ def _described(one: Listed) -> list[str]:
     lines = [title, aligned([row for row in rows if row[1]])]
     units = {target.name: target.unit for target in one.targets}
     for dataset, metrics in card.metrics.items():
-        lines += [dataset, metrics_table(metrics, units)]
+        lines += [dataset, metrics_table(metrics, {name: unit_of_term(name) for name in metrics} | units)]
     return lines
 
 

@@ -256,6 +256,8 @@ def _results(found: dict[str, Any], settings: "TrainingConfig") -> list[str]:
 
 
 def _pretrained(found: dict[str, Any]) -> list[str]:
+    from screening.training.mechanics import unit_of_term
+
     lines = [f"{found['epochs']} epochs, the best is {found['best_epoch']}"]
     for part in ("validation", "test"):
         if part not in found:
@@ -264,5 +266,6 @@ def _pretrained(found: dict[str, Any]) -> list[str]:
         (section,) = found[part].keys() - {"loss"}
         for name, metrics in found[part][section].items():
             shown = {key: value for key, value in metrics.items() if value is not None and key != "count"}
-            lines.append(f"  {name:13} " + ", ".join(f"{key} {value:.4f}" for key, value in shown.items()))
+            values = ", ".join(f"{key} {value:.4f}" for key, value in shown.items())
+            lines.append(f"  {name:13} {values} {unit_of_term(name)}".rstrip())
     return lines

@@ -1,6 +1,6 @@
 """How good a potential is on labelled crystals: errors of energy, forces and stress, by file and by element."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,9 @@ from screening.models.header import Card
 from screening.models.model import CrystalModel
 from screening.relaxation.potential import Potential, Surface
 from screening.training.judge import read_crystals
-from screening.training.mechanics import PLACES, STRESS, forces_of, mechanical_label
+from screening.training.mechanics import PLACES, STRESS, TERMS, forces_of, mechanical_label
 
 Metrics = dict[str, dict[str, float | None]]
-
-TERMS: Mapping[str, str] = {"energy": "eV/atom", "force": "eV/angstrom", "stress": "eV/angstrom^3"}
-"""What is compared, and its unit: energies, components of forces, components of stress."""
 
 
 def evaluate_potential(

@@ -1,5 +1,6 @@
 """What mechanics adds to the labels of a crystal: volume and components of stress as columns, forces of its atoms."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -13,7 +14,14 @@ VOLUME = Target("periodic_volume", "angstrom^3/cell")
 """NaN unless a crystal is periodic in all directions; such crystals alone have stress."""
 PLACES: Final = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 STRESS = tuple(Target(f"stress_{'xyz'[i]}{'xyz'[j]}", "eV/angstrom^3") for i, j in PLACES)
+TERMS: Mapping[str, str] = {"energy": "eV/atom", "force": "eV/angstrom", "stress": "eV/angstrom^3"}
+"""What potentials are judged by, and its unit: energies, components of forces, components of stress."""
 MECHANICAL = frozenset(target.name for target in (VOLUME, *STRESS))
+
+
+def unit_of_term(name: str) -> str:
+    """The unit of what a potential is judged by, of one source too (`force of mlearn.extxyz`); "" of all else."""
+    return TERMS.get(name.partition(" of ")[0], "")
 
 
 def mechanical_label(crystals: Crystals, name: str) -> Float64:

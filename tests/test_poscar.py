@@ -4,6 +4,7 @@ import gzip
 import io
 import random
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -66,6 +67,8 @@ def test_names_and_ids(name: str) -> None:
     document = Document(f"runs/mp-7/{name}")
     assert Poscar().claims(document.file_name)
     assert id_of(document) == IDS[name]
+    below = id_of(replace(document, folder="vasp/mp-7"))
+    assert below == ("vasp/mp-7" if IDS[name] == "mp-7" else f"vasp/mp-7/{IDS[name]}")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,7 @@ def test_names_of_something_else(name: str) -> None:
 
 
 def test_ids_of_files_called_just_poscar() -> None:
-    assert id_of(Document("z.zip::x/mp-3/POSCAR")) == "mp-3"
+    assert id_of(Document("z.zip::x/mp-3/POSCAR", folder="x/mp-3")) == "x/mp-3"
     assert id_of(Document("z.zip::POSCAR")) == "z"
     assert id_of(Document("POSCAR", Path("/data/mp-9/POSCAR"))) == "mp-9"
 

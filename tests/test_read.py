@@ -39,6 +39,8 @@ CIF = (
     "_atom_site_fract_z\nO1 O 0 0 0\nTi1 Ti 0.5 0.5 {z}\n"
 )
 
+POSCAR = "TiO\n1.0\n4 0 0\n0 4 0\n0 0 4\nTi O\n1 1\nDirect\n0 0 0\n.5 .5 .5\n"
+
 
 def cif(id: str, z: str = "0.5") -> str:
     return CIF.format(id=id, z=z)
@@ -73,7 +75,7 @@ def ids(entries: Iterator[Crystal | Rejection] | ReadBatch) -> list[str]:
 def test_a_mixed_folder_in_order(folder: Path) -> None:
     entries = list(read(folder))
     accepted = [e.id for e in entries if isinstance(e, Crystal)]
-    assert accepted == ["a", *(f"many-{k:06d}" for k in range(7)), *(f"line-{k:06d}" for k in range(5)), "g"]
+    assert accepted == ["a", *(f"many-{k:06d}" for k in range(7)), *(f"line-{k:06d}" for k in range(5)), "g", "h/a"]
     refused = [(e.source.removeprefix(str(folder) + "/"), e.reason) for e in entries if isinstance(e, Rejection)]
     assert refused == [
         ("b2/bad.cif", Reason.UNREADABLE),
@@ -83,7 +85,6 @@ def test_a_mixed_folder_in_order(folder: Path) -> None:
         ("f.zip::bad.cif", Reason.UNREADABLE),
         ("f.zip::close.cif", Reason.ATOMS_TOO_CLOSE),
         ("f.zip::nan.xyz", Reason.NON_FINITE),
-        ("h/a.cif", Reason.DUPLICATE_ID),
     ]
     sources = [e.source.partition("#")[0] for e in entries]
     assert sources == sorted(sources, key=lambda s: [p for p, _ in itertools.groupby(sources)].index(s))
@@ -134,15 +135,95 @@ def test_the_first_of_equal_ids_is_kept(tmp_path: Path) -> None:
     )
 
 
+# Inputs as a user names them in a folder that holds what LAYOUT says, and the ids they get.
+LAYOUT = (
+    "a.cif",
+    "m1/structure.cif",
+    "m2/structure.cif",
+    "m2/old/a.cif",
+    "vasp/POSCAR",
+    "vasp/1/relax/CONTCAR",
+    "vasp/2/relax/CONTCAR",
+    "vasp/2/POSCAR_start",
+)
+BELOW = {
+    ".": (
+        *("a", "m1/structure", "m2/old/a", "m2/structure"),
+        *("vasp/1/relax", "vasp/2/start", "vasp/2/relax", "vasp"),
+    ),
+    "a.cif": ("a",),
+    "m2": ("old/a", "structure"),
+    "m2/structure.cif": ("structure",),
+    "m1/structure.cif m2/structure.cif": ("m1/structure", "m2/structure"),
+    "m2/../m1 m2/old": ("m1/structure", "m2/old/a"),
+    "m2 m2/old/a.cif": ("old/a", "structure", "old/a"),
+    "a.cif m1": ("a", "m1/structure"),
+    "vasp": ("1/relax", "2/start", "2/relax", "vasp"),
+    "vasp/1/relax vasp/2/relax": ("1/relax", "2/relax"),
+    "vasp/1/relax/CONTCAR": ("relax",),
+}
+
+
+@pytest.mark.parametrize("inputs", BELOW)
+def test_an_id_made_of_a_file_name_is_its_path_below_the_folder_that_all_inputs_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: str
+) -> None:
+    for name in LAYOUT:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(cif("a") if name.endswith(".cif") else POSCAR)
+    found = list(read([tmp_path / name for name in inputs.split()]))
+    assert sorted(e.id for e in found) == sorted(BELOW[inputs])
+    assert all(isinstance(e, Crystal) for e in found[: len(set(BELOW[inputs]))])
+    monkeypatch.chdir(tmp_path)
+    assert [e.id for e in read(inputs.split())] == [e.id for e in found]
+
+
+def test_an_archive_counts_as_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for path in (tmp_path / "f.zip", tmp_path / "sub" / "g.zip"):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in ("a.cif", "./m1/structure.cif", "m2/structure.cif", "m3/bad.cif"):
+                archive.writestr(name, "none" if "bad" in name else cif("a"))
+            archive.writestr("m4/POSCAR", POSCAR)
+            archive.writestr("POSCAR", POSCAR)
+    inside = ["a", "m1/structure", "m2/structure", "m3/bad", "m4"]
+    assert ids(read(tmp_path / "f.zip")) == [*inside, "f"]
+    assert ids(read(tmp_path)) == [*(f"f/{id}" for id in inside), "f", *(f"sub/g/{id}" for id in inside), "sub/g"]
+    assert ids(read([tmp_path / "f.zip", tmp_path / "sub" / "g.zip"])) == ids(read(tmp_path))
+
+
+def test_what_cannot_be_opened_has_its_path_as_the_id_too(tmp_path: Path) -> None:
+    for name in ("m1/x.cif", "m2/x.zip"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).symlink_to(tmp_path / "gone")
+    assert ids(read(tmp_path)) == ["m1/x", "m2/x"]
+    (tmp_path / "m2/x.zip").unlink()
+    (tmp_path / "m2/x.zip").write_text("none")
+    assert ids(read(tmp_path)) == ["m1/x", "m2/x"]
+
+
+def test_ids_with_slashes_come_back_from_every_output(tmp_path: Path) -> None:
+    for name in ("m/1/x.cif", "m_1/x.cif", "m/1_x.cif"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_text(cif("a"))
+    crystals = [entry for entry in read(tmp_path / "in") if isinstance(entry, Crystal)]
+    expected = [crystal.id for crystal in crystals]
+    assert sorted(expected) == ["m/1/x", "m/1_x", "m_1/x"]
+    for name, format in (("c.extxyz", "extxyz"), ("c.jsonl", "jsonl"), ("cifs", "cif")):
+        write(crystals, tmp_path / name, format=format)
+        assert sorted(ids(read(tmp_path / name))) == sorted(expected)
+    assert sorted(path.name for path in (tmp_path / "cifs").iterdir()) == ["m_1_x-2.cif", "m_1_x-3.cif", "m_1_x.cif"]
+
+
 def test_a_refused_crystal_does_not_take_the_id(tmp_path: Path) -> None:
-    (tmp_path / "1").mkdir()
-    (tmp_path / "2").mkdir()
-    (tmp_path / "1" / "x.cif").write_text(cif("x").replace("_a 4", "_a 0.001"))
-    (tmp_path / "2" / "x.cif").write_text(cif("x"))
+    named = cif("x") + "_material_id same\n"
+    (tmp_path / "1.cif").write_text(named.replace("_a 4", "_a 0.001"))
+    (tmp_path / "2.cif").write_text(named)
     first, second = read(tmp_path)
     assert isinstance(first, Rejection)
     assert first.reason == Reason.TINY_VOLUME
     assert isinstance(second, Crystal)
+    assert first.id == second.id == "same"
 
 
 def test_limits_reach_the_workers(folder: Path) -> None:

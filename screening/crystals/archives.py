@@ -11,7 +11,7 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self, cast
 
@@ -39,8 +39,13 @@ Wanted = Callable[[Document], bool]
 class Unreadable:
     """A file, an archive or a member of one that cannot be opened; the message says why."""
 
-    name: str
+    document: Document
     message: str
+
+    @property
+    def name(self) -> str:
+        """The name of the document."""
+        return self.document.name
 
 
 def is_archive(path: str | os.PathLike[str]) -> bool:
@@ -48,20 +53,46 @@ def is_archive(path: str | os.PathLike[str]) -> bool:
     return os.fspath(path).lower().endswith(ZIP + TAR)
 
 
-def members(path: Path, wanted: Wanted) -> Iterator[Document | Unreadable]:
+def without_suffix(archive: str) -> str:
+    """The name of an archive as that of the folder that it counts as."""
+    lower = archive.lower()
+    return archive[: -max(len(suffix) for suffix in ZIP + TAR if lower.endswith(suffix))] or archive
+
+
+def members(path: Path, wanted: Wanted, folder: str = "") -> Iterator[Document | Unreadable]:
     """Yield every file in an archive as `archive::member`, without content where it is not wanted.
 
-    Hidden members are passed over, and what macOS adds to archives.
+    Hidden members are passed over, and what macOS adds to archives. `folder` is the one that the archive counts as.
     """
-    return _zip_members(path, wanted) if path.name.lower().endswith(ZIP) else _tar_members(path, wanted)
+    archive = _Archive(path, folder)
+    return _zip_members(archive, wanted) if path.name.lower().endswith(ZIP) else _tar_members(archive, wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Archive:
+    path: Path
+    folder: str
+
+    def member(self, name: str) -> Document:
+        """A member without content, in its folder."""
+        parts = name.split("/")
+        inside = [part for part in parts[:-1] if part not in ("", ".", "..")]
+        return Document(f"{self.path}::{name}", folder="/".join([self.folder, *inside] if self.folder else inside))
+
+    def broken(self, count: int, error: Exception) -> Unreadable:
+        """What to say of the rest, after so many members."""
+        why = f"the archive cannot be read beyond member {count} ({error}); is it whole?"
+        return Unreadable(Document(str(self.path), self.path, folder=self.folder.rpartition("/")[0]), why)
 
 
 def _hidden(member: str) -> bool:
     return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in member.split("/"))
 
 
-def _too_large(name: str, size: int) -> Unreadable:
-    return Unreadable(name, f"has {size / 2**30:.1f} GiB, too much to be read out of an archive; extract the archive")
+def _too_large(document: Document, size: int) -> Unreadable:
+    return Unreadable(
+        document, f"has {size / 2**30:.1f} GiB, too much to be read out of an archive; extract the archive"
+    )
 
 
 class _Header(tarfile.TarInfo):
@@ -77,20 +108,23 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def _tar_members(path: Path, wanted: Wanted) -> Iterator[Document | Unreadable]:
+def _tar_members(archived: _Archive, wanted: Wanted) -> Iterator[Document | Unreadable]:
     count = 0
     try:
         # Not tarfile's own decompression: it checks no sums and takes a file that breaks off for one that ends.
-        with _decompressed(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive:
+        with (
+            _decompressed(archived.path) as stream,
+            tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive,
+        ):
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # else it remembers every member
                 count += 1
                 if not member.isdir() and not _hidden(member.name):
-                    yield _tar_member(archive, member, Document(f"{path}::{member.name}"), wanted)
+                    yield _tar_member(archive, member, archived.member(member.name), wanted)
             while stream.read(_BLOCK):
                 pass  # a damaged sum shows at the end
     except _DAMAGE as error:
-        yield Unreadable(str(path), f"the archive cannot be read beyond member {count} ({error}); is it whole?")
+        yield archived.broken(count, error)
 
 
 def _decompressed(path: Path) -> BinaryIO:
@@ -106,15 +140,15 @@ def _tar_member(
     if not wanted(document):
         return document
     if not member.isreg():
-        return Unreadable(document.name, "is a link or a special file, not content; extract the archive")
+        return Unreadable(document, "is a link or a special file, not content; extract the archive")
     if member.size > MEMBER_LIMIT:
-        return _too_large(document.name, member.size)
+        return _too_large(document, member.size)
     stream = archive.extractfile(member)
     assert stream is not None, "regular members have content"
     content = stream.read()
     if len(content) != member.size:
         raise EOFError(f"{member.name} ends after {len(content)} of {member.size} bytes")
-    return Document(document.name, content=content)
+    return replace(document, content=content)
 
 
 class _Entry(NamedTuple):
@@ -140,18 +174,18 @@ _ENCRYPTED, _UTF8 = 0x1, 0x800
 _STORED, _DEFLATE, _BZIP2 = 0, 8, 12
 
 
-def _zip_members(path: Path, wanted: Wanted) -> Iterator[Document | Unreadable]:
+def _zip_members(archived: _Archive, wanted: Wanted) -> Iterator[Document | Unreadable]:
     count = 0
     try:
         # The standard library holds the whole directory in memory, 0.6 kB a member; this reads it along.
-        with path.open("rb") as directory, path.open("rb") as contents:
+        with archived.path.open("rb") as directory, archived.path.open("rb") as contents:
             shift = _seek_directory(directory)
             while (entry := _next_entry(directory, shift)) is not None:
                 count += 1
                 if not entry.name.endswith("/") and not _hidden(entry.name):
-                    yield _zip_member(contents, entry, Document(f"{path}::{entry.name}"), wanted)
+                    yield _zip_member(contents, entry, archived.member(entry.name), wanted)
     except _DAMAGE as error:
-        yield Unreadable(str(path), f"the archive cannot be read beyond member {count} ({error}); is it whole?")
+        yield archived.broken(count, error)
 
 
 def _seek_directory(stream: BinaryIO) -> int:
@@ -210,16 +244,16 @@ def _zip_member(stream: BinaryIO, entry: _Entry, document: Document, wanted: Wan
     if not wanted(document):
         return document
     if entry.size > MEMBER_LIMIT:
-        return _too_large(document.name, entry.size)
+        return _too_large(document, entry.size)
     if entry.flags & _ENCRYPTED:
-        return Unreadable(document.name, "is encrypted; extract the archive with its password")
+        return Unreadable(document, "is encrypted; extract the archive with its password")
     if entry.method not in (_STORED, _DEFLATE, _BZIP2):
-        return Unreadable(document.name, f"is compressed by zip method {entry.method}; extract the archive")
+        return Unreadable(document, f"is compressed by zip method {entry.method}; extract the archive")
     try:
         content = _zip_content(stream, entry)
     except _DAMAGE as error:
-        return Unreadable(document.name, f"is damaged in the archive ({error})")
-    return Document(document.name, content=content)
+        return Unreadable(document, f"is damaged in the archive ({error})")
+    return replace(document, content=content)
 
 
 def _zip_content(stream: BinaryIO, entry: _Entry) -> bytes:

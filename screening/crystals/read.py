@@ -204,8 +204,8 @@ def _require_readable(paths: Sequence[Path]) -> None:
 def _parts(found: Iterable[Document | Unreadable], named: Set[str]) -> Iterator[Part]:
     for document in found:
         if isinstance(document, Unreadable):
-            stem = Document(document.name).stem
-            yield Rejection(stem, document.name, Reason.UNREADABLE, f"{document.name}: {document.message}")
+            why = f"{document.name}: {document.message}"
+            yield Rejection(document.document.stem, document.name, Reason.UNREADABLE, why)
         elif (format := format_of(document, by_content=document.name in named)) is None:
             yield Skipped(document.name)
         else:

@@ -23,12 +23,14 @@ from screening.errors import InputError
 class Document:
     """One file as the user sees it: on disk, or a member of an archive already read into `content`.
 
-    `name` is what sources start with: `folder/file.cif`, `crystals.zip::a/b.cif`.
+    `name` is what sources start with: `folder/file.cif`, `crystals.zip::a/b.cif`. `folder` is where it lies below the
+    folder that all inputs share, in which an archive counts as a folder: `folder`, `crystals/a`, or nothing.
     """
 
     name: str
     path: Path | None = None
     content: bytes | None = None
+    folder: str = ""
 
     @property
     def file_name(self) -> str:
@@ -38,8 +40,9 @@ class Document:
 
     @property
     def stem(self) -> str:
-        """The last part of the name without suffixes: the id of a file that holds one crystal."""
-        return self.file_name.rsplit(".", 1)[0] if "." in self.file_name[1:] else self.file_name
+        """The file's name without suffixes, behind its folder: the id of a crystal that states none."""
+        last = self.file_name.rsplit(".", 1)[0] if "." in self.file_name[1:] else self.file_name
+        return f"{self.folder}/{last}" if self.folder else last
 
     def open(self) -> BinaryIO:
         """A stream of the bytes, decompressed; the caller closes it."""

@@ -84,18 +84,19 @@ def parse_poscar_text(text: str, *, id: str, source: str) -> Crystal | Rejection
 
 
 def id_of(document: Document) -> str:
-    """The file name without what says POSCAR; the folder's name if nothing is left of it."""
+    """The file name without what says POSCAR, behind its folder; the folder alone if nothing is left of the name."""
     name = document.file_name
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             name = name[: -len(suffix)]
     if name.lower() not in NAMES:
-        return _ENDING.sub("", _PREFIX.sub("", name)) or name
-    container, _, member = document.name.rpartition("::")
-    folder = Path(member).parent.name
-    if folder or container:
-        return folder or Document(container).stem
-    return document.path.absolute().parent.name if document.path else name
+        told = _ENDING.sub("", _PREFIX.sub("", name)) or name
+        return f"{document.folder}/{told}" if document.folder else told
+    if document.folder:
+        return document.folder
+    # It lies in the folder, or in the archive, that all inputs share: the name of that.
+    container = document.name.rpartition("::")[0]
+    return Document(container).stem if container else (document.path or Path(document.name)).absolute().parent.name
 
 
 class _Unusable(Exception):

@@ -32,7 +32,10 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("command")
-    write(made_crystals(40), folder / "a.extxyz", format="extxyz")
+    (folder / "in").mkdir()
+    write(made_crystals(40), folder / "in" / "a.extxyz", format="extxyz")
+    (folder / "in" / "b.cif").write_text("nothing")
+    (folder / "in" / "NOTES").write_text("what this is")
     screens.saved_model(folder / "m.safetensors")
     return folder
 
@@ -40,7 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_screen_from_files_to_results(tmp_path: Path, made: Path) -> None:
     out, log, config = tmp_path / "run", tmp_path / "log.jsonl", tmp_path / "screen.toml"
     config.write_text("[shards]\nleast = 10\nmost = 20\n")
-    arguments = ["screen", made / "a.extxyz", "--out", out, "-m", made / "m.safetensors", "--config", config]
+    arguments = ["screen", made / "in", "--out", out, "-m", made / "m.safetensors", "--config", config]
     arguments += ["--set", "batches.max_atoms=50", "--workers", 1, "--log", log]
     ran = run(*arguments)
     # On a slow machine, how far it is, every half minute.
@@ -50,13 +53,18 @@ def test_a_screen_from_files_to_results(tmp_path: Path, made: Path) -> None:
     assert lines[0].startswith("predicted 40 crystals in ")
     assert [line.split() for line in lines[1:6]] == [
         ["ok", "40"],
-        ["rejected", "0"],
+        ["rejected", "1"],
         ["duplicate", "0"],
         ["failed", "0"],
-        ["read", "40"],
+        ["read", "41"],
     ]
-    assert lines[6] == f"results in {out}/results.h5"
-    assert lines[7] == f"next: screening query {out} --top 10 --by formation_energy_per_atom"
+    passed_over = f"passed over 1 files of no known format, the first {made}/in/NOTES"
+    assert lines[6:8] == [
+        passed_over,
+        f"the reasons: screening query {out} --status rejected --columns id,reason,message",
+    ]
+    assert lines[-3] == f"results in {out}/results.h5"
+    assert lines[-2] == f"next: screening query {out} --top 10 --by formation_energy_per_atom"
     events = [json.loads(line) for line in log.read_text().splitlines()]
     assert [event["event"] for event in events if event["event"] in ("packing", "packed", "started", "merged")] == [
         "packing",
@@ -64,9 +72,14 @@ def test_a_screen_from_files_to_results(tmp_path: Path, made: Path) -> None:
         "started",
         "merged",
     ]
+    packed = next(event for event in events if event["event"] == "packed")
+    assert packed["passed_over"] == {"files": 1, "first": f"{made}/in/NOTES"}
     assert all(event["time"].endswith("+00:00") for event in events)
     content = json.loads((out / "run.json").read_text())
     assert (content["config"]["shards"]["most"], content["config"]["batches"]["max_atoms"]) == (20, 50)
+    finished = run(*arguments)
+    assert finished.stdout.splitlines()[0] == "nothing was left to predict"
+    assert passed_over in finished.stdout.splitlines()
     again = run(*arguments, "--quiet")
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
 
@@ -91,7 +104,7 @@ def invoked(*arguments: object) -> Result:
     ids=str,
 )
 def test_what_is_wrong_is_said_in_a_line(made: Path, tmp_path: Path, options: list[str], said: str) -> None:
-    found = invoked(made / "a.extxyz", "--out", tmp_path / "run", "-m", made / "m.safetensors", *options)
+    found = invoked(made / "in" / "a.extxyz", "--out", tmp_path / "run", "-m", made / "m.safetensors", *options)
     assert said in str(found.exception)
     assert not (tmp_path / "run").exists()
 

@@ -151,5 +151,5 @@ def _summary(tally: "Tally", output: Path, seconds: float) -> Iterator[str]:
         yield f"  {reason} {count:,}, the first in {first.source}: {first.message}"
     if tally.missing:
         yield tally.missing
-    if tally.skipped:
-        yield f"passed over {tally.skipped:,} files of no known format, the first {tally.first_skipped}"
+    if tally.passed_over:
+        yield tally.passed_over

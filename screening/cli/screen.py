@@ -209,6 +209,12 @@ def _summary(done: "Screened") -> Iterator[str]:
     if done.results is None:
         yield f"when all parts are done: screening merge {done.folder}"
         return
+    if done.passed_over:
+        yield done.passed_over
+    refused = [status for status, count in done.counts.items() if count and status.word != "ok"]
+    if refused:
+        words = ",".join(status.word for status in refused)
+        yield f"the reasons: screening query {done.folder} --status {words} --columns id,reason,message"
     yield f"results in {done.results}"
     if done.relaxed is not None:
         yield f"relaxed crystals in {done.relaxed}"

@@ -64,6 +64,11 @@ class Tally:
         are = "label is no finite number and counts" if self.unusable == 1 else "labels are no finite numbers and count"
         return f"{self.unusable:,} {are} as missing, the first: {self.first_unusable}"
 
+    @property
+    def passed_over(self) -> str:
+        """What to say of files that no format claims; empty if there are none."""
+        return passed_over(self.skipped, self.first_skipped)
+
     def add(self, batch: ReadBatch) -> None:
         """Count one more batch."""
         self.accepted += len(batch.crystals)
@@ -151,6 +156,11 @@ def pack_batches(
         else:
             write(_crystals(counted, tally), target, format=to)
     return tally
+
+
+def passed_over(files: int, first: str) -> str:
+    """What to say of so many files that no format claims; empty if there are none."""
+    return f"passed over {files:,} files of no known format, the first {first}" if files else ""
 
 
 def kind_of(output: Path) -> str:

@@ -28,6 +28,7 @@ from screening.runs.provenance import commit, now
 from screening.runs.worker import model_hash
 from screening.store.record import (
     INPUT,
+    PASSED_OVER,
     RELAXED,
     RESULTS,
     RUN_FILE,
@@ -177,12 +178,12 @@ def _begun(
     ours: Sequence[Path],
     check: Callable[[], object],
 ) -> Run:
-    origin = None
+    origin, tally = None, Tally()
     packed = _given_packed(inputs, config)
     if packed is None:
         origin = sources.described(inputs, without=ours)
         packed = folder / INPUT
-        _pack(inputs, packed, config, listener, ours, check)
+        tally = _pack(inputs, packed, config, listener, ours, check)
     with PackedCrystals(packed) as crystals:
         relaxation = None if potential is None else config.relax.relaxation(potential.hash)
         stamp = Stamp(model.hash, crystals.fingerprint, model.targets, relaxation)
@@ -197,6 +198,7 @@ def _begun(
         "model": model.facts(),
         **({} if potential is None else {"potential": potential.facts()}),
         "sources": origin,
+        PASSED_OVER: _passed_over(tally),
         "crystal_limits": limits,
         "config": config.model_dump(mode="json"),
     }
@@ -241,7 +243,7 @@ def _pack(
     listener: Listener,
     ours: Sequence[Path],
     check: Callable[[], object],
-) -> None:
+) -> Tally:
     def watch(tally: Tally) -> None:
         check()
         if listener.stopping():
@@ -256,7 +258,13 @@ def _pack(
         listener.say(tally.missing)
     duplicates = tally.rejected[Reason.DUPLICATE_ID]
     counts = {"read": tally.read, "accepted": tally.accepted, "duplicate": duplicates}
-    listener.tell("packed", counts | {"rejected": tally.rejected.total() - duplicates})
+    rejected = tally.rejected.total() - duplicates
+    listener.tell("packed", counts | {"rejected": rejected, PASSED_OVER: _passed_over(tally)})
+    return tally
+
+
+def _passed_over(tally: Tally) -> dict[str, Any]:
+    return {"files": tally.skipped, "first": tally.first_skipped}
 
 
 def _require_same(

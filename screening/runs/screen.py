@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from distributed.deploy.cluster import Cluster
 
+from screening.crystals.pack import passed_over
 from screening.crystals.packed import PackedCrystals
 from screening.errors import FileFormatError, ResourceError, ScreeningError, UnfinishedError
 from screening.predictions import Target
@@ -38,6 +39,7 @@ SHOWN = 3
 class Screened:
     """A finished screen: its folder, rows by status in all, and how this call went; `relaxed` if it has such crystals.
 
+    `passed_over` says what of the inputs was of no known format when they were packed; empty if nothing was.
     Of a part, there are no results yet, and the rows are those of this call.
     """
 
@@ -47,6 +49,7 @@ class Screened:
     counts: dict[Status, int]
     progress: Progress
     relaxed: Path | None = None
+    passed_over: str = ""
 
 
 def screen(
@@ -111,7 +114,8 @@ def screen(
         with Results(folder) as results:
             counts = results.counts()
     relaxed = folder / RELAXED if run.potential is not None else None
-    return Screened(folder, folder / RESULTS, run.model.targets, counts, progress, relaxed)
+    words = passed_over(*run.record.passed_over)
+    return Screened(folder, folder / RESULTS, run.model.targets, counts, progress, relaxed, words)
 
 
 @dataclass(frozen=True, slots=True)

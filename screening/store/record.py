@@ -16,6 +16,8 @@ from screening.files.whole import write_whole
 from screening.store.schema import READ_VERSIONS, RELAXATION, VERSIONS, Stamp
 
 RUN_FILE = "run.json"
+# In it, files that no format claims.
+PASSED_OVER = "passed_over"
 RUN_FORMAT = "screening.run"
 SHARDS = "shards"
 RESULTS = "results.h5"
@@ -64,6 +66,12 @@ class RunRecord:
         said = (_within(self.content, of, "card", "elements") for of in ("model", "potential"))
         known = [set(elements) for elements in said if isinstance(elements, list)]
         return sorted(set.intersection(*known)) if known else None
+
+    @property
+    def passed_over(self) -> tuple[int, str]:
+        """How many files of the inputs were of no known format when the run packed them, and the first of them."""
+        files, first = (_within(self.content, PASSED_OVER, name) for name in ("files", "first"))
+        return (files, first) if isinstance(files, int) and isinstance(first, str) else (0, "")
 
     @property
     def text(self) -> str:

@@ -13,8 +13,9 @@ from pymatgen.core import Structure
 from shards import predicted, write_run
 
 from screening.crystals.batch import Crystals
-from screening.crystals.crystal import Reason, Rejection
+from screening.crystals.crystal import Crystal, Reason, Rejection
 from screening.errors import FileFormatError, InputError
+from screening.query.doubts import doubts_of
 from screening.query.query import Query
 from screening.query.ranking import Best
 from screening.store.merge import merge
@@ -44,6 +45,31 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     if request.param == "merged":
         merge(made)
     return made
+
+
+# --- what a model may know nothing about -----------------------------------------------------------------------
+
+
+def test_crystals_that_a_model_may_know_nothing_about_are_told_with_what_leaves_them_out(tmp_path: Path) -> None:
+    lattice = 5.0 * np.eye(3)
+    pairs = [
+        Crystal("known", np.array([3, 8], np.uint8), np.eye(3)[:2], lattice),
+        Crystal("unseen", np.array([3, 54], np.uint8), np.eye(3)[:2], lattice),
+        Crystal("layer", np.array([3, 8], np.uint8), np.eye(3)[:2], lattice, pbc=(True, True, False)),
+        Crystal("roomy", np.array([3, 8], np.uint8), np.eye(3)[:2], 2 * lattice),
+        Crystal("failed", np.array([3, 54], np.uint8), np.eye(3)[:2], 2 * lattice),
+    ]
+    model = {"card": {"elements": [3, 8]}}
+    made = write_run(tmp_path / "run", Crystals.of(pairs), failed={4: "4: NaN"}, model=model)
+    told = list(doubts_of(made))
+    assert [line.partition(" ok crystals ")[0] for line in told] == ["1", "1", "1"]
+    conditions = [line.split('"')[1] for line in told]
+    left = [set(Query(made).where(condition).frame()["id"]) for condition in conditions]
+    everything = {"known", "unseen", "layer", "roomy"}
+    assert [everything - ids for ids in left] == [{"unseen"}, {"layer"}, {"layer", "roomy"}]
+    assert list(doubts_of(write_run(tmp_path / "sound", Crystals.of(pairs[:1]), model=model))) == []
+    silent = list(doubts_of(write_run(tmp_path / "silent", Crystals.of(pairs[:2]))))
+    assert silent == []
 
 
 # --- rows ------------------------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ def test_a_screen_from_files_to_results(tmp_path: Path, made: Path) -> None:
         passed_over,
         f"the reasons: screening query {out} --status rejected --columns id,reason,message",
     ]
+    assert re.match(r"\d+ ok crystals are not periodic in all three directions; without them: --where ", lines[8])
     assert lines[-3] == f"results in {out}/results.h5"
     assert lines[-2] == f"next: screening query {out} --top 10 --by formation_energy_per_atom"
     events = [json.loads(line) for line in log.read_text().splitlines()]

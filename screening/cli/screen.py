@@ -197,6 +197,8 @@ def _tell_progress(events: EventLog, progress: "Progress") -> None:
 
 
 def _summary(done: "Screened") -> Iterator[str]:
+    from screening.query.doubts import doubts_of
+
     progress, total = done.progress, sum(done.counts.values())
     if progress.rows:
         yield f"predicted {progress.rows:,} crystals in {progress.elapsed:.1f} s ({progress.rate:,.0f}/s)"
@@ -215,6 +217,7 @@ def _summary(done: "Screened") -> Iterator[str]:
     if refused:
         words = ",".join(status.word for status in refused)
         yield f"the reasons: screening query {done.folder} --status {words} --columns id,reason,message"
+    yield from doubts_of(done.results)
     yield f"results in {done.results}"
     if done.relaxed is not None:
         yield f"relaxed crystals in {done.relaxed}"

@@ -212,3 +212,12 @@ SEEDS = seeds()
 @given(st.sampled_from(sorted(SEEDS)), MUTATIONS)
 def test_mutated_tables_never_raise(name: str, mutations: Mutations) -> None:
     assert_entries(entries(TABLE, mutated(SEEDS[name], mutations), name), name)
+
+
+@pytest.mark.parametrize("header", ["id,e_form,gap", "material_id;e_form", "x,y"])
+def test_a_list_of_labels_beside_cif_files_is_told_its_name(header: str) -> None:
+    (rejection,) = entries(Table(), f"{header}\nmp-1,1,2\n".encode(), "labels.csv")
+    assert isinstance(rejection, Rejection)
+    assert "expected a column `cif`, `structure` or `poscar`" in rejection.message
+    assert ("of `<id>.cif` files beside it, name it id_prop.csv" in rejection.message) == (header != "x,y")
+    assert "is the file whole?" not in rejection.message

@@ -23,6 +23,10 @@ class CutShort(Exception):
     """A document ended, or became unreadable, before it should; the message continues "the document …"."""
 
 
+class WrongContent(CutShort):
+    """A document is whole, as far as can be told, and not what its name says."""
+
+
 UNREADABLE = (EOFError, OSError, zlib.error, CutShort)
 
 
@@ -57,7 +61,8 @@ def _broken_told(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
             reached = chunk.first + len(chunk.values)
             yield chunk
     except UNREADABLE as error:
-        yield Chunk([], reached, broken=f"{_cause(error)}, after {reached} entries; is the file whole?")
+        where = "" if isinstance(error, WrongContent) else f", after {reached} entries; is the file whole?"
+        yield Chunk([], reached, broken=_cause(error) + where)
 
 
 def _cause(error: Exception) -> str:

@@ -7,6 +7,7 @@ of its column.
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, final
 
 from screening.crystals.crystal import Crystal, Reason, Rejection
-from screening.crystals.formats.chunk import UNREADABLE, Chunk, CutShort, gathered, guarded, parsed, pieces
+from screening.crystals.formats.chunk import (
+    UNREADABLE,
+    Chunk,
+    CutShort,
+    WrongContent,
+    gathered,
+    guarded,
+    parsed,
+    pieces,
+)
 from screening.crystals.formats.entry import carrier_column, entry_of, names_id
 from screening.crystals.formats.format import Document, Format, Piece
 from screening.crystals.formats.shapes import ARRAYS, shape_of
@@ -97,7 +107,10 @@ def _header(line: str, usual: str) -> tuple[str, tuple[str, ...]]:
     if not line.strip():
         return usual, ()
     shown = line.strip() if len(line) <= 200 else line[:197].strip() + "..."
-    raise CutShort(f"has the header `{shown}`; {EXPECTED} (arrays in columns: Parquet)")
+    cure = f"{EXPECTED} (arrays in columns: Parquet)"
+    if any(map(names_id, re.split(r"[,;|\t]", line.strip()))):
+        cure += "; if it lists labels of `<id>.cif` files beside it, name it id_prop.csv"
+    raise WrongContent(f"has the header `{shown}`; {cure}")
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
@@ -194,7 +207,7 @@ def _useful_columns(scanned: "pl.LazyFrame") -> tuple[str, ...]:
     schema = scanned.collect_schema()
     names = schema.names()
     if carrier_column(names) is None and shape_of(dict.fromkeys(names)) is None:
-        raise CutShort(f"has the columns {', '.join(names[:20])}; {EXPECTED}, or those of an OPTIMADE or ASE table")
+        raise WrongContent(f"has the columns {', '.join(names[:20])}; {EXPECTED}, or those of an OPTIMADE or ASE table")
     numeric = (name for name, kind in schema.items() if kind.is_numeric() or kind.to_python() is bool)
     wanted = {*numeric, *(name for name in names if _is_text(name) or name in ARRAYS)}
     return tuple(name for name in names if name in wanted)

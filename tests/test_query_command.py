@@ -20,7 +20,7 @@ from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Reason, Rejection
 from screening.crystals.read import read
 from screening.errors import FileFormatError, InputError, ResourceError
-from screening.query.export import kind_of
+from screening.query.export import export, kind_of
 from screening.query.query import Query
 from screening.runs.claim import Claim
 from screening.store.merge import merge
@@ -162,6 +162,19 @@ def test_crystals_carry_their_predictions(run: Path, tmp_path: Path) -> None:
             assert crystal.labels["band_gap"] == pytest.approx(row["band_gap"], rel=1e-6)
             assert sorted(crystal.labels) == ["band_gap", "bulk_modulus", "formation_energy_per_atom", "is_metal"]
     assert len(list((tmp_path / "cifs").glob("*.cif"))) == 4
+
+
+def test_what_to_write_can_be_said(run: Path, tmp_path: Path) -> None:
+    asked = ["query", run, "--top", 4, "--by", "band_gap"]
+    ended = command(*asked, "--to", "poscar", "-o", tmp_path / "for_vasp")
+    assert (ended.returncode, ended.stdout) == (0, f"4 crystals in {tmp_path}/for_vasp\n")
+    names = sorted(path.parent.name for path in (tmp_path / "for_vasp").glob("*/POSCAR"))
+    assert names == sorted(Query(run).top(4, by="band_gap").frame()["id"])
+    assert command(*asked, "--to", "csv", "-o", tmp_path / "table.txt").returncode == 0
+    assert len((tmp_path / "table.txt").read_text().splitlines()) == 5
+    assert "--to: says what to write; name a file" in command(*asked, "--to", "cif").stderr
+    with pytest.raises(InputError, match="cannot write 'xml'; choose one of csv, jsonl, parquet, extxyz, cif, poscar"):
+        export(Query(run), str(tmp_path / "a"), to="xml")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import ase.io
 import gemmi
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from made import PERIODIC_KINDS, assert_same, made_crystals
 from pymatgen.core import Molecule, Structure
 
 from screening.crystals.crystal import Crystal
+from screening.crystals.elements import SYMBOLS
 from screening.crystals.formats.extxyz import ExtXyz
 from screening.crystals.formats.format import Document
 from screening.crystals.labels import STRESS_KEY
@@ -22,7 +24,8 @@ from screening.errors import InputError, ResourceError
 from screening.files.sink import Sink
 
 ONE = Crystal("mp-1", np.array([29], np.uint8), np.zeros((1, 3)), np.eye(3) * 4)
-SUFFIX = {"extxyz": "a.xyz", "jsonl": "a.jsonl", "cif": "a"}
+SUFFIX = {"extxyz": "a.xyz", "jsonl": "a.jsonl", "cif": "a", "poscar": "a"}
+FOLDERS = ("cif", "poscar")
 
 
 def read(path: Path) -> list[Crystal]:
@@ -84,6 +87,42 @@ def test_a_cif_for_each_id(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["cifs"]
 
 
+def test_a_folder_with_a_poscar_for_each_id(tmp_path: Path) -> None:
+    ids = ["mp-1", "m1/relax", "m1:relax", "mp-1", "..", "two\nlines\ud800"]
+    assert write(named(*ids), tmp_path / "vasp", format="poscar") == len(ids)
+    files = {path.parent.name: path for path in (tmp_path / "vasp").glob("*/POSCAR")}
+    assert sorted(files) == ["_..", "m1_relax", "m1_relax-2", "mp-1", "mp-1-2", "two_lines_"]
+    assert files["m1_relax-2"].read_text().startswith("Cu m1:relax\n1.0\n4.0 0.0 0.0\n")
+    assert files["two_lines_"].read_text().startswith("Cu two?lines?\n1.0\n")
+    assert sorted(entry.id for entry in read_any(tmp_path / "vasp")) == sorted(files)
+
+
+def test_a_poscar_is_the_same_crystal_for_us_pymatgen_and_ase(tmp_path: Path) -> None:
+    crystals = made_crystals(60, seed=35, kinds=PERIODIC_KINDS)
+    write(crystals, tmp_path / "vasp", format="poscar")
+    ours = {crystal.id: crystal for crystal in read_any(tmp_path / "vasp") if isinstance(crystal, Crystal)}
+    left_handed = 0
+    for crystal in crystals:
+        path = tmp_path / "vasp" / crystal.id / "POSCAR"
+        species = path.read_text().splitlines()[5].split()
+        assert species == list(dict.fromkeys(SYMBOLS[z] for z in crystal.numbers.tolist()))
+        order = sorted(range(len(crystal)), key=lambda k: species.index(SYMBOLS[crystal.numbers[k]]))
+        left_handed += bool(np.linalg.det(crystal.lattice) < 0)
+        turned = crystal.lattice * np.sign(np.linalg.det(crystal.lattice))
+        structure, atoms = Structure.from_file(path), ase.io.read(path)
+        found = [
+            (ours[crystal.id].numbers, ours[crystal.id].lattice, ours[crystal.id].positions),
+            (structure.atomic_numbers, structure.lattice.matrix, structure.cart_coords),
+            (atoms.numbers, atoms.cell.array, atoms.positions),
+        ]
+        for numbers, lattice, positions in found:
+            assert list(numbers) == crystal.numbers[order].tolist()
+            np.testing.assert_array_equal(lattice, turned)
+            shifts = np.linalg.solve(turned.T, (positions - crystal.positions[order]).T)
+            np.testing.assert_allclose(shifts, np.round(shifts), rtol=0, atol=1e-9)
+    assert left_handed > 5
+
+
 @pytest.mark.parametrize(("id", "stem"), [("mp-1", "mp-1"), ("Fe2O3 (hp)", "Fe2O3_(hp)"), ("..", "_.."), ("", "_")])
 def test_file_stems(id: str, stem: str) -> None:
     assert file_stem(id) == stem
@@ -100,6 +139,8 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
 def test_what_an_interrupted_process_left_is_cleared(tmp_path: Path) -> None:
     (tmp_path / "cifs.part").mkdir()
     (tmp_path / "cifs.part" / "old.cif").write_text("old")
+    (tmp_path / "cifs.part" / "mp-1").mkdir()
+    (tmp_path / "cifs.part" / "mp-1" / "POSCAR").write_text("old")
     (tmp_path / "a.xyz.part").write_text("old")
     write([ONE], tmp_path / "cifs", format="cif")
     write([ONE], tmp_path / "a.xyz", format="extxyz")
@@ -118,11 +159,11 @@ def test_an_interrupted_write_leaves_the_older_file_or_none(
     format: str, error: BaseException, before: bool, tmp_path: Path
 ) -> None:
     path = tmp_path / SUFFIX[format]
-    if before and format != "cif":
+    if before and format not in FOLDERS:
         path.write_text("older")
     with pytest.raises(type(error)):
         write(failing(error), path, format=format)
-    assert [p.read_text() for p in tmp_path.iterdir()] == (["older"] if before and format != "cif" else [])
+    assert [p.read_text() for p in tmp_path.iterdir()] == (["older"] if before and format not in FOLDERS else [])
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
@@ -169,6 +210,7 @@ def test_no_crystals_make_an_empty_file(tmp_path: Path) -> None:
 
 
 FLAT = Crystal("flat", ONE.numbers, ONE.positions, np.diag([4.0, 4.0, 0.0]), (True, True, True))
+LAYER = Crystal("layer", ONE.numbers, ONE.positions, ONE.lattice, (True, True, False))
 ODD = Crystal("odd", np.array([0], np.uint8), ONE.positions, ONE.lattice)
 LOST = Crystal("lost", ONE.numbers, np.full((1, 3), np.nan), ONE.lattice)
 
@@ -178,6 +220,9 @@ LOST = Crystal("lost", ONE.numbers, np.full((1, 3), np.nan), ONE.lattice)
     [
         (FLAT, "jsonl", "flat: its lattice vectors span no volume"),
         (FLAT, "cif", "flat: its lattice vectors span no volume"),
+        (FLAT, "poscar", "flat: its lattice vectors span no volume"),
+        (ODD, "poscar", "odd: holds an atomic number outside 1 to 118"),
+        (LAYER, "poscar", "layer: a POSCAR can only hold crystals that are periodic in three directions"),
         (ODD, "extxyz", "odd: holds an atomic number outside 1 to 118"),
         (ODD, "jsonl", "odd: holds an atomic number outside 1 to 118"),
         (LOST, "jsonl", "lost: holds a number that is not finite"),
@@ -191,7 +236,7 @@ def test_crystals_that_cannot_be_written(crystal: Crystal, format: str, message:
 
 
 def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="format must be one of extxyz, cif, jsonl, got 'xyz'"):
+    with pytest.raises(InputError, match="format must be one of extxyz, cif, poscar, jsonl, got 'xyz'"):
         write([ONE], tmp_path / "a", format="xyz")
     with pytest.raises(InputError, match="there is no folder"):
         write([ONE], tmp_path / "no" / "a.xyz", format="extxyz")

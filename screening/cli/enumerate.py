@@ -32,7 +32,7 @@ def enumerate_(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The file to write (with --to cif a new folder); an older one is replaced."
+            "--output", "-o", help="The file to write (with --to cif or poscar a new folder); an older one is replaced."
         ),
     ] = None,
     to: Annotated[

@@ -35,6 +35,7 @@ class Output(StrEnum):
     H5 = "h5"
     EXTXYZ = "extxyz"
     CIF = "cif"
+    POSCAR = "poscar"
     JSONL = "jsonl"
 
 
@@ -48,7 +49,7 @@ def pack(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="The file to write (with --to cif a new folder); an older one is replaced."
+            "--output", "-o", help="The file to write (with --to cif or poscar a new folder); an older one is replaced."
         ),
     ],
     to: Annotated[

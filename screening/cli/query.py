@@ -1,6 +1,7 @@
 """`screening query`: the rows of a run that are wanted, as a table or as crystals."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,17 @@ if TYPE_CHECKING:
 
 # Without --top, so many rows are printed; a file gets all.
 PRINTED = 20
+
+
+class Output(StrEnum):
+    """What `query` can write."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+    JSONL = "jsonl"
+    EXTXYZ = "extxyz"
+    CIF = "cif"
+    POSCAR = "poscar"
 
 
 @app.command(rich_help_panel=RESULTS)
@@ -53,6 +65,10 @@ def query(
             help="Write to FILE.csv, .parquet, .jsonl or .extxyz, or to a new folder DIR/ of CIF files.",
         ),
     ] = None,
+    to: Annotated[
+        Output | None,
+        typer.Option(help="Write this instead of what the output's name says; poscar: a folder of ID/POSCAR files."),
+    ] = None,
 ) -> None:
     """Find crystals by their predictions, elements and status; rank them, and write them out.
 
@@ -65,6 +81,8 @@ def query(
     - `screening query RUN --top 50 --by "abs(band_gap - 0.8)" --elements-none Pb,Cd -o shortlist.extxyz`
 
     - `screening query RUN --status failed,rejected --columns id,reason,message -o failures.csv`
+
+    - `screening query RUN --top 50 --by formation_energy_per_atom --to poscar -o for_vasp`
     """
     from screening.query.export import export
     from screening.query.query import Query
@@ -79,6 +97,8 @@ def query(
     asked = asked.status(*_listed(status)) if status else asked
     if descending and by is None:
         raise InputError("--descending: says how --by puts rows in order; name a column with --by")
+    if to is not None and output is None:
+        raise InputError("--to: says what to write; name a file or folder with --output")
     asked = asked.unrelaxed() if unrelaxed else asked
     asked = asked.top(top, by=by, descending=descending).columns(*_listed(columns))
     if asked.results.missing:
@@ -87,7 +107,7 @@ def query(
     if output is None:
         _print(asked, PRINTED if top is None else top)
     else:
-        count = export(asked, output)
+        count = export(asked, output, to=None if to is None else str(to))
         print(f"{count:,} crystals in {output}")
 
 

@@ -23,7 +23,7 @@ from screening.files.whole import require_place
 from screening.machine import processors
 
 PACKED = "h5"
-OUTPUTS = (PACKED, "extxyz", "cif", "jsonl")
+OUTPUTS = (PACKED, "extxyz", "cif", "poscar", "jsonl")
 LISTED = ("id", "source", "reason", "message")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # More processes wait for the one that writes.
@@ -95,7 +95,7 @@ def pack(
     space_group_tolerance: float | None = None,
     progress: Callable[[Tally], object] = lambda tally: None,
 ) -> Tally:
-    """Read all inputs and write what is accepted to one output: a packed file, or `extxyz`, `cif` or `jsonl`.
+    """Read all inputs and write what is accepted to one output: a packed file, or one of `OUTPUTS`.
 
     Without `to`, the output's name tells. `rejections` names a CSV file for the rejections, which a packed file
     holds anyway. What is to `ignore` is passed over in the folders above it, as outputs are. `progress` is called after

@@ -1,4 +1,4 @@
-"""Writes crystals back as text: extended XYZ, a folder of CIF files, JSON lines of pymatgen structures.
+"""Writes crystals back as text: extended XYZ, folders of CIF or POSCAR files, JSON lines of pymatgen structures.
 
 Files appear whole or not at all: they grow under the name with `.part` behind it, are brought to the disk and then
 renamed, so that an interruption leaves the older file or none.
@@ -31,11 +31,12 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._+=@()-]")
 
 
 def write(crystals: Iterable[Crystal], path: str | os.PathLike[str], *, format: str) -> int:
-    """Write crystals as `extxyz`, `cif` or `jsonl` and tell how many there were.
+    """Write crystals as `extxyz`, `cif`, `poscar` or `jsonl` and tell how many there were.
 
     extxyz and jsonl make one file, compressed if its name ends in .gz; cif makes a new folder with a file for each
-    crystal, named after its id. extxyz keeps everything to the last bit; jsonl keeps positions to rounding, because
-    pymatgen reads fractional coordinates; cif keeps what a CIF can.
+    crystal, named after its id, and poscar one with a folder for each, named so, with a file POSCAR. extxyz keeps
+    everything to the last bit; jsonl keeps positions to rounding, because pymatgen reads fractional coordinates; cif
+    and poscar keep what such files can.
     """
     if format not in WRITERS:
         raise InputError(f"format must be one of {', '.join(WRITERS)}, got {format!r}")
@@ -102,12 +103,23 @@ def _blocks(entries: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
     yield b"".join(waiting), len(waiting)
 
 
-# --- a folder of CIF ------------------------------------------------------------------------------------------
+# --- a folder of files ----------------------------------------------------------------------------------------
 
 
 def _write_cif_folder(crystals: Iterable[Crystal], path: Path) -> int:
     from screening.crystals.formats.cif_writer import write_cif
 
+    return _write_folder(crystals, path, write_cif, "{}.cif")
+
+
+def _write_poscar_folder(crystals: Iterable[Crystal], path: Path) -> int:
+    from screening.crystals.formats.poscar_writer import write_poscar
+
+    return _write_folder(crystals, path, write_poscar, "{}/POSCAR")
+
+
+def _write_folder(crystals: Iterable[Crystal], path: Path, text: Callable[[Crystal], str], called: str) -> int:
+    """Write a file for each crystal, `called` so with its id in place of the braces."""
     require_folder(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise InputError(f"{path}: is there already; remove it, or name a new folder")
@@ -117,7 +129,7 @@ def _write_cif_folder(crystals: Iterable[Crystal], path: Path) -> int:
         count = 0
         for crystal in crystals:
             require_volume(crystal)
-            _write_new(part, file_stem(crystal.id), write_cif(crystal), taken)
+            _write_new(part, called, file_stem(crystal.id), text(crystal), taken)
             count += 1
         # One call for all files: a call for each would take longer than writing them.
         os.sync()
@@ -139,7 +151,7 @@ def _empty_folder(folder: Path) -> Iterator[None]:
         try:
             # An interrupted process may have left files.
             for left in folder.iterdir():
-                left.unlink()
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -154,13 +166,14 @@ def file_stem(id: str) -> str:
     return f"_{name}" if not name or name.startswith(".") else name
 
 
-def _write_new(folder: Path, stem: str, text: str, taken: dict[str, int]) -> None:
+def _write_new(folder: Path, called: str, stem: str, text: str, taken: dict[str, int]) -> None:
     """Write a file that is not there yet; `taken` counts what was written under a stem that was needed again."""
     while True:
         number = taken.get(stem, 0)
-        name = f"{stem}-{number + 1}.cif" if number else f"{stem}.cif"
+        path = folder / called.format(f"{stem}-{number + 1}" if number else stem)
+        path.parent.mkdir(exist_ok=True)
         try:
-            with (folder / name).open("x", encoding="utf-8", newline="\n") as file:
+            with path.open("x", encoding="utf-8", newline="\n") as file:
                 file.write(text)
         except FileExistsError:
             taken[stem] = number + 1
@@ -172,6 +185,7 @@ WRITERS: Mapping[str, Callable[[Iterable[Crystal], Path], int]] = MappingProxyTy
     {
         "extxyz": lambda crystals, path: _write_file(crystals, path, extxyz_frame),
         "cif": _write_cif_folder,
+        "poscar": _write_poscar_folder,
         "jsonl": lambda crystals, path: _write_file(crystals, path, json_line),
     }
 )

@@ -1,6 +1,6 @@
-"""Writes what a question found: a table (CSV, Parquet, JSON lines) or crystals (extended XYZ, a folder of CIF files).
+"""Writes what a question found: a table (CSV, Parquet, JSON lines) or crystals (extended XYZ, CIF, POSCAR).
 
-Crystals carry their predictions as labels. Everything appears whole or not at all.
+Crystals carry their predictions as labels, except in a POSCAR. Everything appears whole or not at all.
 """
 
 import io
@@ -17,7 +17,7 @@ from screening.store.record import PROVENANCE, SLURM_JOBS
 if TYPE_CHECKING:
     import polars
 
-CRYSTALS = ("extxyz", "cif")
+CRYSTALS = ("extxyz", "cif", "poscar")
 SUFFIXES = MappingProxyType(
     {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".extxyz": "extxyz", ".xyz": "extxyz"}
 )
@@ -39,11 +39,13 @@ def kind_of(output: str) -> str:
     return kind
 
 
-def export(query: Query, output: str) -> int:
-    """Write what a question finds in the way that the output's name says, and tell how many rows there were."""
+def export(query: Query, output: str, *, to: str | None = None) -> int:
+    """Write what a question finds as `to` or else the output's name says, and tell how many rows there were."""
     from screening.crystals.write import write
 
-    kind, path = kind_of(output), Path(output)
+    kind, path = to or kind_of(output), Path(output)
+    if kind not in (*CRYSTALS, *TABLE_WRITERS):
+        raise InputError(f"cannot write {kind!r}; choose one of {', '.join((*TABLE_WRITERS, *CRYSTALS))}")
     if any(path.is_file() and path.samefile(own) for own in _own_lines(query)):
         raise InputError(f"{path}: belongs to the run itself; choose another name for the output")
     if kind in CRYSTALS:

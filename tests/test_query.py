@@ -50,6 +50,11 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 # --- what a model may know nothing about -----------------------------------------------------------------------
 
 
+def told_of(run: Path) -> list[str]:
+    with Results(run) as results:
+        return list(doubts_of(results))
+
+
 def test_crystals_that_a_model_may_know_nothing_about_are_told_with_what_leaves_them_out(tmp_path: Path) -> None:
     lattice = 5.0 * np.eye(3)
     pairs = [
@@ -61,15 +66,14 @@ def test_crystals_that_a_model_may_know_nothing_about_are_told_with_what_leaves_
     ]
     model = {"card": {"elements": [3, 8]}}
     made = write_run(tmp_path / "run", Crystals.of(pairs), failed={4: "4: NaN"}, model=model)
-    told = list(doubts_of(made))
+    told = told_of(made)
     assert [line.partition(" ok crystals ")[0] for line in told] == ["1", "1", "1"]
     conditions = [line.split('"')[1] for line in told]
     left = [set(Query(made).where(condition).frame()["id"]) for condition in conditions]
     everything = {"known", "unseen", "layer", "roomy"}
     assert [everything - ids for ids in left] == [{"unseen"}, {"layer"}, {"layer", "roomy"}]
-    assert list(doubts_of(write_run(tmp_path / "sound", Crystals.of(pairs[:1]), model=model))) == []
-    silent = list(doubts_of(write_run(tmp_path / "silent", Crystals.of(pairs[:2]))))
-    assert silent == []
+    assert told_of(write_run(tmp_path / "sound", Crystals.of(pairs[:1]), model=model)) == []
+    assert told_of(write_run(tmp_path / "silent", Crystals.of(pairs[:2]))) == []
 
 
 # --- rows ------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from screening.crystals.crystal import Crystal, Reason, Rejection
 from screening.crystals.elements import NUMBER_OF, SYMBOLS
 from screening.crystals.formats.cif import parse_cif_text
 from screening.errors import FileFormatError, InputError
+from screening.query.doubts import doubts_of
 from screening.query.query import Query
 from screening.report.write import write_report
 from screening.store.merge import merge
@@ -281,6 +282,13 @@ def test_provenance_is_told(written: tuple[str, Node]) -> None:
     assert "1 line could not be read" in provenance
     assert "finished yes" in provenance
     assert f"screening screen {NASTY}" in document.by_id("repeat").text
+
+
+def test_what_the_model_may_know_nothing_about_is_told(run: Path, written: tuple[str, Node]) -> None:
+    with Results(run) as results:
+        doubts = list(doubts_of(results))
+    assert len(doubts) >= 2
+    assert [node.text for node in written[1].by_id("funnel").all("p", "note")] == doubts
 
 
 # --- stores of all sorts ---------------------------------------------------------------------------------------

@@ -198,6 +198,7 @@ def _tell_progress(events: EventLog, progress: "Progress") -> None:
 
 def _summary(done: "Screened") -> Iterator[str]:
     from screening.query.doubts import doubts_of
+    from screening.store.read import Results
 
     progress, total = done.progress, sum(done.counts.values())
     if progress.rows:
@@ -217,7 +218,8 @@ def _summary(done: "Screened") -> Iterator[str]:
     if refused:
         words = ",".join(status.word for status in refused)
         yield f"the reasons: screening query {done.folder} --status {words} --columns id,reason,message"
-    yield from doubts_of(done.results)
+    with Results(done.results) as results:
+        yield from doubts_of(results)
     yield f"results in {done.results}"
     if done.relaxed is not None:
         yield f"relaxed crystals in {done.relaxed}"

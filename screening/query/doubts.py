@@ -1,7 +1,6 @@
 """Predicted crystals that a model may know nothing about: how many, and the condition that leaves them out."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from screening.query.fields import UNSEEN
 from screening.query.query import Query
@@ -11,15 +10,14 @@ from screening.store.read import Results
 ROOMY = 150
 
 
-def doubts_of(run: Path) -> Iterator[str]:
+def doubts_of(results: Results) -> Iterator[str]:
     """Say of each kind of them, if there are any, how many are ok and what to add to a question to leave them out."""
-    with Results(run) as results:
-        asked = Query(results)
-        for condition, wanted, words in _KINDS:
-            if UNSEEN in condition and UNSEEN not in asked.fields:
-                continue
-            if count := asked.where(condition).count():
-                yield f'{count:,} ok crystals {words}; without them: --where "{wanted}"'
+    asked = Query(results)
+    for condition, wanted, words in _KINDS:
+        if UNSEEN in condition and UNSEEN not in asked.fields:
+            continue
+        if count := asked.where(condition).count():
+            yield f'{count:,} ok crystals {words}; without them: --where "{wanted}"'
 
 
 # The volume per atom is known of what is periodic in three directions, and missing fulfils no comparison.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from screening.files.whole import require_place, write_whole
+from screening.query.doubts import doubts_of
 from screening.report.asked import SHOWN, Asked, Wish
 from screening.report.candidates import Candidate, candidates_of
 from screening.report.cards import candidate_table, cards
@@ -51,6 +52,7 @@ class _Read:
     asked: Asked
     candidates: list[Candidate]
     troubles: list[Trouble]
+    doubts: list[str]
     pace: Pace
     relaxations: Relaxations | None
     drawn: bool
@@ -104,6 +106,7 @@ def _read(results: Results, wish: Wish) -> _Read:
         asked=asked,
         candidates=candidates_of(results, asked, known, drawn=drawn),
         troubles=troubles_of(results),
+        doubts=list(doubts_of(results)),
         pace=pace_of(results.notes()),
         relaxations=relaxations_of(results),
         drawn=drawn,
@@ -141,6 +144,7 @@ def _screened(read: _Read) -> Content:
     known = read.facts.record.known_elements
     kinds = kinds_part(read.survey)
     parts: list[Content] = [funnel(read.survey, read.asked, None if known is None else len(known), read.facts.trained)]
+    parts += [element("p", words, class_="note") for words in read.doubts]
     return [*parts, element("h3", "Number of elements"), kinds] if kinds is not None else parts
 
 

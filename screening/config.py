@@ -7,11 +7,12 @@ the file in a run's folder says what ran.
 import difflib
 import math
 import re
+import shlex
 import tomllib
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +21,9 @@ from screening.errors import InputError
 # Enough of TOML to tell the line of a plain key in a plain table.
 TABLE = re.compile(r"\s*\[([^\[\]]+)\]")
 PAIR = re.compile(r"\s*([\w-]+|'[^']+'|\"[^\"]+\")\s*=")
+
+# What pydantic calls the fault of a value that is no list.
+LISTS = ("tuple_type", "list_type")
 
 
 class Settings(BaseModel):
@@ -38,8 +42,9 @@ def load(schema: type[S], path: Path | str | None, *, overrides: Sequence[str] =
     """
     values, text = ({}, "") if path is None else _read(Path(path))
     for override in overrides:
-        _apply(values, override)
-    return validated(schema, values, origin="the settings" if path is None else str(path), text=text)
+        _apply(schema, values, override)
+    origin = "the settings" if path is None else str(path)
+    return validated(schema, values, origin=origin, text=text, overrides=overrides)
 
 
 def _read(file: Path) -> tuple[dict[str, Any], str]:
@@ -52,16 +57,43 @@ def _read(file: Path) -> tuple[dict[str, Any], str]:
         raise InputError(f"{file}: is not TOML: {error}") from error
 
 
-def validated(schema: type[S], values: Mapping[str, Any], *, origin: str, text: str = "") -> S:
+def validated(
+    schema: type[S], values: Mapping[str, Any], *, origin: str, text: str = "", overrides: Sequence[str] = ()
+) -> S:
     """Check a table against a schema; the error names every wrong key as it is written in `origin`.
 
-    With the `text` that the table was read from, it tells the line too.
+    With the `text` that the table was read from, it tells the line too; of what `overrides` put there, it names these.
     """
     try:
         return schema.model_validate(dict(values))
     except ValidationError as error:
         found: list[dict[str, Any]] = [dict(details) for details in error.errors(include_url=False)]
-    raise InputError(f"{origin}: " + "; ".join(_line(schema, one) + _place(text, list(one["loc"])) for one in found))
+    told: dict[str, list[str]] = {}
+    for one in found:
+        keys = [str(key) for key in _written(schema, one["loc"])]
+        override = _overriding(keys, overrides, text)
+        source = origin if override is None else f"override {override!r}"
+        place = _place(text, list(one["loc"])) if override is None else ""
+        told.setdefault(source, []).append(_line(schema, one, in_shell=override is not None) + place)
+    raise InputError("; ".join(f"{source}: {'; '.join(lines)}" for source, lines in told.items()))
+
+
+def _overriding(keys: Sequence[str], overrides: Sequence[str], text: str) -> str | None:
+    """The override that a key has its value of, if it is not the `text` of a file."""
+    for override in reversed(overrides):
+        own = _split(override)[0]
+        depth = min(len(own), len(keys))
+        if own[:depth] == keys[:depth] and (len(own) == depth or not _has(tomllib.loads(text), keys)):
+            return override
+    return None
+
+
+def _has(table: Any, keys: Sequence[str]) -> bool:
+    for key in keys:
+        if not isinstance(table, Mapping) or key not in table:
+            return False
+        table = table[key]
+    return True
 
 
 def _place(text: str, keys: Sequence[str | int]) -> str:
@@ -101,17 +133,26 @@ def _leaves(table: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    dotted, equals, text = override.partition("=")
-    keys = [key.strip() for key in dotted.split(".")]
-    if not equals or not all(keys):
-        raise InputError(f"override {override!r}: expected key=value, such as training.epochs=3")
+def _apply(schema: type[BaseModel], values: dict[str, Any], override: str) -> None:
+    keys, text = _split(override)
     table = values
     for depth, key in enumerate(keys[:-1]):
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
             raise InputError(f"override {override!r}: {'.'.join(keys[: depth + 1])} is a value and holds no keys")
-    table[keys[-1]] = _value(text.strip())
+    value = _value(text)
+    # A file is what people mean who give one where files are wanted; [a.h5] is a list whose quotes the shell ate.
+    alone = isinstance(value, str) and not value.startswith("[") and _is_texts(_annotation_at(schema, keys))
+    table[keys[-1]] = [value] if alone else value
+
+
+def _split(override: str) -> tuple[list[str], str]:
+    """The keys that an override names, and the text that it gives."""
+    dotted, equals, text = override.partition("=")
+    keys = [key.strip() for key in dotted.split(".")]
+    if not equals or not all(keys):
+        raise InputError(f"override {override!r}: expected key=value, such as training.epochs=3")
+    return keys, text.strip()
 
 
 def _value(text: str) -> Any:
@@ -122,7 +163,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _line(schema: type[BaseModel], details: Mapping[str, Any]) -> str:
+def _line(schema: type[BaseModel], details: Mapping[str, Any], *, in_shell: bool) -> str:
     place = details["loc"]
     where = ".".join(map(str, _written(schema, place)))
     if details["type"] == "extra_forbidden":
@@ -130,7 +171,16 @@ def _line(schema: type[BaseModel], details: Mapping[str, Any]) -> str:
     if details["type"] == "missing":
         return f"{where} is missing"
     got = "" if isinstance(details["input"], Mapping) else f", got {details['input']!r}"
-    return f"{where}{': ' if where else ''}{details['msg'].removeprefix('Value error, ')}{got}"
+    said = _list_wanted(details["input"], in_shell=in_shell) if details["type"] in LISTS else details["msg"]
+    return f"{where}{': ' if where else ''}{said.removeprefix('Value error, ')}{got}"
+
+
+def _list_wanted(value: Any, *, in_shell: bool) -> str:
+    if not isinstance(value, str | int | float):
+        return "expected a list"
+    inside = [text.strip() for text in value.strip("[]").split(",")] if isinstance(value, str) else [value]
+    example = _literal(inside)
+    return f"expected a list such as {shlex.quote(example) if in_shell else example}"
 
 
 def _written(schema: type[BaseModel], place: Sequence[str | int]) -> list[str | int]:
@@ -140,6 +190,14 @@ def _written(schema: type[BaseModel], place: Sequence[str | int]) -> list[str | 
 
 def _is_choice(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, types.UnionType) and _model_in(annotation) is None
+
+
+def _is_texts(annotation: Any) -> bool:
+    """Whether a list of texts or paths is wanted."""
+    if get_origin(annotation) not in (tuple, list):
+        return False
+    item = get_args(annotation)[0]
+    return (get_args(item)[0] if get_origin(item) is Annotated else item) in (str, Path)
 
 
 def _suggestion(key: str, valid: Iterable[str]) -> str:

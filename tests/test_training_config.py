@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from screening import config
 from screening.config import Settings
 from screening.errors import InputError
+from screening.runs.slurm.batch import BatchRun
 from screening.training.config import LossName, TrainingConfig
 
 SMALL = """
@@ -71,7 +72,7 @@ def test_overrides_are_toml_values_or_bare_words(tmp_path: Path) -> None:
     [
         (
             "init={checkpoint='a',frozen=-1}",
-            r"init\.frozen: .* greater than or equal to 0, got -1; init\.frozen: Input",
+            r"^override .*: init\.frozen: .* greater than or equal to 0, got -1; init\.frozen: Input",
         ),
         ("init={checkpoint='a',new_heads=['b']}", r"config\.toml: init\.new_heads names b, which is no target"),
         ("training.epoch=3", r"training\.epoch is unknown; did you mean epochs\?"),
@@ -91,6 +92,10 @@ def test_overrides_are_toml_values_or_bare_words(tmp_path: Path) -> None:
         ("training.epochs", "expected key=value"),
         ("data.train.x=1", r"data\.train is a value and holds no keys"),
         ("data.train=[]", r"data\.train"),
+        ("training.epochs=0", r"^override 'training\.epochs=0': training\.epochs: [^()]*, got 0$"),
+        ("data.train=[mp.h5, b.h5]", r"""data\.train: expected a list such as '\["mp\.h5", "b\.h5"\]', got"""),
+        ("data.train=7", r"data\.train: expected a list such as '\[7\]', got 7"),
+        ("training.schedule.milestones=0.5", r"expected a list such as '\[0\.5\]', got 0\.5"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(tmp_path: Path, override: str, said: str) -> None:
@@ -101,6 +106,23 @@ def test_a_wrong_key_or_value_is_named(tmp_path: Path, override: str, said: str)
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"batch_size: .*epoch is unknown"):
         loaded(tmp_path, "training.epoch=3", "training.batch_size=0")
+
+
+def test_one_text_overrides_a_list_of_texts(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "data.train=mp.h5").data.train == (Path("mp.h5"),)
+    run = config.load(BatchRun, None, overrides=["inputs=mp.h5", "out=r"])
+    assert run.inputs == ("mp.h5",)
+    with pytest.raises(InputError, match=r'data\.train: expected a list such as \["a"\], got .* \(line 3\)$'):
+        loaded(tmp_path, text=SMALL.replace('["a.extxyz"]', '"a"'))
+
+
+def test_faults_of_the_file_and_of_overrides_are_told_apart(tmp_path: Path) -> None:
+    text = SMALL + "[training]\nepochs = 0\npatience = 0\n"
+    said = r"^override 'training\.epochs=-1': training\.epochs: .*; .*config\.toml: training\.patience: .* \(line 9\)$"
+    with pytest.raises(InputError, match=said):
+        loaded(tmp_path, "training.epochs=-1", text=text)
+    with pytest.raises(InputError, match=r"config\.toml: training\.epoch is unknown; .* \(line 8\)$"):
+        loaded(tmp_path, "training.epoch.x=3", text=SMALL + "[training]\nepoch = {}\n")
 
 
 def test_a_missing_table_and_a_missing_file_are_named(tmp_path: Path) -> None:

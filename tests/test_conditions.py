@@ -175,7 +175,10 @@ def test_what_conditions_mean(text: str, expected: list[int]) -> None:
         ("elements HAS 'Xyz'", "'Xyz' is no element"),
         ("elements > 'Li'", "compares elements; write elements = 'Li-O'"),
         ("elements = 'LiO'", "'LiO' is no element"),
-        ("status = 'broken'", "it is one of ok, rejected, duplicate, failed"),
+        ("status = 'broken'", "compares status with 'broken'; it is one of ok, rejected, duplicate, failed"),
+        ("status = 'okk'", "compares status with 'okk'; did you mean ok?"),
+        ("reason IN ('empty', 'disorderd')", "compares reason with 'disorderd'; did you mean disordered?"),
+        ("reason <> 'zzz'", "it is one of unreadable, empty, "),
         ("message = 'x'", "text that can be shown, not searched; `reason` can be searched"),
         ("band_gap > 1; DROP TABLE x", "cannot understand '; DROP TABLE x', at letter 13"),
         ("nsites" + " + 1" * 5000 + " = 1", "has too many terms"),
@@ -205,6 +208,14 @@ def test_steps_of_crystals_that_were_not_relaxed_are_missing() -> None:
     rows = Block(4, {"relaxation": endings, "relaxation_steps": np.array([0, 0, 500, 3], np.uint32)})
     for text, expected in (("relaxation_steps < 10", [0, 3]), ("relaxation_steps IS NULL", [1])):
         assert np.flatnonzero(parsed_condition(text, fields).condition.of(rows).yes).tolist() == expected
+
+
+def test_endings_are_words_that_there_are() -> None:
+    fields = fields_of((), relaxing=True)
+    assert parsed_condition("relaxation = 'timed_out'", fields).fields
+    for text, said in (("'convergd'", "did you mean converged"), ("'none'", "one of converged, timed_out, diverged")):
+        with pytest.raises(InputError, match=said):
+            parsed_condition(f"relaxation = {text}", fields)
 
 
 # --- any condition ---------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from made import made_batch
 from shards import write_run
 
 from screening.crystals.crystal import Reason, Rejection
+from screening.errors import InputError
 from screening.query.query import Query
 from screening.store import parts
 from screening.store.merge import merge
@@ -89,3 +91,11 @@ def test_sentences_that_are_not_asked_for_take_no_memory(tmp_path: Path, merged:
             narrow.head(1)
             assert peak_of(partial(narrow.head, 20)) < everything // 2
         assert query.where("row = -19000").frame()["message"].to_list() == [refused[18_999].message]
+
+
+def test_reasons_of_another_version_can_be_asked_for(tmp_path: Path) -> None:
+    rejections = [replace(REJECTIONS[0], reason="melted")]
+    made = write_run(tmp_path / "run", made_batch(3), (2,), rejections=rejections)
+    assert Query(made).where("reason = 'melted'").count() == 1
+    with pytest.raises(InputError, match="compares reason with 'meltd'; it is one of unreadable"):
+        Query(made).where("reason = 'meltd'")

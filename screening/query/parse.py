@@ -8,13 +8,16 @@ Texts stand in single quotes. Double quotes hold the name of a column, or a text
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NoReturn, TypeVar
 
+from screening.crystals.crystal import Reason
 from screening.crystals.elements import NUMBER_OF
 from screening.crystals.text import SURROGATES
 from screening.errors import InputError
+from screening.predictions import FailureReason
 from screening.query.conditions import (
     ARITHMETIC,
     COMPARISONS,
@@ -33,10 +36,10 @@ from screening.query.conditions import (
     Value,
     any_of,
 )
-from screening.query.fields import ELEMENTS, STATUS, Field, Kind, known_field, required_field
+from screening.query.fields import ELEMENTS, ENDING, REASON, STATUS, Field, Kind, known_field, required_field
 from screening.query.tokens import Token, tokens_of
 from screening.store.ids import stored_id
-from screening.store.schema import Status
+from screening.store.schema import Ending, Status
 
 Part = Condition | Value
 T = TypeVar("T")
@@ -46,7 +49,16 @@ MOST_TERMS = 300
 # A sum of so many, and what may be around it.
 DEEPEST = 350
 
-_WORDS = frozenset(
+# What the columns of few words can hold. Of those who were not relaxed, `relaxation` is missing.
+WORDS: Mapping[Field, tuple[str, ...]] = MappingProxyType(
+    {
+        STATUS: tuple(status.word for status in Status),
+        ENDING: tuple(ending.word for ending in Ending if ending is not Ending.NONE),
+        REASON: (*Reason, *FailureReason),
+    }
+)
+
+_KEYWORDS = frozenset(
     {"AND", "OR", "NOT", "IN", "BETWEEN", "LIKE", "IS", "NULL", "KNOWN", "UNKNOWN", "HAS", "ALL", "ANY", "ONLY"}
 )
 
@@ -67,9 +79,19 @@ class ParsedNumber:
     fields: frozenset[Field]
 
 
-def parsed_condition(text: str, fields: Mapping[str, Field], *, where: str = "where") -> ParsedCondition:
-    """Understand a condition; an error says what is wrong with it, and begins with `where`."""
-    parser = _Parser(text, fields, where)
+def parsed_condition(
+    text: str,
+    fields: Mapping[str, Field],
+    *,
+    where: str = "where",
+    reasons: Callable[[], Collection[str]] = frozenset,
+) -> ParsedCondition:
+    """Understand a condition; an error says what is wrong with it, and begins with `where`.
+
+    `reasons` gives those that the results hold; it is called if the condition names one that this version does not
+    give, as a later one may have.
+    """
+    parser = _Parser(text, fields, where, reasons)
     found = parser.condition(parser.whole(parser.alternatives))
     return ParsedCondition(found, frozenset(parser.used))
 
@@ -96,8 +118,11 @@ def numbers_of(symbols: Iterable[str], where: str) -> tuple[int, ...]:
 class _Parser:
     """Descends once through the tokens; each method reads one level of the grammar and leaves what follows."""
 
-    def __init__(self, text: str, fields: Mapping[str, Field], where: str) -> None:
+    def __init__(
+        self, text: str, fields: Mapping[str, Field], where: str, reasons: Callable[[], Collection[str]] = frozenset
+    ) -> None:
         self.used: set[Field] = set()
+        self._reasons = reasons
         self._text, self._fields, self._where = text, fields, where
         self._tokens = tokens_of(text, where)
         self._next = 0
@@ -187,20 +212,22 @@ class _Parser:
         if one.kind != other.kind:
             self._fail(f"compares {one.kind} with {other.kind}; a text stands in single quotes, a number in none")
         for value, beside in ((one, other), (other, one)):
-            if isinstance(beside, FieldValue) and beside.field == STATUS:
-                self._require_status(value)
+            if isinstance(beside, FieldValue) and beside.field in WORDS and isinstance(value, Literal):
+                self._require_word(beside.field, _text(value))
         return Comparison(sign, _as_stored(one, other), _as_stored(other, one))
 
     def _just(self, sign: str, value: Value) -> Condition:
         if sign not in ("=", "<>") or not isinstance(value, Literal) or not isinstance(value.value, bytes):
             self._fail("compares elements; write elements = 'Li-O' or elements HAS ALL 'Li','O'")
-        just = Has("just", numbers_of(value.value.decode("utf-8", SURROGATES).split("-"), self._where))
+        just = Has("just", numbers_of(_text(value).split("-"), self._where))
         return just if sign == "=" else Not(just)
 
-    def _require_status(self, value: Value) -> None:
-        words = [status.word for status in Status]
-        if isinstance(value, Literal) and value.value not in [word.encode() for word in words]:
-            self._fail(f"compares status with {value.value!r}; it is one of {', '.join(words)}")
+    def _require_word(self, field: Field, word: str) -> None:
+        if word in WORDS[field] or (field == REASON and word in self._reasons()):
+            return
+        near = difflib.get_close_matches(word, WORDS[field], n=1, cutoff=0.6)
+        advice = f"did you mean {near[0]}?" if near else f"it is one of {', '.join(WORDS[field])}"
+        self._fail(f"compares {field.name} with {word!r}; {advice}")
 
     # --- numbers and texts ------------------------------------------------------------------------------------
 
@@ -243,7 +270,7 @@ class _Parser:
             inner = self.alternatives()
             self._expect(")")
             return inner
-        if token.kind == "name" and token.text.upper() not in _WORDS:
+        if token.kind == "name" and token.text.upper() not in _KEYWORDS:
             if self._accept("("):
                 return self._call(token.text)
             return self._field(required_field(self._fields, token.text, self._where))
@@ -342,5 +369,10 @@ def _as_stored(value: Value, other: Value) -> Value:
     """An id as the store has it, which shortens ids without end."""
     beside_id = isinstance(other, FieldValue) and other.field.name == "id"
     if beside_id and isinstance(value, Literal) and isinstance(value.value, bytes):
-        return Literal(stored_id(value.value.decode("utf-8", SURROGATES)))
+        return Literal(stored_id(_text(value)))
     return value
+
+
+def _text(literal: Literal) -> str:
+    assert isinstance(literal.value, bytes)
+    return literal.value.decode("utf-8", SURROGATES)

@@ -67,7 +67,7 @@ class Query:
 
     def where(self, condition: str) -> "Query":
         """Keep rows for which a condition holds, such as `band_gap > 1.5 AND elements HAS ALL 'Li','O'`."""
-        parsed = parsed_condition(condition, self.fields)
+        parsed = parsed_condition(condition, self.fields, reasons=self.results.reasons)
         return self._keeping(parsed.condition, parsed.fields)
 
     def elements(

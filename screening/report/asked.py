@@ -75,7 +75,7 @@ def asked_of(results: Results, wish: Wish, predicted: int) -> Asked:
         raise InputError("--by: these results have no targets; name a number to rank by, such as volume_per_atom")
     if not where:
         where, words = _best_share(query, by, wish, predicted)
-    parsed = [parsed_condition(one, query.fields, where="--where") for one in where]
+    parsed = [parsed_condition(one, query.fields, where="--where", reasons=query.results.reasons) for one in where]
     for one in where:
         query = query.where(one)
     best = query.top(wish.top, by=by, descending=wish.descending).places()

@@ -15,6 +15,7 @@ import numpy as np
 from screening.arrays import Int64
 from screening.errors import permitted
 from screening.store.cover import cover
+from screening.store.failures import CODE
 from screening.store.parts import Atoms, InShard, Merged, Part, Refused
 from screening.store.record import RELAXED, RESULTS, SHARDS, RunRecord, read_record
 from screening.store.schema import Array, ShardNote, Status
@@ -93,6 +94,11 @@ class Results:
         for _, columns in self.blocks(["status"]):
             counts += np.bincount(columns["status"], minlength=len(Status))
         return {status: int(counts[status]) for status in Status}
+
+    def reasons(self) -> set[str]:
+        """Every reason why rows are not ok."""
+        codes = (np.unique(columns[CODE]).tolist() for _, columns in self.blocks([CODE]))
+        return {code.decode("ascii", "replace") for found in codes for code in found if code}
 
     def close(self) -> None:
         """Close all files."""

@@ -1,6 +1,7 @@
 """Formulas as chemists write them: pymatgen's, for any composition."""
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -9,7 +10,13 @@ from hypothesis import strategies as st
 from pymatgen.core import Composition, Element
 
 from screening.crystals.elements import SYMBOLS
-from screening.crystals.formulas import ELECTRONEGATIVITY, Amounts, conventional_formulas, element_amounts
+from screening.crystals.formulas import (
+    ELECTRONEGATIVITY,
+    Amounts,
+    conventional_formula,
+    conventional_formulas,
+    element_amounts,
+)
 
 # pymatgen warns of elements without electronegativity.
 pytestmark = pytest.mark.filterwarnings("ignore:No Pauling electronegativity")
@@ -35,6 +42,21 @@ def test_known_formulas(formula: str) -> None:
 def test_formulas_are_those_of_pymatgen(many: list[dict[int, int]]) -> None:
     expected = [Composition({SYMBOLS[z]: n for z, n in made.items()}).reduced_formula for made in many]
     assert conventional_formulas(amounts_of(*many), len(many)) == expected
+
+
+@given(compositions, st.randoms(use_true_random=False), st.integers(1, 3))
+def test_a_formula_in_any_order_is_found(made: dict[int, int], chance: random.Random, times: int) -> None:
+    parts = [f"{SYMBOLS[z]}{n}" for z, n in made.items()]
+    chance.shuffle(parts)
+    expected = Composition({SYMBOLS[z]: n for z, n in made.items()}).reduced_formula
+    assert conventional_formula("".join(parts)) == expected
+    assert conventional_formula(f"({parts[0]}({''.join(parts[1:])})){times}") == expected
+    assert conventional_formula(expected) == expected
+
+
+@pytest.mark.parametrize("text", ["", "x", "Xx", "SrTiO3 ", "Sr-Ti", "(NaCl", "NaCl)", "()", "H0", "2H", "X"])
+def test_what_is_no_formula(text: str) -> None:
+    assert conventional_formula(text) is None
 
 
 def test_electronegativities_are_those_of_pymatgen() -> None:

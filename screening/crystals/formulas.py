@@ -6,6 +6,7 @@ in brackets.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from screening.arrays import Int64, UInt8
-from screening.crystals.elements import SYMBOLS
+from screening.crystals.elements import SYMBOLS, atomic_number
 
 # Crystals whose atoms are counted by element at once: a row of 119 numbers each.
 AT_ONCE = 16_384
@@ -40,6 +41,8 @@ UNREDUCED = MappingProxyType(
     {"LiO": "Li2O2", "NaO": "Na2O2", "KO": "K2O2", "HO": "H2O2", "CsO": "Cs2O2", "RbO": "Rb2O2"}
     | {symbol: f"{symbol}2" for symbol in ("O", "N", "F", "Cl", "H")}
 )
+# An element or a closed bracket, and how often; or an open bracket.
+FORMULA_PART = re.compile(r"(?P<open>\()|(?:(?P<symbol>[A-Z][a-z]?)|\))(?P<times>[0-9]{0,9})")
 _NUMBERS = np.array(sorted(range(1, len(SYMBOLS)), key=lambda z: (ELECTRONEGATIVITY[z], SYMBOLS[z])))
 _RANKS = np.zeros(len(SYMBOLS), np.int64)
 _RANKS[_NUMBERS] = np.arange(len(_NUMBERS))
@@ -123,6 +126,45 @@ def conventional_formulas(amounts: Amounts, crystals: int) -> list[str]:
     starts = np.searchsorted(amounts.crystal, np.arange(crystals + 1)).tolist()
     numbers, counts = amounts.number.tolist(), amounts.atoms.tolist()
     return [_conventional(numbers[a:b], counts[a:b]) for a, b in pairwise(starts)]
+
+
+def conventional_formula(text: str) -> str | None:
+    """A formula in any order of elements, with brackets or not, spelt as `conventional_formulas` does.
+
+    None for a text that is no formula.
+    """
+    counts = _atoms_in(text)
+    if not counts or not all(counts.values()):
+        return None
+    numbers = sorted(counts, key=lambda number: _RANKS[number])
+    return _conventional(numbers, [counts[number] for number in numbers])
+
+
+def _atoms_in(text: str) -> dict[int, int] | None:
+    """How many atoms of each element a formula names; None if it is none."""
+    open_brackets: list[dict[int, int]] = [{}]
+    place = 0
+    while place < len(text):
+        part = FORMULA_PART.match(text, place)
+        if part is None:
+            return None
+        place, times = part.end(), int(part["times"] or 1)
+        if part["open"]:
+            open_brackets.append({})
+            continue
+        if part["symbol"]:
+            number = atomic_number(part["symbol"])
+            if not number:
+                return None
+            inside = {number: 1}
+        elif len(open_brackets) > 1:
+            inside = open_brackets.pop()
+        else:
+            return None
+        around = open_brackets[-1]
+        for each, count in inside.items():
+            around[each] = around.get(each, 0) + times * count
+    return open_brackets[0] if len(open_brackets) == 1 else None
 
 
 def _conventional(numbers: list[int], counts: list[int]) -> str:

@@ -15,6 +15,7 @@ from typing import NoReturn, TypeVar
 
 from screening.crystals.crystal import Reason
 from screening.crystals.elements import NUMBER_OF
+from screening.crystals.formulas import conventional_formula
 from screening.crystals.text import SURROGATES
 from screening.errors import InputError
 from screening.predictions import FailureReason
@@ -214,7 +215,20 @@ class _Parser:
         for value, beside in ((one, other), (other, one)):
             if isinstance(beside, FieldValue) and beside.field in WORDS and isinstance(value, Literal):
                 self._require_word(beside.field, _text(value))
-        return Comparison(sign, _as_stored(one, other), _as_stored(other, one))
+        return Comparison(sign, self._as_stored(sign, one, other), self._as_stored(sign, other, one))
+
+    def _as_stored(self, sign: str, value: Value, other: Value) -> Value:
+        """A text as the store has it, which shortens ids without end and spells formulas in one way."""
+        if not isinstance(other, FieldValue) or not isinstance(value, Literal):
+            return value
+        if other.field.name == "id":
+            return Literal(stored_id(_text(value)))
+        if other.field.name == "formula" and sign in ("=", "<>"):
+            formula = conventional_formula(_text(value))
+            if formula is None:
+                self._fail(f"compares formula with {_text(value)!r}, which is no formula; write one such as 'SrTiO3'")
+            return Literal(formula.encode())
+        return value
 
     def _just(self, sign: str, value: Value) -> Condition:
         if sign not in ("=", "<>") or not isinstance(value, Literal) or not isinstance(value.value, bytes):
@@ -363,14 +377,6 @@ def _depth(part: Part) -> int:
         level = [one for value in held for one in (value if isinstance(value, tuple | list) else (value,))]
         level = [one for one in level if isinstance(one, Condition | Value)]
     return depth
-
-
-def _as_stored(value: Value, other: Value) -> Value:
-    """An id as the store has it, which shortens ids without end."""
-    beside_id = isinstance(other, FieldValue) and other.field.name == "id"
-    if beside_id and isinstance(value, Literal) and isinstance(value.value, bytes):
-        return Literal(stored_id(_text(value)))
-    return value
 
 
 def _text(literal: Literal) -> str:

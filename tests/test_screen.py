@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, tzinfo
@@ -325,7 +326,11 @@ def test_inputs_that_changed_are_refused(tmp_path: Path, made: Path, cluster: Sp
         screen([files, files / "a.extxyz"], run, config, cluster=cluster)
     with pytest.raises(InputError, match=r"input: there with .*'min_distance': 0.5.*, now .*'min_distance': 0.8"):
         screen([files], run, config.model_copy(update={"input": InputSettings(min_distance=0.8)}), cluster=cluster)
-    (files / "broken.cif").write_text("data_y\n")
+    os.utime(files / "broken.cif", (1, 1))
+    said = r"files: there and now 3 files of [\d,]+ bytes, but names, sizes or times of change are others\);"
+    with pytest.raises(InputError, match=said):
+        screen([files], run, config, cluster=cluster)
+    (files / "broken.cif").write_text("data_yy\n")
     with pytest.raises(InputError, match=r"files: there 3 files of .* now 3 files .* or name .*input.h5 as the input"):
         screen([files], run, config, cluster=cluster)
     with pytest.raises(InputError, match=r"input: there /.*/files, now /.*/a.extxyz"):

@@ -22,7 +22,10 @@ def difference(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, A
         if there["path"] != here["path"]:
             return f"there {there['path']}, now {here['path']}"
         if there != here:
-            return f"{here['path']}: there {_size(there)}, now {_size(here)}"
+            old, new = _size(there), _size(here)
+            if old == new:
+                return f"{here['path']}: there and now {new}, but names, sizes or times of change are others"
+            return f"{here['path']}: there {old}, now {new}"
     if len(before) != len(now):
         return f"there {len(before)} inputs, now {len(now)}"
     return ""
@@ -52,4 +55,4 @@ def _files(path: Path, without: set[Path]) -> Iterator[Path]:
 
 def _size(source: Mapping[str, Any]) -> str:
     files = "1 file" if source["files"] == 1 else f"{source['files']:,} files"
-    return f"{files} of {source['bytes']:,} bytes (content {source['hash'][:8]})"
+    return f"{files} of {source['bytes']:,} bytes"

@@ -1,5 +1,6 @@
 """Questions to results: the right rows, merged or not, in one order, with the right columns and structures."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from shards import predicted, write_run
 
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal, Reason, Rejection
+from screening.crystals.packed_writer import PackedWriter
 from screening.errors import FileFormatError, InputError
 from screening.query.doubts import doubts_of
 from screening.query.query import Query
@@ -24,7 +26,9 @@ from screening.store.record import INPUT, RESULTS, SHARDS
 from screening.store.schema import Status
 from screening.store.shard import shard_ranges
 
-CRYSTALS = Crystals.of(made_crystals(120, seed=4, max_atoms=4, kinds=PERIODIC_KINDS))
+CRYSTALS = replace(
+    Crystals.of(made_crystals(120, seed=4, max_atoms=4, kinds=PERIODIC_KINDS)), sources=[f"{k}.cif" for k in range(120)]
+)
 REJECTIONS = [
     Rejection("made-000003", "b.cif", Reason.DUPLICATE_ID, "made-000003: is there already"),
     Rejection("odd\ud800", "c.cif", Reason.TINY_VOLUME, "Ünlucky\nwith two lines"),
@@ -260,6 +264,27 @@ def test_structures_are_those_of_the_input_with_the_predictions(run: Path) -> No
         assert structure.properties["material_id"] == row["id"]
         assert structure.properties["band_gap"] == pytest.approx(row["band_gap"], rel=1e-6)
         assert str(np.float32(structure.properties["band_gap"])) == repr(structure.properties["band_gap"])
+
+
+def test_sources_are_those_of_the_input(run: Path) -> None:
+    frame = Query(run).status("all").columns("source", "id").top(None, by="band_gap", descending=True).frame()
+    of = dict(zip(CRYSTALS.ids, CRYSTALS.sources, strict=True))
+    assert len(frame) > 50
+    assert frame["source"].to_list() == [of[id] for id in frame["id"].to_list()]
+    every = Query(run).status("all").columns("source").frame()["source"].to_list()
+    assert every == [*CRYSTALS.sources, *(one.source for one in REJECTIONS)]
+    assert Query(run).where("reason = 'tiny_volume'").columns("source").frame()["source"].to_list() == ["c.cif"]
+
+
+def test_sources_of_another_input_are_not_given(tmp_path: Path) -> None:
+    merge(run_of(tmp_path / "run"))
+    names = [f"other-{k}" for k in range(len(CRYSTALS))]
+    with PackedWriter(tmp_path / "other.h5") as writer:
+        writer.append(replace(CRYSTALS, ids=names), [replace(one, id="other") for one in REJECTIONS])
+    asked = Query(tmp_path / "run", packed=tmp_path / "other.h5")
+    for status in ("ok", "rejected"):
+        with pytest.raises(FileFormatError, match="the input was replaced after the run had started"):
+            asked.status(status).columns("source").frame()
 
 
 def test_labels_of_the_input_are_not_taken_for_predictions(run: Path) -> None:

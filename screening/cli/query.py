@@ -80,7 +80,7 @@ def query(
 
     - `screening query RUN --top 50 --by "abs(band_gap - 0.8)" --elements-none Pb,Cd -o shortlist.extxyz`
 
-    - `screening query RUN --status failed,rejected --columns id,reason,message -o failures.csv`
+    - `screening query RUN --status failed,rejected --columns id,source,reason,message -o failures.csv`
 
     - `screening query RUN --top 50 --by formation_energy_per_atom --to poscar -o for_vasp`
     """

@@ -114,9 +114,16 @@ class PackedCrystals(Sequence[Crystal]):
 
     def ids(self, start: int = 0, stop: int | None = None) -> Sequence[str]:
         """The ids of all crystals, or of a range, without the rest of them."""
+        return self._texts("ids", start, stop)
+
+    def sources(self, start: int = 0, stop: int | None = None) -> Sequence[str]:
+        """Where all crystals, or those of a range, were read."""
+        return self._texts("sources", start, stop)
+
+    def _texts(self, name: str, start: int, stop: int | None) -> Sequence[str]:
         with self._reading():
             start, stop, _ = slice(start, stop).indices(len(self))
-            return self._text["ids"].read(start, max(start, stop))
+            return self._text[name].read(start, max(start, stop))
 
     def rejections(self, start: int = 0, stop: int | None = None) -> list[Rejection]:
         """The refused crystals, or those of a range, in the order they were read."""

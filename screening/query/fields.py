@@ -88,6 +88,8 @@ ELEMENTS = Field("elements", Kind.ELEMENTS, "", "elements")
 ENDING = Field(RELAXATION, Kind.TEXT, "", RELAXATION)
 REASON = Field("reason", Kind.TEXT, "", CODE)
 MESSAGE = Field("message", Kind.SHOWN, "", SENTENCE)
+# In the packed input, at the row that a result has; the store knows the row alone.
+SOURCE = Field("source", Kind.SHOWN, "", "row")
 UNSEEN = "unseen_elements"
 _TEXTS = ("id", "formula")
 # Crystals that packing refused have no atoms, and those that were not relaxed took no steps.
@@ -101,7 +103,9 @@ def fields_of(
 
     `known` are the elements in training, if the run says them; how many others a crystal has can then be asked.
     """
-    fields = {field.name: field for field in (STATUS, ELEMENTS, REASON, MESSAGE, *([ENDING] if relaxing else []))}
+    fields = {
+        field.name: field for field in (STATUS, ELEMENTS, REASON, MESSAGE, SOURCE, *([ENDING] if relaxing else []))
+    }
     more = RELAXATION_COLUMNS if relaxing else ()
     for column in (*COLUMNS, *more):
         kind = Kind.TEXT if column.name in _TEXTS else Kind.NUMBER
@@ -115,13 +119,14 @@ def fields_of(
         fields[UNSEEN] = Field(UNSEEN, Kind.NUMBER, "1", ELEMENTS.dataset, Unseen(tuple(known)))
         order.insert(order.index(ELEMENTS.name) + 1, UNSEEN)
     order += [target_name(target) for target in targets]
-    order += [column.name for column in more] + [REASON.name, MESSAGE.name]
+    order += [column.name for column in more] + [REASON.name, MESSAGE.name, SOURCE.name]
     return {name: fields[name] for name in order}
 
 
 def target_name(target: Target) -> str:
     """The name that a target is asked for by."""
-    taken = {column.name for column in (*COLUMNS, *RELAXATION_COLUMNS)} | {REASON.name, MESSAGE.name, UNSEEN}
+    taken = {column.name for column in (*COLUMNS, *RELAXATION_COLUMNS)}
+    taken |= {REASON.name, MESSAGE.name, SOURCE.name, UNSEEN}
     return f"{TARGETS}/{target.name}" if target.name in taken else target.name
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from screening.arrays import Int64
-from screening.query.fields import ELEMENTS, ENDING, MESSAGE, REASON, STATUS, Field, Kind
+from screening.query.fields import ELEMENTS, ENDING, MESSAGE, REASON, SOURCE, STATUS, Field, Kind
+from screening.query.pick import picked_sources
 from screening.store.ids import text_of
 from screening.store.read import Results
 from screening.store.rows import element_names
@@ -48,6 +49,8 @@ class Frames:
         return {field.name: self._column(field, ascending)[back] for field in fields}
 
     def _column(self, field: Field, places: Int64) -> Array:
+        if field == SOURCE:
+            return np.array(picked_sources(self._results, places), object)
         column = field.of({name: self._results.take(name, places) for name in field.datasets})
         return element_names(column) if field == ELEMENTS else column
 
@@ -62,7 +65,7 @@ class Frames:
             words = {ending: None if ending is Ending.NONE else ending.word for ending in Ending}
             values, dtype = [words[Ending(code)] for code in column.tolist()], polars.String
         elif field.kind != Kind.NUMBER:
-            texts: list[str | None] = column.tolist() if field == MESSAGE else [*text_of(column)]
+            texts: list[str | None] = column.tolist() if field in (MESSAGE, SOURCE) else [*text_of(column)]
             if field == REASON:
                 texts = [text or None for text in texts]
             values, dtype = [_printable(text) for text in texts], polars.String

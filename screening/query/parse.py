@@ -301,7 +301,7 @@ class _Parser:
 
     def _field(self, field: Field) -> Value:
         if field.kind == Kind.SHOWN:
-            self._fail(f"asks for {field.name}, {field.kind}; `reason` can be searched")
+            self._fail(f"asks for {field.name}, {field.kind}; `id` and `reason` can be searched")
         self.used.add(field)
         return FieldValue(field)
 

@@ -1,4 +1,4 @@
-"""Crystals of the packed input at rows of the results."""
+"""Crystals of the packed input at rows of the results, and where they were read."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -41,11 +41,7 @@ def picked_crystals(
         for start in range(0, len(rows), GROUP):
             atoms = _relaxed(results, places[start : start + GROUP]) if relaxed else {}
             for k, crystal in enumerate(_gathered(packed, rows[start : start + GROUP]), start):
-                if stored_id(crystal.id) != ids[k]:
-                    raise FileFormatError(
-                        f"{packed.path}: row {rows[k]} is {crystal.id!r}, but {_shown(ids[k])} in the results; the "
-                        "input was replaced after the run had started: bring it back"
-                    )
+                _require_same(packed, int(rows[k]), crystal.id, ids[k])
                 there = atoms[int(places[k])] if relaxed else Atoms(crystal.positions, crystal.lattice)
                 if there is None:
                     raise InputError(
@@ -53,6 +49,38 @@ def picked_crystals(
                         "a table, or ask for --unrelaxed crystals"
                     )
                 yield _predicted(crystal, there, {name: values[k] for name, values in labels.items()})
+
+
+def picked_sources(results: Results, places: Int64) -> list[str]:
+    """Where the rows at some places, ascending, were read, those that packing refused too."""
+    rows, ids = results.take("row", places), results.take("id", places).tolist()
+    found: list[str] = []
+    with results.record.open_input(results.packed) as packed:
+        for near in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows // BLOCK)) + 1):
+            if len(near):
+                first, names, sources = _texts_around(packed, rows[near])
+                for k in near.tolist():
+                    at = int(abs(rows[k] - first))
+                    _require_same(packed, int(rows[k]), names[at], ids[k])
+                    found.append(sources[at])
+    return found
+
+
+def _texts_around(packed: PackedCrystals, rows: Int64) -> tuple[int, Sequence[str], Sequence[str]]:
+    """The ids and the sources from the first of some rows, or of refused crystals, to the last; and that first row."""
+    first, last = int(abs(rows + (rows < 0)).min()), int(abs(rows + (rows < 0)).max())
+    if rows[0] >= 0:
+        return first, packed.ids(first, last + 1), packed.sources(first, last + 1)
+    ids, sources = (packed.rejection_text(field, first, last + 1) for field in ("ids", "sources"))
+    return -1 - first, ids, sources
+
+
+def _require_same(packed: PackedCrystals, row: int, there: str, id: bytes) -> None:
+    if stored_id(there) != id:
+        raise FileFormatError(
+            f"{packed.path}: row {row} is {there!r}, but {_shown(id)} in the results; the input was replaced after the "
+            "run had started: bring it back"
+        )
 
 
 def _gathered(packed: PackedCrystals, rows: Int64) -> list[Crystal]:

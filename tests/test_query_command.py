@@ -49,13 +49,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_merge_counts_and_says_where_to_go(tmp_path: Path) -> None:
-    made = write_run(tmp_path / "run", CRYSTALS, (25,), rejections=REJECTIONS, failed={7: "NaN"})
+    made = write_run(tmp_path / "a run", CRYSTALS, (25,), rejections=REJECTIONS, failed={7: "NaN"})
     ended = command("merge", made)
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()
     assert lines[0].startswith("read      61 crystals, merged in")
     assert lines[1:5] == ["ok        59", "rejected   1", "duplicate  0", "failed     1"]
     assert lines[5].startswith(f"{made / RESULTS}, 0.")
+    assert lines[5].endswith(f"; go on with `screening query '{made}'`")
     assert command("merge", made, "--quiet").stdout == ""
     shard_ranges(made / SHARDS)[0][2].unlink()
     (made / f"{RESULTS}.01234567.part").write_bytes(b"what a killed merge left")

@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_screen_from_files_to_results(tmp_path: Path, made: Path) -> None:
-    out, log, config = tmp_path / "run", tmp_path / "log.jsonl", tmp_path / "screen.toml"
+    out, log, config = tmp_path / "a run", tmp_path / "log.jsonl", tmp_path / "screen.toml"
     config.write_text("[shards]\nleast = 10\nmost = 20\n")
     arguments = ["screen", made / "in", "--out", out, "-m", made / "m.safetensors", "--config", config]
     arguments += ["--set", "batches.max_atoms=50", "--workers", 1, "--log", log]
@@ -61,11 +61,11 @@ def test_a_screen_from_files_to_results(tmp_path: Path, made: Path) -> None:
     passed_over = f"passed over 1 files of no known format, the first {made}/in/NOTES"
     assert lines[6:8] == [
         passed_over,
-        f"the reasons: screening query {out} --status rejected --columns id,reason,message",
+        f"the reasons: screening query '{out}' --status rejected --columns id,source,reason,message",
     ]
     assert re.match(r"\d+ ok crystals are not periodic in all three directions; without them: --where ", lines[8])
     assert lines[-3] == f"results in {out}/results.h5"
-    assert lines[-2] == f"next: screening query {out} --top 10 --by formation_energy_per_atom"
+    assert lines[-2] == f"next: screening query '{out}' --top 10 --by formation_energy_per_atom"
     events = [json.loads(line) for line in log.read_text().splitlines()]
     assert [event["event"] for event in events if event["event"] in ("packing", "packed", "started", "merged")] == [
         "packing",

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 from page_tables import rows_after
+from typer.testing import CliRunner
 
+from screening.cli import app
 from screening.config import load
 from screening.errors import InputError
 from screening.runs.config import ScreenConfig
+from screening.runs.slurm import submit
 from screening.runs.slurm.batch import BatchRun, batch_script
 from screening.runs.slurm.profile import Profile, load_profile
 
@@ -132,3 +135,13 @@ def test_a_run_needs_inputs_and_a_folder(tmp_path: Path) -> None:
     path.write_text("inputs = ['']\nout = ''\n")
     with pytest.raises(InputError, match=r"inputs\.0: String should have at least 1 .*out: String should have"):
         load(BatchRun, path)
+
+
+def test_what_to_do_next_can_be_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "submit", lambda *_, **__: submit.Submitted("7", "screening-7"))
+    (tmp_path / "run.toml").write_text("inputs = ['c.h5']\nout = 'runs/kill me'\n")
+    (tmp_path / "p.toml").write_text("cores = 4\nmemory = '8G'\nwalltime = '01:00:00'\n")
+    given = ["submit", str(tmp_path / "run.toml"), "--profile", str(tmp_path / "p.toml"), "--parts", "2"]
+    said = CliRunner().invoke(app, given).stdout
+    assert "next: screening status 'runs/kill me'\n" in said
+    assert "      screening merge 'runs/kill me', when all parts are done\n" in said

@@ -1,5 +1,6 @@
 """`screening merge`: the shards of a run as one file."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -55,4 +56,4 @@ def merge(
     print(f"read      {sum(counts.values()):{width},} crystals, merged in {seconds:.1f} s")
     for status, count in counts.items():
         print(f"{status.word:9} {count:{width},}")
-    print(f"{path}, {path.stat().st_size / 1e6:,.1f} MB; go on with `screening query {run}`")
+    print(f"{path}, {path.stat().st_size / 1e6:,.1f} MB; go on with `screening query {shlex.quote(str(run))}`")

@@ -1,5 +1,6 @@
 """`screening screen`: predict every crystal of the inputs, whatever happens in between."""
 
+import shlex
 import signal
 import time
 from collections import deque
@@ -209,19 +210,20 @@ def _summary(done: "Screened") -> Iterator[str]:
     for status, count in done.counts.items():
         yield f"  {status.word:9} {count:{width},}"
     yield f"  {'read':9} {total:{width},}"
+    folder = shlex.quote(str(done.folder))
     if done.results is None:
-        yield f"when all parts are done: screening merge {done.folder}"
+        yield f"when all parts are done: screening merge {folder}"
         return
     if done.passed_over:
         yield done.passed_over
     refused = [status for status, count in done.counts.items() if count and status.word != "ok"]
     if refused:
         words = ",".join(status.word for status in refused)
-        yield f"the reasons: screening query {done.folder} --status {words} --columns id,reason,message"
+        yield f"the reasons: screening query {folder} --status {words} --columns id,source,reason,message"
     with Results(done.results) as results:
         yield from doubts_of(results)
     yield f"results in {done.results}"
     if done.relaxed is not None:
         yield f"relaxed crystals in {done.relaxed}"
-    yield f"next: screening query {done.folder} --top 10 --by {done.targets[0].name}"
-    yield f"      screening report {done.folder} -o report.html"
+    yield f"next: screening query {folder} --top 10 --by {shlex.quote(done.targets[0].name)}"
+    yield f"      screening report {folder} -o report.html"

@@ -1,6 +1,7 @@
 """`screening submit`, `screening status`, `screening cancel`: a run as a job of Slurm."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,9 +58,10 @@ def submit(
     if done.warning:
         print(f"screening: {done.warning}", file=sys.stderr)
     print(f"job {done.job} ({done.tag})")
-    print(f"next: screening status {run.out}")
+    folder = shlex.quote(str(run.out))
+    print(f"next: screening status {folder}")
     if parts is not None:
-        print(f"      screening merge {run.out}, when all parts are done")
+        print(f"      screening merge {folder}, when all parts are done")
 
 
 @app.command(rich_help_panel=SCREENS)

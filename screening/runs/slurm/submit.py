@@ -1,5 +1,6 @@
 """Submits a run: once, whatever the controller answers, and not at all if it could never start."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,9 +42,10 @@ def submit(run: BatchRun, profile: Profile, *, nodes: int | None = None, parts: 
     folder = made_folder(Path(run.out))
     there = controller.jobs_named(*asked_jobs.tags_of(folder))
     if there:
+        shown = shlex.quote(str(folder))
         raise InputError(
-            f"{folder}: job {there[0].shown} of this run is {there[0].state} already; see `screening status {folder}`, "
-            f"or `screening cancel {folder}` first"
+            f"{folder}: job {there[0].shown} of this run is {there[0].state} already; see `screening status {shown}`, "
+            f"or `screening cancel {shown}` first"
         )
     tag = controller.new_tag()
     # Before the job can exist, so that it is never unknown.
@@ -74,6 +76,7 @@ def _submitted_once(script: str, tag: str, folder: Path) -> tuple[str, str]:
     try:
         return controller.submitted(script, f"--job-name={tag}"), ""
     except SilentError as error:
+        ask = f"screening status {shlex.quote(str(folder))}"
         # A hanging controller takes up what it was sent when it comes to itself, though nobody waits for its answer.
         until = time.monotonic() + LOOK_UP_S
         while time.monotonic() < until:
@@ -85,8 +88,8 @@ def _submitted_once(script: str, tag: str, folder: Path) -> tuple[str, str]:
                 return found[0].array, f"{error}; the job was accepted all the same"
             time.sleep(LOOK_S)
         raise SilentError(
-            f"{error}; no job {tag} is in the queue so far. It may appear yet: see `screening status {folder}` before "
-            "you submit again, which also looks for it first"
+            f"{error}; no job {tag} is in the queue so far. It may appear yet: see `{ask}` before you "
+            "submit again, which also looks for it first"
         ) from error
 
 

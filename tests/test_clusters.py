@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+from screens import packed_file, saved_model
 
 from screening.errors import InputError, ResourceError
+from screening.runs import dask_client
 from screening.runs.clusters import ClusterChoice, chosen, require_possible
+from screening.runs.config import ScreenConfig
 from screening.runs.rank_tasks import Place
 from screening.runs.ranks import assigned
+from screening.runs.screen import screen
 from screening.runs.slurm.profile import Profile
 
 
@@ -57,6 +61,17 @@ def test_what_cannot_be_is_refused_first(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with pytest.raises(InputError, match="--cluster allocation: this is no batch script of Slurm"):
         require_possible(chosen("allocation"), workers=None, threads=None, device="cpu")
+
+
+def test_a_scheduler_that_does_not_answer_is_told_before_there_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask_client, "CONNECT_S", 0.5)
+    packed_file(tmp_path / "c.h5", 3)
+    config = ScreenConfig(model=str(saved_model(tmp_path / "m.safetensors")))
+    with pytest.raises(InputError, match=r"no scheduler answers at tcp://127\.0\.0\.1:1 .*; start one"):
+        screen([tmp_path / "c.h5"], tmp_path / "run", config, cluster="tcp://127.0.0.1:1")
+    assert not (tmp_path / "run").exists()
 
 
 def test_ranks_on_one_machine_get_different_gpus() -> None:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from screening import config
 from screening.crystals.batch import Crystals
 from screening.crystals.write import write
-from screening.errors import InputError, ResourceError
+from screening.errors import InputError
 from screening.runs import rank_process
 from screening.runs.clusters import chosen
 from screening.runs.local_cluster import quiet_logs
@@ -258,8 +258,9 @@ def test_a_lost_worker_leaves_the_run_to_the_others(made: Path) -> None:
 
 
 def test_a_cluster_that_is_not_there_is_named(made: Path) -> None:
-    with pytest.raises(ResourceError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"):
+    with pytest.raises(InputError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"):
         train_on(settings(), made / "nowhere", Told().listener, chosen("tcp://127.0.0.1:9"))
+    assert not (made / "nowhere").exists()
 
 
 def test_a_rank_needs_no_gpu_number(made: Path) -> None:

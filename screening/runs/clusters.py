@@ -11,6 +11,7 @@ from distributed.deploy.cluster import Cluster
 
 from screening.errors import InputError
 from screening.runs.config import ClusterSettings
+from screening.runs.dask_client import CONNECT_S, DISCONNECTED, client_of
 from screening.runs.local_cluster import fitting, local_cluster, quiet_logs
 from screening.runs.site import Site
 from screening.runs.slurm.allocation import Allocation, allocation_cluster
@@ -98,6 +99,18 @@ def require_possible(choice: ClusterChoice, *, workers: int | None, threads: int
         Allocation.here()
     if choice.profile is not None:
         choice.profile.require_fit(device)
+    if choice.kind == "scheduler":
+        _require_answer(choice.where)
+
+
+def _require_answer(where: str) -> None:
+    with quiet_logs():
+        try:
+            client = client_of(where)
+        except DISCONNECTED as error:
+            raise InputError(f"no scheduler answers at {where} ({error}); start one, or mend --cluster") from error
+        with contextlib.suppress(*DISCONNECTED):
+            client.close(timeout=CONNECT_S)
 
 
 @contextlib.contextmanager

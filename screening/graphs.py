@@ -33,6 +33,14 @@ class Neighbors:
     exact: bool = False
     shell_tolerance: float = SHELL_TOLERANCE
 
+    @property
+    def words(self) -> str:
+        """The same as settings of models say it, for messages."""
+        most = '"all"' if self.max_neighbors is None else self.max_neighbors
+        exact = " (exactly so many)" if self.exact else ""
+        shells = "" if self.shell_tolerance == SHELL_TOLERANCE else f" and shells within {self.shell_tolerance:g}"
+        return f"cutoff = {self.cutoff} and max_neighbors = {most}{exact}{shells}"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graphs:

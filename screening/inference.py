@@ -123,7 +123,9 @@ def _predicted(
 def predict_graphs(model: CrystalModel, graphs: Graphs, *, embeddings: bool = False) -> Predictions:
     """Predict one batch of graphs on the device where the model is, with embeddings if they are asked for."""
     if graphs.neighbors != model.neighbors:
-        raise InputError(f"the graphs have {graphs.neighbors}, but the model was trained on {model.neighbors}")
+        raise InputError(
+            f"the graphs have {graphs.neighbors.words}, but the model was trained on {model.neighbors.words}"
+        )
     tensors = GraphTensors.of(graphs, device=model.device, dtype=model.dtype)
     atoms = model.encode(tensors)
     values = model.in_units(model.readout(atoms, tensors))

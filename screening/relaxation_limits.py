@@ -27,9 +27,17 @@ class RelaxationLimits:
     swell: float = 3.0
 
     def __post_init__(self) -> None:
-        if not (self.force > 0 and self.stress > 0 and self.steps >= 0 and self.swell > 1):
+        possible = {
+            "force": self.force > 0,
+            "stress": self.stress > 0,
+            "steps": self.steps >= 0,
+            "swell": self.swell > 1,
+        }
+        wrong = [f"{name} {getattr(self, name)}" for name, is_so in possible.items() if not is_so]
+        if wrong:
             raise InputError(
-                f"a relaxation needs positive tolerances, steps of at least 0 and swell above 1, got {self}"
+                "a relaxation needs a force and a stress above 0, steps of at least 0 and swell above 1, got "
+                + ", ".join(wrong)
             )
 
 

@@ -195,7 +195,8 @@ def test_the_calculator_agrees_with_finite_differences_of_ase(morse: CrystalMode
 
 @pytest.mark.parametrize("wrong", [{"force": 0.0}, {"stress": -1.0}, {"steps": -1}, {"swell": 1.0}])
 def test_limits_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="a relaxation needs"):
+    [(name, value)] = wrong.items()
+    with pytest.raises(InputError, match=f"a relaxation needs .*, got {name} {value}$"):
         RelaxationLimits(**wrong)
 
 
@@ -218,6 +219,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def called(*words: str) -> Result:
     context = SimpleNamespace(check=lambda: None)
     return CliRunner().invoke(app, ["relax", *words], obj=context, catch_exceptions=False)
+
+
+def test_a_model_without_forces_is_told_in_one_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="is no potential: a sieve with these neighbours is not smooth"):
+        called("in.extxyz", "-m", "default", "-o", "out.extxyz")
+    with pytest.raises(InputError, match=r"got force 0\.0$"):
+        called("in.extxyz", "-m", "potential.safetensors", "-o", "out.extxyz", "--force", "0")
+    assert capfd.readouterr() == ("", "")
+    assert not (folder / "out.extxyz").exists()
 
 
 def test_the_command_writes_crystals_in_their_order_and_a_table(folder: Path) -> None:

@@ -125,7 +125,11 @@ def test_an_encoder_alone_can_be_taken_over(architecture: str, of: str, tmp_path
             r"\. What differs: convolutions \(there 3, here 2\), hidden \(there 9, here 6\)",
         ),
         (("cgcnn", {"hidden": 9}), {}, r"heads.hidden.0.weight: in the checkpoint a target's part.*init.readout=false"),
-        (("cgcnn", {"cutoff": 6.0}), {}, "learned on Neighbors"),
+        (
+            ("cgcnn", {"cutoff": 6.0}),
+            {},
+            r"learned on neighbours of cutoff = 6\.0 and max_neighbors = \d+ \(exactly so many\), and this run",
+        ),
         (("cgcnn", {}), {"frozen": 4}, "init.frozen is 4, and the encoder of cgcnn has 3 stages; give at most so many"),
     ],
 )

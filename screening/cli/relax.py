@@ -77,10 +77,13 @@ def relax(
         raise InputError(f"{output}: expected a name that ends in {', '.join(SUFFIXES)}, or one of these with .gz")
     from screening.files.listing import listing
     from screening.files.whole import require_place
+    from screening.models.potential_files import required_energy
     from screening.pretrained.shipped import load_model, model_file
 
     # Before torch, which takes seconds to load.
+    limits = RelaxationLimits(force=force, stress=stress, steps=steps, cells=not fixed_cells)
     found = model_file(model)
+    required_energy(found)
     for written in (output, *([] if table is None else [table])):
         require_place(written)
         require_no_input(written, inputs, folders=True)
@@ -89,7 +92,6 @@ def relax(
     from screening.relaxation.potential import Potential
     from screening.relaxation.relax import relax as relaxed
 
-    limits = RelaxationLimits(force=force, stress=stress, steps=steps, cells=not fixed_cells)
     loaded, card = load_model(found, device=str(usable_device(device)))
     started, outcomes = time.monotonic(), Counter[str]()
     tell = silent if quiet else say

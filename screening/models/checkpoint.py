@@ -111,7 +111,8 @@ def _built(file: Path, header: Header) -> CrystalModel:
     stored = Neighbors(**header.neighbors.model_dump())
     if model.neighbors != stored:
         raise FileFormatError(
-            f"{file}: was trained on edges with {stored}, but its settings mean {model.neighbors} in this version"
+            f"{file}: was trained on edges with {stored.words}, but its settings mean {model.neighbors.words} in this "
+            "version"
         )
     return model
 

@@ -58,8 +58,8 @@ def require_smooth(model: CrystalModel) -> None:
     """Refuse a model whose outputs jump when atoms move."""
     if not model.is_smooth:
         raise InputError(
-            f"this {model.architecture} with {model.neighbors} is not smooth: its energy jumps when a neighbour comes "
-            'or goes, so it has no forces. Use sieve with max_neighbors = "all", or another with an envelope'
+            f"this {model.architecture} with {model.neighbors.words} is not smooth: its energy jumps when a neighbour "
+            'comes or goes, so it has no forces. Use sieve with max_neighbors = "all", or another with an envelope'
         )
 
 

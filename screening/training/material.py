@@ -38,5 +38,7 @@ class Material:
         if self.files != files:
             raise InputError("these graphs are of other files than the configuration names; prepare its own")
         if self.graphs.neighbors != neighbors:
-            raise InputError(f"the model needs {neighbors}, these graphs have {self.graphs.neighbors}; prepare others")
+            raise InputError(
+                f"the model needs {neighbors.words}, these graphs have {self.graphs.neighbors.words}; prepare others"
+            )
         return replace(self, graphs=self.graphs.for_targets(labels))

@@ -174,7 +174,10 @@ def _require_alike(model: CrystalModel, source: CrystalModel, origin: str) -> No
     if not model.stages:
         raise InputError(f"{model.architecture} does not say what its encoder is made of, so it cannot start from one")
     if source.neighbors != model.neighbors:
-        raise InputError(f"{origin}: learned on {source.neighbors}, and this run has {model.neighbors}; use its own")
+        raise InputError(
+            f"{origin}: learned on neighbours of {source.neighbors.words}, and this run has {model.neighbors.words}; "
+            "give model.settings those of the model"
+        )
     _require_same_encoder(model, source, origin)
 
 

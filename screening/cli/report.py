@@ -30,7 +30,7 @@ def report(
         typer.Option(
             metavar="CONDITION",
             help="What you look for, as in `screening query`; may be repeated, then all must hold. By default the best "
-            "1 % by --by.",
+            "1 % by --by, no fewer than --top and at most 100,000.",
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, max=MOST_CARDS, help="Draw so many candidates, the best by --by.")] = 12,

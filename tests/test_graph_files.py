@@ -19,7 +19,8 @@ COLUMNS = ("labels", "folds", "numbers", "atom_offsets", "edge_offsets", "edge_s
 
 def made_parts() -> list[LabelledGraphs]:
     crystals = [Crystals.of(made_crystals(9, seed=seed, kinds=PERIODIC_KINDS, prefix=f"é{seed}")) for seed in range(3)]
-    labelled = [replace(part, labels={"fold": np.arange(9.0)}) for part in crystals]
+    labels = {"fold": np.arange(9.0), "density": np.ones(9), "gap": np.full(9, np.nan)}
+    labelled = [replace(part, labels=labels) for part in crystals]
     return [LabelledGraphs.of([part], ranked.TARGETS, NEIGHBORS) for part in labelled]
 
 
@@ -35,7 +36,8 @@ def test_parts_come_back_as_one(tmp_path: Path) -> None:
     right = LabelledGraphs.joined(parts, ranked.TARGETS, NEIGHBORS)
     found = mapped_graphs(written(tmp_path / "graphs", parts))
     assert list(found.ids) == list(right.ids)
-    assert (found.targets, found.neighbors) == (right.targets, right.neighbors)
+    assert (found.targets, found.neighbors, found.held) == (right.targets, right.neighbors, right.held)
+    assert found.held == {"density"}
     for name in COLUMNS:
         ours, theirs = getattr(found, name), getattr(right, name)
         assert ours.dtype == theirs.dtype

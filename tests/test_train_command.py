@@ -9,6 +9,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +35,7 @@ from screening.runs.claim import CLAIM_FILE, Claim
 from screening.training.config import TrainingConfig
 from screening.training.loop import Progress
 from screening.training.material import Listener
-from screening.training.recipe import prepare, train
+from screening.training.recipe import prepare, prepare_files, prepared, train
 
 COMMAND = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; from screening.cli import main; main()"]
 PNG = b"\x89PNG"
@@ -111,6 +112,7 @@ def called(*words: str) -> Result:
     return CliRunner().invoke(app, list(words), obj=context, catch_exceptions=False)
 
 
+SILENT = Listener(lambda text: None, lambda progress: None)
 BY_FILES = ("data.split.by=files", "data.validation=['val.extxyz']")
 
 
@@ -196,10 +198,39 @@ def test_evaluate_prints_what_it_found_though_it_cannot_be_written(
 def test_evaluate_counts_nothing_where_labels_are_missing(folder: Path) -> None:
     ran(folder)
     bare = made_crystals(4, kinds=PERIODIC_KINDS, labels=())
-    write(Crystals.of(bare), folder / "bare.extxyz", format="extxyz")
-    assert called("evaluate", "run", "bare.extxyz", "--json", "m.json").exit_code == 0
+    some = [replace(crystal, labels={"bulk_modulus": 1.0 + k}) for k, crystal in enumerate(bare)]
+    write(Crystals.of(some), folder / "some.extxyz", format="extxyz")
+    assert called("evaluate", "run", "some.extxyz", "--json", "m.json").exit_code == 0
     found = json.loads((folder / "m.json").read_text())["targets"]
+    assert found.pop("bulk_modulus")["count"] == 4
     assert {name: (m["count"], m["mae"]) for name, m in found.items()} == dict.fromkeys(found, (0, None))
+
+
+@pytest.mark.parametrize(
+    ("labels", "held"), [((), "no labels"), (("shear_modulus", "density"), "density, shear_modulus")]
+)
+def test_evaluate_refuses_crystals_without_any_label_of_the_model(
+    folder: Path, labels: tuple[str, ...], held: str
+) -> None:
+    ran(folder, "training.epochs=1")
+    others = made_crystals(4, kinds=PERIODIC_KINDS, labels=labels)
+    write(Crystals.of(others), folder / "others.extxyz", format="extxyz")
+    names = "formation_energy_per_atom, is_metal, bulk_modulus"
+    said = re.escape(f"no crystal has a label of this model ({names}), the files have {held}") + "$"
+    with pytest.raises(InputError, match=said):
+        called("evaluate", "run", "others.extxyz", "--json", "m.json")
+    assert not (folder / "m.json").exists()
+
+
+def test_training_without_any_label_names_those_that_there_are(folder: Path) -> None:
+    others = made_crystals(12, kinds=PERIODIC_KINDS, labels=("density",))
+    write(Crystals.of(others), folder / "train.extxyz", format="extxyz")
+    settings = config.load(TrainingConfig, folder / "c.toml", overrides=["data.split.by=random"])
+    mapped = prepared(settings, folder / "graphs", prepare_files(settings, folder / "graphs", SILENT))
+    said = "no training crystal has a label formation_energy_per_atom, the files have density; remove the target"
+    for material in (None, mapped):
+        with pytest.raises(InputError, match=said):
+            train(settings, folder / "run", SILENT, material=material)
 
 
 def test_models_lists_cards(folder: Path) -> None:

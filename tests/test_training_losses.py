@@ -94,9 +94,9 @@ def test_a_label_without_a_logarithm_counts_as_missing() -> None:
 
 
 def test_a_target_that_cannot_be_learned_is_named() -> None:
-    with pytest.raises(InputError, match="no training crystal has a label formation_energy_per_atom"):
-        Normaliser.fit(np.array([[NAN], [NAN]]), (ENERGY,))
-    with pytest.raises(InputError, match=r"has a label bad_gap; did you mean band_gap\?"):
+    with pytest.raises(InputError, match=r"has a label formation_energy_per_atom, the files have a, b; remove"):
+        Normaliser.fit(np.array([[NAN], [NAN]]), (ENERGY,), {"b", "a"})
+    with pytest.raises(InputError, match=r"has a label bad_gap, the files have no labels; did you mean band_gap\?"):
         Normaliser.fit(np.array([[NAN], [NAN]]), (Target("bad_gap", ""),))
     with pytest.raises(InputError, match=r"all 2 training labels is_metal are 1\.0"):
         Normaliser.fit(np.array([[1.0], [1.0], [NAN]]), (METAL,))

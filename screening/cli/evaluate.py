@@ -35,8 +35,8 @@ def evaluate(
     """Compare a model's predictions with the labels of crystals.
 
     For each target: how many labels there are, MAE, RMSE, R2 and Spearman's rank correlation, or AUC and accuracy for a
-    yes or no. Targets without labels have a count of 0. A name that `screening models` lists is that shipped model;
-    write `./name` for a file or a folder of that name.
+    yes or no. Targets without labels have a count of 0; with labels of none, it is an error. A name that
+    `screening models` lists is that shipped model; write `./name` for a file or a folder of that name.
 
     Of a potential that `screening train-forces` made: errors of energies, of components of forces and of stress, in
     all, by file and by element. Energies are above the references of the source that has the file's name, or of

@@ -44,6 +44,7 @@ class GraphWriter:
         self._folder, self._targets, self._neighbors, self._forces = folder, tuple(targets), neighbors, forces
         self._ends = dict.fromkeys(("id_offsets", "atom_offsets", "edge_offsets"), 0)
         self._files: dict[str, IO[bytes]] = {}
+        self._held: set[str] = set()
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -58,6 +59,7 @@ class GraphWriter:
 
     def append(self, part: LabelledGraphs) -> None:
         """Write more crystals after those before."""
+        self._held |= part.held
         ids = TextColumn.of(part.ids)
         columns: dict[str, Array] = {
             "id_bytes": ids.data[ids.offsets[0] : ids.offsets[-1]],
@@ -85,6 +87,7 @@ class GraphWriter:
                     "targets": [asdict(target) for target in self._targets],
                     "neighbors": asdict(self._neighbors),
                     FORCES: self._forces,
+                    "held": sorted(self._held),
                 }
                 write_whole(self._folder / INDEX_FILE, [json.dumps(facts).encode()])
 
@@ -95,6 +98,7 @@ def mapped_graphs(folder: Path) -> LabelledGraphs:
         facts = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
         targets = tuple(Target(**fields) for fields in facts["targets"])
         found = {name: _mapped(folder / name, kind, more) for name, (kind, more) in COLUMNS.items()}
+        held = frozenset(facts["held"])
         labels = _mapped(folder / "labels", np.float64, (len(targets),))
         if facts[FORCES]:
             found[FORCES] = _mapped(folder / FORCES, np.float32, (3,))
@@ -103,7 +107,8 @@ def mapped_graphs(folder: Path) -> LabelledGraphs:
             f"{folder}: holds no graphs that can be used here ({error}); workers need the run's folder under one path"
         ) from error
     ids = TextColumn(found.pop("id_bytes"), found.pop("id_offsets"))
-    return LabelledGraphs(ids=ids, targets=targets, neighbors=Neighbors(**facts["neighbors"]), labels=labels, **found)
+    neighbors = Neighbors(**facts["neighbors"])
+    return LabelledGraphs(ids=ids, targets=targets, neighbors=neighbors, labels=labels, held=held, **found)
 
 
 def _mapped(path: Path, kind: type[np.generic], more: tuple[int, ...]) -> Array:

@@ -16,6 +16,7 @@ from screening.training.config import LoopSettings
 from screening.training.curves import draw_parity
 from screening.training.labelled import LabelledGraphs
 from screening.training.metrics import all_metrics, finite_or_none
+from screening.training.normalise import held_labels
 from screening.training.ranks import ALONE, Ranks
 
 Found = dict[str, dict[str, float | None]]
@@ -71,4 +72,7 @@ def evaluate(
     graphs = LabelledGraphs.of(stream(), model.targets, model.neighbors)
     if len(graphs) == 0:
         raise InputError("no crystal can be used; see what was refused with `screening pack`")
+    if np.isnan(graphs.labels).all():
+        names = ", ".join(target.name for target in model.targets)
+        raise InputError(f"no crystal has a label of this model ({names}), {held_labels(graphs.held)}")
     return judge(model, graphs, np.arange(len(graphs)), LoopSettings(device=device, batch_size=512), plot=plot)

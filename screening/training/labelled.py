@@ -37,7 +37,8 @@ FOLD = "fold"
 class LabelledGraphs:
     """Graphs of many crystals; `labels` is (crystals, targets) in the targets' units, NaN where missing.
 
-    `forces` (atoms, 3) are there where they were asked for, NaN where missing.
+    `forces` (atoms, 3) are there where they were asked for, NaN where missing. `held` names all labels that any of the
+    crystals came with, asked for or not.
     """
 
     ids: Sequence[str]
@@ -51,6 +52,7 @@ class LabelledGraphs:
     edge_source: Int32
     edge_vector: Float32
     forces: Float32 | None = None
+    held: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -102,6 +104,7 @@ class LabelledGraphs:
             edge_source=np.concatenate([np.empty(0, np.int32), *(part.edge_source for part in parts)]),
             edge_vector=np.concatenate([np.empty((0, 3), np.float32), *(part.edge_vector for part in parts)]),
             forces=np.concatenate([np.empty((0, 3), np.float32), *map(_forces_of, parts)]) if forces else None,
+            held=frozenset[str]().union(*(part.held for part in parts)),
         )
 
     def __len__(self) -> int:
@@ -271,6 +274,7 @@ def _of_batch(graphs: Graphs, targets: tuple[Target, ...], *, forces: bool) -> L
         edge_source=edges.edge_source - first,
         edge_vector=edges.edge_vector.astype(np.float32),
         forces=forces_of(crystals) if forces else None,
+        held=frozenset(name for name, values in crystals.labels.items() if not np.isnan(values).all()) - {FOLD},
     )
 
 

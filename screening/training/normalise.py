@@ -4,6 +4,7 @@ Fitted to the training labels that are there. Classes stay 0 and 1.
 """
 
 import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +24,13 @@ class Normaliser:
     std: Float64
 
     @classmethod
-    def fit(cls, labels: Float64, targets: tuple[Target, ...]) -> "Normaliser":
-        """Measure the labels (crystals, targets) of the training set; each target needs two different ones."""
+    def fit(cls, labels: Float64, targets: tuple[Target, ...], held: Collection[str] = ()) -> "Normaliser":
+        """Measure the labels (crystals, targets) of the training set; each target needs two different ones.
+
+        An error names the labels that the files `held`, asked for or not.
+        """
         learned = learned_labels(labels, targets)
-        columns = [_measured(learned[:, t], target) for t, target in enumerate(targets)]
+        columns = [_measured(learned[:, t], target, held) for t, target in enumerate(targets)]
         return cls(targets, np.array([mean for mean, _ in columns]), np.array([std for _, std in columns]))
 
     def normalise(self, labels: Float64) -> Float64:
@@ -45,13 +49,18 @@ def learned_labels(labels: Float64, targets: tuple[Target, ...]) -> Float64:
     return learned
 
 
-def _measured(learned: Float64, target: Target) -> tuple[float, float]:
+def held_labels(held: Collection[str]) -> str:
+    """Say which labels there are in the files, if not those that were asked for."""
+    return f"the files have {', '.join(sorted(held)) or 'no labels'}"
+
+
+def _measured(learned: Float64, target: Target, held: Collection[str]) -> tuple[float, float]:
     present = learned[~np.isnan(learned)]
     if len(present) == 0:
         known = [one.name for one in TARGETS]
         near = [] if target.name in known else difflib.get_close_matches(target.name, known, n=1)
         cure = f"did you mean {near[0]}?" if near else "remove the target or give labels"
-        raise InputError(f"no training crystal has a label {target.name}; {cure}")
+        raise InputError(f"no training crystal has a label {target.name}, {held_labels(held)}; {cure}")
     if len(np.unique(present)) == 1:
         raise InputError(f"all {len(present)} training labels {target.name} are {present[0]}; nothing can be learned")
     if target.kind == "classification":

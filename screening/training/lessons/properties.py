@@ -89,9 +89,9 @@ def supervised(
     What is `taught` of a target, (crystals, targets), stands for its labels where no training crystal has one.
     """
     graphs, split, ranks = work.graphs, work.split, work.ranks
-    _require_judges(graphs, split)
     labels = _stood_in(graphs, split, taught)
-    normaliser = _of_first(Normaliser.fit(labels, graphs.targets), ranks)
+    normaliser = _of_first(Normaliser.fit(labels, graphs.targets, graphs.held), ranks)
+    _require_judges(graphs, split)
     if ranks.is_first:
         work.listener.say(described(graphs, split, taught))
         learned = normaliser.normalise(labels)

@@ -219,7 +219,7 @@ def test_steps_of_crystals_that_were_not_relaxed_are_missing() -> None:
 def test_endings_are_words_that_there_are() -> None:
     fields = fields_of((), relaxing=True)
     assert parsed_condition("relaxation = 'timed_out'", fields).fields
-    for text, said in (("'convergd'", "did you mean converged"), ("'none'", "one of converged, timed_out, diverged")):
+    for text, said in (("'CONVERGED'", "did you mean converged"), ("'none'", "one of converged, timed_out, diverged")):
         with pytest.raises(InputError, match=said):
             parsed_condition(f"relaxation = {text}", fields)
 

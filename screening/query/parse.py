@@ -239,7 +239,7 @@ class _Parser:
     def _require_word(self, field: Field, word: str) -> None:
         if word in WORDS[field] or (field == REASON and word in self._reasons()):
             return
-        near = difflib.get_close_matches(word, WORDS[field], n=1, cutoff=0.6)
+        near = difflib.get_close_matches(word.lower(), WORDS[field], n=1, cutoff=0.6)
         advice = f"did you mean {near[0]}?" if near else f"it is one of {', '.join(WORDS[field])}"
         self._fail(f"compares {field.name} with {word!r}; {advice}")
 

@@ -341,7 +341,7 @@ def test_command(tmp_path: Path) -> None:
     counts = {line.split()[0]: int(line.split()[1].replace(",", "")) for line in lines[:3]}
     assert counts["read"] == counts["accepted"] + counts["refused"]
     assert any(line.startswith("  duplicate_id 10, the first in ") for line in lines)
-    assert lines[-1] == f"passed over 1 files of no known format, the first {source / 'README'}"
+    assert lines[-1] == f"files of no known format, passed over: 1, the first {source / 'README'}"
     quiet = run(
         "pack",
         source,

@@ -58,12 +58,12 @@ def test_a_screen_from_files_to_results(tmp_path: Path, made: Path) -> None:
         ["failed", "0"],
         ["read", "41"],
     ]
-    passed_over = f"passed over 1 files of no known format, the first {made}/in/NOTES"
+    passed_over = f"files of no known format, passed over: 1, the first {made}/in/NOTES"
     assert lines[6:8] == [
         passed_over,
         f"the reasons: screening query '{out}' --status rejected --columns id,source,reason,message",
     ]
-    assert re.match(r"\d+ ok crystals are not periodic in all three directions; without them: --where ", lines[8])
+    assert re.match(r"ok, but not periodic in all three directions: \d+; without them: --where ", lines[8])
     assert lines[-3] == f"results in {out}/results.h5"
     assert lines[-2] == f"next: screening query '{out}' --top 10 --by formation_energy_per_atom"
     events = [json.loads(line) for line in log.read_text().splitlines()]

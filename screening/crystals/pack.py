@@ -160,7 +160,7 @@ def pack_batches(
 
 def passed_over(files: int, first: str) -> str:
     """What to say of so many files that no format claims; empty if there are none."""
-    return f"passed over {files:,} files of no known format, the first {first}" if files else ""
+    return f"files of no known format, passed over: {files:,}, the first {first}" if files else ""
 
 
 def kind_of(output: Path) -> str:

@@ -17,16 +17,16 @@ def doubts_of(results: Results) -> Iterator[str]:
         if UNSEEN in condition and UNSEEN not in asked.fields:
             continue
         if count := asked.where(condition).count():
-            yield f'{count:,} ok crystals {words}; without them: --where "{wanted}"'
+            yield f'ok, but {words}: {count:,}; without them: --where "{wanted}"'
 
 
 # The volume per atom is known of what is periodic in three directions, and missing fulfils no comparison.
 _KINDS = (
-    (f"{UNSEEN} > 0", f"{UNSEEN} = 0", "have elements that were not in training"),
-    ("volume_per_atom IS NULL", "volume_per_atom > 0", "are not periodic in all three directions"),
+    (f"{UNSEEN} > 0", f"{UNSEEN} = 0", "with elements that were not in training"),
+    ("volume_per_atom IS NULL", "volume_per_atom > 0", "not periodic in all three directions"),
     (
         f"volume_per_atom > {ROOMY}",
         f"volume_per_atom <= {ROOMY}",
-        f"have more than {ROOMY} angstrom^3 an atom (a vacuum, or a wrong unit of length?)",
+        f"with more than {ROOMY} angstrom^3 an atom (a vacuum, or a wrong unit of length?)",
     ),
 )

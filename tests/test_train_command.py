@@ -471,4 +471,4 @@ def test_a_wrong_key_is_one_line_and_an_exit_code(folder: Path) -> None:
     process = command(folder, "train", "c.toml", "--set", "training.epoch=3")
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 2
-    assert said == "screening: c.toml: training.epoch is unknown; did you mean epochs?\n"
+    assert said == "screening: override 'training.epoch=3': training.epoch is unknown; did you mean epochs?\n"

@@ -23,6 +23,8 @@ STARTS: Mapping[str, Sequence[str]] = {
     SIEVE: (NEAREST, SCRATCH, *KINDS),
     TRANSFORMER: (SCRATCH, "denoise-derivative", "EFS"),
 }
+# Start by start, so that an early end leaves whole rows of the tables, and these the most telling ones first.
+FIRST = ("EFS", SCRATCH, "denoise-derivative", "denoise-head")
 SEEDS = (0, 1, 2)
 
 
@@ -148,18 +150,21 @@ def tuning(rates: Mapping[str, Sequence[float]]) -> list[FineTuning]:
 def planned(
     pretraining_rates: Mapping[str, Sequence[float]], rates: Mapping[str, Sequence[float]], best: Sequence[str] = ()
 ) -> list[Run]:
-    """All runs: the production model, on all crystals too, then the transformer; each learns forces first, then tries.
+    """All runs: the production model, on all crystals too, then the transformer; a start learns forces, then tries.
 
     `best`: the kinds that are tried on all crystals too, known when the table is.
     """
     found: list[Run] = []
     for architecture, tasks in TASKS.items():
+        learning = [run for run in pretraining_tuning(pretraining_rates) if run.architecture == architecture]
+        trials = [run for run in tuning(rates) if run.architecture == architecture]
         starts = STARTS[architecture]
-        found += [run for run in pretraining_tuning(pretraining_rates) if run.architecture == architecture]
-        found += [PreTraining(kind, architecture) for kind in starts if kind in KINDS]
-        for task in tasks:
-            found += [run for run in tuning(rates) if (run.architecture, run.task) == (architecture, task)]
-            found += [FineTuning(task, kind, architecture, seed) for seed in SEEDS[: task.seeds] for kind in starts]
+        for kind in sorted(starts, key=lambda one: FIRST.index(one) if one in FIRST else len(FIRST)):
+            found += [run for run in learning if run.kind == kind]
+            found += [PreTraining(kind, architecture)] if kind in KINDS else []
+            for task in tasks:
+                found += [run for run in trials if (run.task, run.kind) == (task, kind)]
+                found += [FineTuning(task, kind, architecture, seed) for seed in SEEDS[: task.seeds]]
         if architecture == SIEVE:
             found += [
                 FineTuning(WHOLE, kind, SIEVE, seed)

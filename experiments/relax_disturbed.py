@@ -1,33 +1,36 @@
 """Do real crystals come back when they are disturbed? Moves atoms and strains cells at random, and relaxes them.
 
-    .venv/bin/python experiments/relax_disturbed.py POTENTIAL CRYSTALS...
+    .venv/bin/python experiments/relax_disturbed.py sieve-forces ../shared/data/mp36k/val.extxyz.gz
 
-POTENTIAL is the folder of a run of `screening train-forces`, or its model.safetensors. Of the first crystals that have
+The potential is the shipped one, or the folder of a run of `screening train-forces`. Of the first crystals that have
 at most 24 atoms it tells how their relaxations ended, how far energies fell, where volumes ended, and how far what the
 shipped model predicts is from what it predicts of the crystals at rest, before and after: a potential that brings it no
-nearer is of no use to a screen of candidates near equilibrium. With `--ase` the same model relaxes some one by one.
+nearer is of no use to a screen of candidates near equilibrium. With `--ase` the same potential relaxes some one by one,
+with `--chgnet` CHGNet all.
 """
 
 import argparse
+import importlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ase import filters
 from ase.optimize import FIRE
 
-from screening.arrays import Float64
+from screening.arrays import Bool, Float64
 from screening.crystals.batch import Crystals
 from screening.crystals.convert import crystal_to_ase
 from screening.crystals.crystal import Crystal
 from screening.crystals.read import read
 from screening.inference import predict
 from screening.models import checkpoint
-from screening.models.model import CrystalModel
 from screening.pretrained.shipped import load_model, model_file
 from screening.relaxation.calculator import Calculator
 from screening.relaxation.potential import Potential
@@ -36,21 +39,20 @@ from screening.relaxation_limits import RelaxationLimits
 
 COUNT, MOST_ATOMS, SEED = 200, 24, 0
 MOVED, STRAINED = 0.1, 0.02
-"""Deviations: of each coordinate in angstrom, of each component of the strain."""
 STEPS = 300
 PREDICTED = ("formation_energy_per_atom", "band_gap", "efermi")
 
 
-def disturbed(crystals: Crystals) -> Crystals:
+def disturbed(crystals: Crystals, moved: float = MOVED, strained: float = STRAINED) -> Crystals:
     """Crystals with every atom moved and every cell strained."""
     rng = np.random.default_rng(SEED)
-    strain = STRAINED * rng.standard_normal((len(crystals), 3, 3))
+    strain = strained * rng.standard_normal((len(crystals), 3, 3))
     deformation = np.eye(3) + (strain + strain.transpose(0, 2, 1)) / 2
     each = np.repeat(deformation, crystals.atom_counts, axis=0)
     positions = np.einsum("ab,abc->ac", crystals.positions, each)
     return crystals.moved(
         np.einsum("cij,cjk->cik", crystals.lattice, deformation),
-        positions + MOVED * rng.standard_normal(positions.shape),
+        positions + moved * rng.standard_normal(positions.shape),
     )
 
 
@@ -77,11 +79,10 @@ def say_how_they_ended(found: Sequence[Relaxed]) -> None:
     print(f"the energy fell for {(fallen > 0).sum()} of {len(fallen)}, by {np.median(fallen):.2f} eV in the median")
 
 
-def say_how_near(resting: Crystals, begun: Crystals, found: Sequence[Relaxed]) -> None:
-    """Print volumes, and how far predictions are from those of the crystals at rest, of what has not diverged."""
-    whole = np.array([one.outcome is not Outcome.DIVERGED for one in found])
+def say_how_near(resting: Crystals, begun: Crystals, ended: Mapping[str, Crystals], whole: Bool) -> None:
+    """Print volumes, and how far predictions are from those of the crystals at rest, of what is whole."""
     at_rest = predictions(resting)
-    for name, some in (("disturbed", begun), ("relaxed", Crystals.of(one.crystal for one in found))):
+    for name, some in ({"disturbed": begun} | dict(ended)).items():
         low, middle, high = np.quantile((volumes(some) / volumes(resting))[whole], [0.05, 0.5, 0.95])
         print(f"volumes of the {name}, of the original: {middle:.2f}, nine of ten from {low:.2f} to {high:.2f}")
         away = {target: np.abs(values - at_rest[target])[whole] for target, values in predictions(some).items()}
@@ -89,36 +90,45 @@ def say_how_near(resting: Crystals, begun: Crystals, found: Sequence[Relaxed]) -
         print(f"predictions of the {name} are away from those at rest in the mean (median): {told} eV")
 
 
-def say_beside_ase(model: CrystalModel, begun: Crystals, found: Sequence[Relaxed], each: float, threads: int) -> None:
-    """Relax the same crystals one by one by ASE's FIRE, and print what a crystal takes, and where both end."""
-    calculator = Calculator(model, threads=threads)
+@dataclass(frozen=True, slots=True)
+class OneByOne:
+    """What ASE's FIRE made of crystals, one after the other."""
+
+    crystals: Crystals
+    energies: Float64
+    converged: Bool
+    seconds: float
+
+
+def relaxed_by_ase(begun: Crystals, calculator: Calculator | Any) -> OneByOne:
+    """Relax crystals one by one, to the same force, in as many steps at most."""
     # Of functions of ASE that have no annotations.
     with_cell: Any = filters.UnitCellFilter
-    started, apart, converged = time.perf_counter(), [], 0
-    for crystal, ours in zip(begun, found, strict=True):
+    started, ended, energies, converged = time.perf_counter(), [], [], []
+    for crystal in begun:
         atoms: Any = crystal_to_ase(crystal)
         atoms.calc = calculator
-        done = FIRE(with_cell(atoms), logfile=None).run(fmax=RelaxationLimits().force, steps=STEPS)
-        converged += done
-        if done and ours.outcome is Outcome.CONVERGED:
-            apart.append(abs(atoms.get_potential_energy() - ours.energy) / len(atoms))
-    taken = (time.perf_counter() - started) / len(begun)
-    print(f"ASE, one by one: {converged} of {len(begun)} converged; energies are {np.median(apart):.4f} eV/atom apart")
-    print(f"in the median; a crystal takes {taken:.3f} s, in a batch {each:.4f} s: {taken / each:.1f} times as long")
+        converged.append(bool(FIRE(with_cell(atoms), logfile=None).run(fmax=RelaxationLimits().force, steps=STEPS)))
+        energies.append(atoms.get_potential_energy())
+        ended.append(replace(crystal, lattice=np.array(atoms.cell), positions=atoms.get_positions()))
+    seconds = time.perf_counter() - started
+    return OneByOne(Crystals.of(ended), np.array(energies), np.array(converged), seconds)
+
+
+def say_beside(name: str, theirs: OneByOne, each: float) -> None:
+    """Print how many converged, and how long a crystal takes."""
+    count = len(theirs.crystals)
+    taken = theirs.seconds / count
+    times = f"a crystal takes {taken:.3f} s, in our batch {each:.4f} s: {taken / each:.0f} times"
+    print(f"{name}, one by one: {theirs.converged.sum()} of {count} converged; {times}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Disturb, relax, tell."""
-    parser = argparse.ArgumentParser(description="Disturb crystals and relax them.")
-    parser.add_argument("potential", metavar="POTENTIAL", help="the folder of a run, or its model.safetensors")
-    parser.add_argument("crystals", nargs="+", type=Path, metavar="CRYSTALS", help="files of crystals at rest")
-    parser.add_argument("--count", type=int, default=COUNT, help="how many crystals")
-    parser.add_argument("--ase", type=int, default=0, metavar="N", help="relax the first N by ASE too, one by one")
-    parser.add_argument("--threads", type=int, default=1, help="threads that compute")
-    chosen = parser.parse_args(arguments)
+    chosen = _parser().parse_args(arguments)
     small = (c for c in read(chosen.crystals) if isinstance(c, Crystal) and len(c.numbers) <= MOST_ATOMS)
     resting = Crystals.of(islice(small, chosen.count))
-    begun = disturbed(resting)
+    begun = disturbed(resting, chosen.moved, chosen.strained)
     model, _ = checkpoint.load(model_file(chosen.potential))
     with Potential(model, threads=chosen.threads) as surfaces:
         started = time.perf_counter()
@@ -127,9 +137,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rate = f"{len(found) / seconds:.1f} crystals/s"
     print(f"{len(found)} crystals, {len(resting.numbers)} atoms, {seconds:.1f} s with {chosen.threads} threads: {rate}")
     say_how_they_ended(found)
-    say_how_near(resting, begun, found)
+    whole = np.array([one.outcome is not Outcome.DIVERGED for one in found])
+    ended = {"relaxed": Crystals.of(one.crystal for one in found)}
+    if chosen.chgnet:
+        torch.set_num_threads(chosen.threads)
+        calculator = importlib.import_module("chgnet.model").CHGNetCalculator(use_device="cpu", verbose=False)
+        theirs = relaxed_by_ase(begun, calculator)
+        say_beside("CHGNet in ASE", theirs, seconds / len(found))
+        ended["relaxed by CHGNet"] = theirs.crystals
+    say_how_near(resting, begun, ended, whole)
     if chosen.ase:
-        say_beside_ase(model, begun[: chosen.ase], found[: chosen.ase], seconds / len(found), chosen.threads)
+        ours = found[: chosen.ase]
+        theirs = relaxed_by_ase(begun[: chosen.ase], Calculator(model, threads=chosen.threads))
+        say_beside("the same potential in ASE", theirs, seconds / len(found))
+        both = theirs.converged & np.array([one.outcome is Outcome.CONVERGED for one in ours])
+        apart = np.abs(theirs.energies - [one.energy for one in ours]) / theirs.crystals.atom_counts
+        print(f"its energies are {np.median(apart[both]):.4f} eV/atom from those in a batch in the median")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Disturb crystals and relax them.")
+    parser.add_argument("potential", metavar="POTENTIAL", help="a shipped name, the folder of a run, or its model")
+    parser.add_argument("crystals", nargs="+", type=Path, metavar="CRYSTALS", help="files of crystals at rest")
+    parser.add_argument("--count", type=int, default=COUNT, help="how many crystals")
+    parser.add_argument("--moved", type=float, default=MOVED, help="deviation of each coordinate, angstrom")
+    parser.add_argument("--strained", type=float, default=STRAINED, help="deviation of each component of the strain")
+    parser.add_argument("--ase", type=int, default=0, metavar="N", help="relax the first N by ASE too, one by one")
+    parser.add_argument(
+        "--chgnet", action="store_true", help="relax all by CHGNet in ASE too (make bench-peers has it)"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads that compute")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
 """A model over a stream of crystals: batches of graphs in, predictions out, in the order of the crystals."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import groupby, islice
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
+from screening.crystals.together import together
 from screening.errors import InputError
 from screening.graphs import Graphs, graph_batches
 from screening.models.graph_tensors import GraphTensors
@@ -25,8 +24,6 @@ Result = TypeVar("Result")
 # Larger batches leave the cache, smaller ones pay more for what a batch costs.
 MAX_EDGES = 120_000
 MAX_ATOMS = 10_000
-# So many single crystals are laid end to end.
-TOGETHER = 1024
 
 
 def predict(
@@ -54,7 +51,7 @@ def predict(
     place = usable_device(device)
     model.to(place).eval()
     count = core.thread_count(threads)
-    pieces = (piece for batch in _together(crystals) for piece in batch.cut(max_atoms))
+    pieces = (piece for batch in together(crystals, taker="predict") for piece in batch.cut(max_atoms))
     work = partial(_predicted, model, max_edges=max_edges, max_atoms=max_atoms, embeddings=embeddings)
     if place.type != "cpu" or count == 1:
         for piece in pieces:
@@ -67,26 +64,6 @@ def predict(
     finally:
         # They end by themselves, see `prefetched`.
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _together(crystals: Crystals | Iterable[Crystals | Crystal]) -> Iterator[Crystals]:
-    """Crystals, many at a time, in order."""
-    if isinstance(crystals, str | os.PathLike | Crystal):
-        raise InputError(
-            f"predict takes crystals, got {crystals!r}: screening.read_batches reads files, one crystal goes in a list"
-        )
-    for kind, alike in groupby([crystals] if isinstance(crystals, Crystals) else crystals, type):
-        if kind is Crystals:
-            yield from cast(Iterator[Crystals], alike)
-        elif kind is Crystal:
-            single = cast(Iterator[Crystal], alike)
-            while some := list(islice(single, TOGETHER)):
-                yield Crystals.of(some)
-        else:
-            raise InputError(
-                f"predict takes crystals, got {kind.__name__}: of a batch that was read they are .crystals, rejections "
-                "are none, and crystal_from_pymatgen and crystal_from_ase take those of other packages over"
-            )
 
 
 def in_order(

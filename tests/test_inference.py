@@ -105,7 +105,7 @@ def test_an_empty_stream_gives_nothing(model: CrystalModel) -> None:
 
 
 def test_single_crystals_and_batches_give_the_same(model: CrystalModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("screening.inference.TOGETHER", 4)
+    monkeypatch.setattr("screening.crystals.together.TOGETHER", 4)
     crystals = made_crystals(11, seed=4)
     batch = Crystals.of(crystals)
     ids, values = joined(list(predict(model, batch)))

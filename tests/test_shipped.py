@@ -7,6 +7,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ from screening.crystals.write import write
 from screening.errors import FileFormatError, InputError
 from screening.models.checkpoint import save
 from screening.models.header import Card, read_card
+from screening.models.potential_files import required_energy
 from screening.models.registry import build
 from screening.predictions import Target
 from screening.pretrained import shipped
@@ -219,7 +221,8 @@ def test_what_is_really_shipped_is_whole() -> None:
         assert card.elements
         assert card.fingerprint
         assert all(target.unit for target in targets)
-        assert all(any(target.name in metrics for metrics in card.metrics.values()) for target in targets)
+        judged = {"energy", "force", "stress"} if name == shipped.POTENTIAL else {target.name for target in targets}
+        assert judged <= set().union(*card.metrics.values())
 
 
 SALTS = {"NaCl": 5.69, "MgO": 4.25, "LiF": 4.08}
@@ -240,6 +243,35 @@ def test_the_default_knows_what_chemists_know() -> None:
         assert (found["is_metal"] > 0.8) == (name in METALS), name
         assert abs(found["band_gap"]) < 0.3 if name in METALS else found["band_gap"] > 2.5, name
         assert found["bulk_modulus"] > found["shear_modulus"] > 0, name
+
+
+def test_the_potential_finds_the_cells_that_chemists_know() -> None:
+    """From cells stretched by 6 % lattice constants come back to those of PBE, also of elements that are magnetic."""
+    bulks = {name: bulk(name, "rocksalt", a=a) for name, a in SALTS.items()}
+    bulks |= {name: bulk(name, lattice, a=a) for name, (lattice, a) in METALS.items()}
+    bulks |= {"Si": bulk("Si", "diamond", a=5.47), "Fe": bulk("Fe", "bcc", a=2.83)}
+    stretched = [crystal_from_ase(atoms, id=name) for name, atoms in bulks.items()]
+    stretched = [replace(one, lattice=1.06 * one.lattice, positions=1.06 * one.positions) for one in stretched]
+    model, _ = screening.load_model(shipped.POTENTIAL)
+    with screening.Potential(model) as potential:
+        for one in screening.relax(potential, stretched):
+            assert one.outcome == "converged", one.crystal.id
+            ratio = abs(np.linalg.det(one.crystal.lattice)) / bulks[one.crystal.id].get_volume()
+            assert ratio ** (1 / 3) == pytest.approx(1.0, abs=0.02), one.crystal.id
+
+
+def test_crystals_relax_with_the_shipped_potential_where_none_is_named(tmp_path: Path) -> None:
+    crystal = crystal_from_ase(bulk("NaCl", "rocksalt", a=6.0), id="salt")
+    given, relaxed = tmp_path / "salt.extxyz", tmp_path / "relaxed.extxyz"
+    screening.write([crystal], given, format="extxyz")
+    result = called("relax", str(given), "-o", str(relaxed))
+    assert result.exit_code == 0, result.output
+    (one,) = screening.read([relaxed])
+    assert isinstance(one, screening.Crystal)
+    assert abs(np.linalg.det(one.lattice)) == pytest.approx(5.69**3 / 4, rel=0.06)
+    (unlike,) = {name for name in shipped.shipped_models() if name != shipped.POTENTIAL}
+    with pytest.raises(InputError, match=f"or the shipped {shipped.POTENTIAL}"):
+        required_energy(shipped.model_file(unlike))
 
 
 @pytest.fixture(scope="module")

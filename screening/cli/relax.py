@@ -14,6 +14,7 @@ from screening.cli.progress import Moment, Show, shown
 from screening.cli.telling import say, silent
 from screening.crystals.elements import SYMBOLS
 from screening.errors import InputError
+from screening.pretrained.shipped import POTENTIAL, load_model, model_file
 from screening.relaxation_limits import AT_ONCE, RelaxationLimits
 
 if TYPE_CHECKING:
@@ -41,8 +42,10 @@ def relax(
     ],
     model: Annotated[
         str,
-        typer.Option("--model", "-m", metavar="MODEL", help="A model with forces: a file, or the folder of a run."),
-    ],
+        typer.Option(
+            "--model", "-m", metavar="MODEL", help="A model with forces: a file, the folder of a run, a shipped name."
+        ),
+    ] = POTENTIAL,
     force: Annotated[float, typer.Option(help="Relaxed is what has no force above this (eV/angstrom).")] = LIMITS.force,
     stress: Annotated[
         float, typer.Option(help="and no component of stress above this (eV/angstrom^3).")
@@ -66,9 +69,11 @@ def relax(
     What is refused when it is read is counted, and is a row of the table with the reason. Crystals with elements that
     the model was not trained on are counted too, and the table says how many each has. Crystals that are not
     periodic in all directions keep their cells. A model has forces when it takes all neighbours under an envelope and
-    predicts an energy; docs/forces.md says how to train one.
+    predicts an energy. One is shipped, for bringing crystals near their minimum: `screening models sieve-forces` says
+    what it is good for, and docs/forces.md how to train another.
 
-    - `screening relax candidates.h5 -m runs/potential -o relaxed.extxyz --table relaxed.csv`
+    - `screening relax candidates.h5 -o relaxed.extxyz --table relaxed.csv`
+    - `screening relax candidates.h5 -m runs/potential -o relaxed.extxyz`
     """
     from screening.crystals.write import SUFFIXES, format_of_name, require_no_input, write
 
@@ -78,7 +83,6 @@ def relax(
     from screening.files.listing import listing
     from screening.files.whole import require_place
     from screening.models.potential_files import required_energy
-    from screening.pretrained.shipped import load_model, model_file
 
     # Before torch, which takes seconds to load.
     limits = RelaxationLimits(force=force, stress=stress, steps=steps, cells=not fixed_cells)

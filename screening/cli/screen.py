@@ -94,7 +94,7 @@ def screen(
 
     - `screening screen crystals.h5 --out runs/second --device cuda --log second.jsonl --quiet`
 
-    - `screening screen crystals.h5 --out runs/relaxed --relax runs/potential --set relax.steps=200`
+    - `screening screen crystals.h5 --out runs/relaxed --relax sieve-forces --set relax.steps=200`
 
     - `screening screen crystals.h5 --out runs/third --cluster slurm --profile slurm/profiles/cpu.toml`
     """

@@ -6,6 +6,7 @@ from pathlib import Path
 from screening.errors import InputError
 from screening.models.header import header_in, opened, targets_in
 from screening.predictions import Target
+from screening.pretrained.shipped import POTENTIAL
 
 REFERENCED = "referenced_energy_per_atom"
 """What a potential learns from labels of energy: what they are above the references of their source."""
@@ -41,12 +42,13 @@ def required_energy(path: Path) -> Target:
         names = ", ".join(target.name for target in targets) or "nothing"
         raise InputError(
             f"{path}: is no potential: it predicts {names}, none of which is an energy whose slopes are forces; use a "
-            f"model that predicts {' or '.join(ENERGIES)}, as a regression on the scale linear"
+            f"model that predicts {' or '.join(ENERGIES)}, as a regression on the scale linear, or the shipped "
+            f"{POTENTIAL}"
         )
     if header.architecture not in WITH_ENVELOPE or header.neighbors.max_neighbors is not None:
         raise InputError(
             f"{path}: is no potential: a {header.architecture} with these neighbours is not smooth, its energy jumps "
             'when a neighbour comes or goes; use one with max_neighbors = "all" and an envelope, such as '
-            "`screening train-forces` makes"
+            f"`screening train-forces` makes, or the shipped {POTENTIAL}"
         )
     return found

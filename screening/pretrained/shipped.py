@@ -21,6 +21,9 @@ RUN_MODEL = f"model{SUFFIX}"
 DEFAULT = "sieve"
 """The shipped model that the name `default` stands for."""
 
+POTENTIAL = "sieve-forces"
+"""The shipped model that relaxes crystals where none is named."""
+
 
 def shipped_models() -> dict[str, Path]:
     """Find the shipped models: file by name, in the order of names."""

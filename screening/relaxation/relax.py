@@ -13,6 +13,7 @@ import numpy as np
 from screening.arrays import Bool, Float64, Int64
 from screening.crystals.batch import Crystals
 from screening.crystals.crystal import Crystal
+from screening.crystals.together import together
 from screening.errors import InputError
 from screening.predictions import Target
 from screening.relaxation.fire import Motion, moved
@@ -58,11 +59,16 @@ class Surfaces(Protocol):
 
 
 def relax(
-    potential: Surfaces, stream: Iterable[Crystals], limits: RelaxationLimits | None = None, *, atoms: int = AT_ONCE
+    potential: Surfaces,
+    stream: Crystals | Iterable[Crystals | Crystal],
+    limits: RelaxationLimits | None = None,
+    *,
+    atoms: int = AT_ONCE,
 ) -> Iterator[Relaxed]:
     """Move crystals downhill until no force is left; give them in the order they came.
 
-    Crystals of `atoms` atoms move at once, or a larger one by itself.
+    The stream is of single crystals, or of many at a time. Crystals of `atoms` atoms move at once, or a larger one by
+    itself.
 
     >>> with Potential(model) as potential:
     ...     for found in relax(potential, [crystals], RelaxationLimits(steps=200)):
@@ -70,7 +76,7 @@ def relax(
     """
     if atoms < 1:
         raise InputError(f"a relaxation needs room for at least one atom, got {atoms}")
-    waiting, limits = _Waiting(stream), limits or RelaxationLimits()
+    waiting, limits = _Waiting(together(stream, taker="relax")), limits or RelaxationLimits()
     done: dict[int, Relaxed] = {}
     given = 0
     pool: _Pool | None = None

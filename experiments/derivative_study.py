@@ -7,13 +7,13 @@
     .venv/bin/python experiments/derivative_study.py runs/derivative --keep              put it into measured.json
 
 Models are pre-trained on the force sets (denoising by a head, by a derivative; labels of energy, of force, of all
-three), then fine-tuned on phonons (official folds), moduli, and formation energy and gap from 2,000 crystals; the two
-best starts and none on all crystals too, as the shipped model is trained. Each kind of pre-training tries the same
-rates, and so does each start on each task. Every run is a folder: a finished one is left alone, an interrupted one
-continues; its config.toml alone gives the same run with `screening train-forces` or `train`. In `derivative/`,
-`study.toml` says how runs are trained, `plan.py` which there are, `crystals.py` which crystals learn, choose and
-measure. An official fold of phonons chooses nothing that is tested on it. Potentials are measured on mlearn's published
-test crystals too.
+three), then fine-tuned on phonons (official folds), moduli, and formation energy and gap from 2,000 crystals, and so is
+the shipped potential; the two best starts and none learn all crystals too, as the shipped model does. Each kind of
+pre-training tries the same rates, and so does each start on each task. Every run is a folder: a finished one is left
+alone, an interrupted one continues; its config.toml alone gives the same run with `screening train-forces` or `train`.
+In `derivative/`, `study.toml` says how runs are trained, `plan.py` which there are, `crystals.py` which crystals learn,
+choose and measure. An official fold of phonons chooses nothing that is tested on it. Potentials are measured on
+mlearn's published test crystals too.
 
 Give the command once per core, or on several machines that share the folder: each takes runs that nobody else does.
 What derivative/measured.json holds is not repeated, unless it is of another study.toml, or with --afresh.

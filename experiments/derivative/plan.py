@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from screening.pretrained.shipped import POTENTIAL
+
 SIEVE, TRANSFORMER = "sieve", "equivariant_transformer"
 SCRATCH = "scratch"
 # The production model as it is shipped: it hears the nearest neighbours alone, so that no potential can be one.
@@ -20,7 +22,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "EFS": {},
 }
 STARTS: Mapping[str, Sequence[str]] = {
-    SIEVE: (NEAREST, SCRATCH, *KINDS),
+    SIEVE: (NEAREST, SCRATCH, *KINDS, POTENTIAL),
     TRANSFORMER: (SCRATCH, "denoise-derivative", "EFS"),
 }
 # Start by start, so that an early end leaves whole rows of the tables, and these the most telling ones first.

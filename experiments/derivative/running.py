@@ -31,7 +31,7 @@ from derivative.settings import StudySettings
 from screening.config import validated
 from screening.files.whole import write_whole
 from screening.models import checkpoint
-from screening.pretrained.shipped import RUN_MODEL
+from screening.pretrained.shipped import POTENTIAL, RUN_MODEL
 from screening.training.config import RunSettings, TrainingConfig
 from screening.training.forces_config import ForcesConfig
 from screening.training.judge_potential import evaluate_potential
@@ -199,10 +199,10 @@ def _finetuning(run: FineTuning, study: StudySettings, out: Path) -> TrainingCon
         "targets": shipped["targets"] if whole else {name: dict(how) for name, how in run.task.targets.items()},
         "training": loop | _loop(study) | {"epochs": getattr(own.epochs, run.task.name), "seed": run.seed},
     }
-    if run.needs is not None:
+    start = POTENTIAL if run.kind == POTENTIAL else run.needs and str((out / run.needs.name / RUN_MODEL).resolve())
+    if start is not None:
         # A head of noise leaves no readout, so that for a fair comparison no start gives more than its encoder.
-        checkpoint = (out / run.needs.name / RUN_MODEL).resolve()
-        values["init"] = {"checkpoint": str(checkpoint), "readout": False}
+        values["init"] = {"checkpoint": start, "readout": False}
     return validated(TrainingConfig, values, origin=run.name)
 
 

@@ -277,4 +277,6 @@ def _measure_published(folder: Path, study: StudySettings, out: Path, listener: 
         say=listener.say,
         check=listener.check,
     )
-    write_whole(folder / PUBLISHED_FILE, [json.dumps(found, indent=2).encode(), b"\n"])
+    # By file they go by where that lies.
+    by_element = {"element": found["element"]}
+    write_whole(folder / PUBLISHED_FILE, [json.dumps(by_element, indent=2).encode(), b"\n"])

@@ -1,4 +1,4 @@
-"""Label disturbed crystals with CHGNet: energies, forces and stresses for a potential of our own to learn.
+r"""Label disturbed crystals with CHGNet: energies, forces and stresses for a potential of our own to learn.
 
     make bench-peers                                            installs CHGNet, which nothing else here needs
     .venv/bin/screening enumerate examples/million.toml --set max_crystals=9000 -o runs/candidates.h5

@@ -44,7 +44,7 @@ def recipes() -> dict[str, list[str]]:
 
 def commands(text: str) -> Iterator[tuple[str, list[str]]]:
     """Scripts and their words, as a shell would give them, in what a text names."""
-    for found in COMMAND.finditer(text):
+    for found in COMMAND.finditer(re.sub(r" *\\\n *", " ", text)):
         words = words_of(re.split(r"\s{2,}|#", found["words"])[0])
         if found["script"]:
             yield found["script"], words
@@ -101,7 +101,7 @@ def test_commands_are_found_and_wrong_ones_are_not_understood(monkeypatch: pytes
         '    make bench ARGS="--only read_cif"   one of them\n'
         "then `make bench-cluster`, or\n"
         "    PYTHONPATH=. .venv/bin/python experiments/enumerate_volumes.py data/{train,val}.xyz\n"
-        "    python benchmarks/cluster.py [--quick] [--workers N]\n"
+        "    python benchmarks/cluster.py [--quick] \\\n        [--workers N]\n"
     )
     assert list(commands(text)) == [
         ("benchmarks/bench.py", ["--only", "read_cif"]),

@@ -161,6 +161,19 @@ def test_cells_stay_where_they_are_fixed_or_not_periodic(morse: CrystalModel) ->
             assert one.energy <= one.energy_before + 1e-9
 
 
+def test_single_crystals_relax_as_batches_do_and_what_is_none_is_refused(morse: CrystalModel) -> None:
+    batch = cells(3, seed=5)
+    limits = RelaxationLimits(steps=5)
+    with Potential(morse, threads=1) as potential:
+        many = list(relax(potential, [batch], limits))
+        for given in (batch, list(batch), iter(batch), [batch[0], batch[1:]]):
+            found = list(relax(potential, given, limits))
+            assert [one.crystal.id for one in found] == batch.ids
+            assert [one.energy for one in found] == [one.energy for one in many]
+        with pytest.raises(InputError, match="relax takes crystals, got the one 'made-000000': one crystal goes in"):
+            list(relax(potential, batch[0]))  # type: ignore[arg-type]
+
+
 def test_nothing_in_gives_nothing(morse: CrystalModel) -> None:
     assert relaxed(morse) == []
     assert relaxed(morse, Crystals.of([])) == []

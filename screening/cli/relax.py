@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -75,22 +75,16 @@ def relax(
     - `screening relax candidates.h5 -o relaxed.extxyz --table relaxed.csv`
     - `screening relax candidates.h5 -m runs/potential -o relaxed.extxyz`
     """
-    from screening.crystals.write import SUFFIXES, format_of_name, require_no_input, write
-
-    kind = format_of_name(output.name)
-    if kind is None:
-        raise InputError(f"{output}: expected a name that ends in {', '.join(SUFFIXES)}, or one of these with .gz")
+    from screening.crystals.write import write
     from screening.files.listing import listing
-    from screening.files.whole import require_place
     from screening.models.potential_files import required_energy
 
     # Before torch, which takes seconds to load.
+    kind = _required_format(output)
     limits = RelaxationLimits(force=force, stress=stress, steps=steps, cells=not fixed_cells)
     found = model_file(model)
     required_energy(found)
-    for written in (output, *([] if table is None else [table])):
-        require_place(written)
-        require_no_input(written, inputs, folders=True)
+    _require_places([output, *([] if table is None else [table])], inputs)
     from screening.crystals.read import read_batches
     from screening.inference import usable_device
     from screening.relaxation.potential import Potential
@@ -116,6 +110,26 @@ def relax(
         seconds = time.monotonic() - started
         ends = ", ".join(f"{outcomes[name]:,} {name.replace('_', ' ')}" for name in sorted(outcomes))
         print(f"{outcomes.total():,} crystals in {seconds:.1f} s: {ends or 'none'}\n{output}")
+
+
+def _required_format(output: Path) -> str:
+    """What to write into a file of this name; refuse one that does not tell."""
+    from screening.crystals.write import SUFFIXES, format_of_name
+
+    kind = format_of_name(output.name)
+    if kind is None:
+        raise InputError(f"{output}: expected a name that ends in {', '.join(SUFFIXES)}, or one of these with .gz")
+    return kind
+
+
+def _require_places(written: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Refuse to write where nothing can be, or over what is read."""
+    from screening.crystals.write import require_no_input
+    from screening.files.whole import require_place
+
+    for place in written:
+        require_place(place)
+        require_no_input(place, inputs, folders=True)
 
 
 @dataclass(slots=True)

@@ -15,10 +15,10 @@ TOGETHER = 1024
 
 def together(crystals: Crystals | Iterable[Crystals | Crystal], *, taker: str) -> Iterator[Crystals]:
     """Crystals, many at a time, in order; `taker` is who refuses what is none."""
-    if isinstance(crystals, str | os.PathLike | Crystal):
-        raise InputError(
-            f"{taker} takes crystals, got {crystals!r}: screening.read_batches reads files, one crystal goes in a list"
-        )
+    if isinstance(crystals, Crystal):
+        raise InputError(f"{taker} takes crystals, got the one {crystals.id!r}: one crystal goes in a list")
+    if isinstance(crystals, str | os.PathLike):
+        raise InputError(f"{taker} takes crystals, got {crystals!r}: screening.read_batches reads files")
     for kind, alike in groupby([crystals] if isinstance(crystals, Crystals) else crystals, type):
         if kind is Crystals:
             yield from cast(Iterator[Crystals], alike)

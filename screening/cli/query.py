@@ -49,6 +49,9 @@ def query(
         str | None, typer.Option(metavar="NAME", help="Put the lowest of this first: a column, or arithmetic on some.")
     ] = None,
     descending: Annotated[bool, typer.Option("--descending", help="Put the highest first.")] = False,
+    distinct: Annotated[
+        bool, typer.Option("--distinct", help="Of crystals with one structure keep the best; needs --top.")
+    ] = False,
     columns: Annotated[str, typer.Option(metavar="A,B", help="Show these columns.")] = "",
     unrelaxed: Annotated[
         bool, typer.Option("--unrelaxed", help="Write crystals as they came, where the run relaxed them.")
@@ -80,6 +83,8 @@ def query(
 
     - `screening query RUN --top 50 --by "abs(band_gap - 0.8)" --elements-none Pb,Cd -o shortlist.extxyz`
 
+    - `screening query RUN --top 50 --by formation_energy_per_atom --distinct -o for_dft/`
+
     - `screening query RUN --status failed,rejected --columns id,source,reason,message -o failures.csv`
 
     - `screening query RUN --top 50 --by formation_energy_per_atom --to poscar -o for_vasp`
@@ -99,7 +104,10 @@ def query(
         raise InputError("--descending: says how --by puts rows in order; name a column with --by")
     if to is not None and output is None:
         raise InputError("--to: says what to write; name a file or folder with --output")
+    if distinct and top is None:
+        raise InputError("--distinct: structures are compared one by one; say how many you want with --top")
     asked = asked.unrelaxed() if unrelaxed else asked
+    asked = asked.distinct() if distinct else asked
     asked = asked.top(top, by=by, descending=descending).columns(*_listed(columns))
     if asked.results.missing:
         missing = f"{asked.results.missing:,} of {asked.results.expected:,} rows"
@@ -109,6 +117,8 @@ def query(
     else:
         count = export(asked, output, to=None if to is None else str(to))
         print(f"{count:,} crystals in {output}")
+    if asked.left_out():
+        print(f"{asked.left_out():,} left out, which have the structure of a better one", file=sys.stderr)
 
 
 def _listed(text: str) -> list[str]:

@@ -8,7 +8,7 @@
 A question reads the columns that it needs, block by block, and the other columns of the rows that remain.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from screening.arrays import Int64
 from screening.crystals.crystal import Crystal
 from screening.errors import InputError
 from screening.query.conditions import All, Block, Comparison, Condition, FieldValue, Has, Literal, Not
+from screening.query.distinct import Structures
 from screening.query.fields import ELEMENTS, REASON, STATUS, Field, fields_of, required_field
 from screening.query.frames import Frames
 from screening.query.parse import ParsedNumber, numbers_of, parsed_condition, parsed_number
@@ -47,6 +48,7 @@ class _Asked:
     descending: bool = False
     columns: tuple[str, ...] = ()
     relaxed: bool = True
+    distinct: bool = False
 
 
 class Query:
@@ -62,6 +64,7 @@ class Query:
         self.fields = fields_of(stamp.targets, relaxing=stamp.relaxation is not None, known=known)
         self._asked = _Asked()
         self._found: Int64 | None = None
+        self._left_out = 0
 
     # --- which rows -------------------------------------------------------------------------------------------
 
@@ -112,6 +115,13 @@ class Query:
             raise InputError(f"top: expected at least 1 row, got {count}")
         return self._with(count=count, by=None if by is None else parsed_number(by, self.fields), descending=descending)
 
+    def distinct(self) -> "Query":
+        """Of crystals with one structure keep the first, so that `top` gives so many structures.
+
+        They are compared as they are given, relaxed if the run did so, by pymatgen's StructureMatcher.
+        """
+        return self._with(distinct=True)
+
     def columns(self, *names: str) -> "Query":
         """Choose the columns of frames, and the labels of crystals, in this order."""
         chosen = tuple(required_field(self.fields, name, "columns").name for name in names)
@@ -129,16 +139,26 @@ class Query:
     def places(self) -> Int64:
         """The places of the rows in the results, best first; found once, however often they are asked for."""
         if self._found is None:
-            self._found, _ = self._first(None)
+            self._found = self._distinct() if self._asked.distinct else self._first(None)[0]
         return self._found
 
     def count(self) -> int:
-        """How many rows there are; their places are not kept."""
-        return len(self._found) if self._found is not None else self._first(0)[1]
+        """How many rows there are; without `distinct` their places are not kept."""
+        known = self._found is not None or self._asked.distinct
+        return len(self.places()) if known else self._first(0)[1]
+
+    def left_out(self) -> int:
+        """How many rows `distinct` left out, for they have the structure of one before them."""
+        if self._asked.distinct:
+            self.places()
+        return self._left_out
 
     def head(self, rows: int) -> "tuple[polars.DataFrame, int]":
         """The first so many rows as a frame, and how many there are in all, of which no more are kept."""
-        places, count = self._first(rows)
+        if self._asked.distinct:
+            places, count = self.places()[:rows], self.count()
+        else:
+            places, count = self._first(rows)
         return next(self._frames().each(places, max(len(places), 1))), count
 
     def frames(self, rows: int = FRAME_ROWS) -> "Iterator[polars.DataFrame]":
@@ -156,7 +176,7 @@ class Query:
         The numbers of their columns are their labels, and there are no others.
         """
         places = self.places()
-        return picked_crystals(self.results, places, self._frames().labels(places), relaxed=self._asked.relaxed)
+        return self._crystals_at(places, self._frames().labels(places))
 
     def structures(self) -> "list[Structure | Molecule]":
         """The rows as pymatgen structures, with the numbers of their columns in `properties`."""
@@ -165,6 +185,29 @@ class Query:
         return [crystal_to_pymatgen(crystal) for crystal in self.crystals()]
 
     # --- how --------------------------------------------------------------------------------------------------
+
+    def _distinct(self) -> Int64:
+        """The places of the first so many structures, among the first rows, or twice as many as before."""
+        wanted = self._asked.count
+        if wanted is None:
+            raise InputError("distinct: structures are compared one by one; say how many are wanted by `top`")
+        met, kept, compared = Structures(), list[int](), 0
+        every = self._with(count=None)
+        while len(kept) < wanted:
+            places, rows = every._first(max(wanted, 2 * compared))
+            for place, crystal in zip(places[compared:], self._crystals_at(places[compared:], {}), strict=True):
+                compared += 1
+                if met.is_new(crystal):
+                    kept.append(int(place))
+                if len(kept) == wanted:
+                    break
+            if compared == rows:
+                break
+        self._left_out = compared - len(kept)
+        return np.array(kept, np.int64)
+
+    def _crystals_at(self, places: Int64, labels: Mapping[str, Sequence[float]]) -> Iterator[Crystal]:
+        return picked_crystals(self.results, places, labels, relaxed=self._asked.relaxed)
 
     def _first(self, most: int | None) -> tuple[Int64, int]:
         """The places of the first so many rows, all of them without a number, and how many rows there are."""

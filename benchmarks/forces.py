@@ -39,11 +39,13 @@ from threads import as_torch_does, as_we_do, in_words
 from screening.crystals.batch import Crystals
 from screening.crystals.convert import crystal_to_ase, crystal_to_pymatgen
 from screening.graphs import pack_graphs
-from screening.models import equivariant_transformer, registry
+from screening.models import angular, equivariant_transformer, registry
 from screening.models.derivatives import energy_forces_stress
 from screening.models.graph_tensors import GraphTensors
+from screening.models.layers import Moments
 from screening.models.model import CrystalModel
 from screening.ops import message, reference_message, steady
+from screening.ops.steady_lengths import plain_sum_lengths
 from screening.predictions import Target
 from screening.relaxation.calculator import Calculator
 from screening.relaxation.potential import Potential
@@ -161,6 +163,8 @@ def eager_operators() -> Iterator[None]:
         mock.patch.object(message, "edge_conv", reference_message.edge_conv),
         mock.patch.object(message, "segment_sum", reference_message.segment_sum),
         mock.patch.object(equivariant_transformer, "vector_attention", reference_message.vector_attention),
+        mock.patch.object(angular, "sum_lengths", plain_sum_lengths),
+        mock.patch.object(Moments, "silu", lambda moments, rows: plain.silu(moments(rows))),
         mock.patch.object(steady, "linear", plain.linear),
         mock.patch.object(steady, "silu", plain.silu),
         mock.patch.object(steady, "softplus", plain.softplus),

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from screening.crystals.batch import Crystals
 from screening.graphs import Neighbors, pack_graphs
-from screening.models.angular import harmonics
+from screening.models.angular import SOFTENING, harmonics
 from screening.models.graph_tensors import GraphTensors
 from screening.models.radial import SplineBasis
 from screening.ops import (
@@ -36,10 +36,16 @@ from screening.ops import (
     message_rows,
     message_vectors,
     reference_message,
+    steady,
 )
 from screening.ops.message_graph import EdgeGraph
+from screening.ops.steady_lengths import plain_sum_lengths, sum_lengths
+from screening.ops.steady_normal import normal_silu
 
 WIDTH, HEADS = 64, 4
+EPSILON = 1e-5
+# Atoms of a large batch: of few the calls themselves would be measured.
+BATCH = 4096
 CUTOFF = 5.0
 Function = Callable[..., Any]
 
@@ -74,7 +80,28 @@ def _kernels(crystals: int) -> list[Kernel]:
         GraphTensors.of(pack_graphs(made, neighbors), device="cpu", dtype=torch.float32)
         for neighbors in (Neighbors(CUTOFF, None), Neighbors(8.0, 12))
     ]
-    return [*_smooth(graphs[0]), *_of_students(graphs[1])]
+    return [*_smooth(graphs[0]), *_of_students(graphs[1]), *_of_atoms(BATCH if crystals > 8 else 100)]
+
+
+def _of_atoms(atoms: int) -> list[Kernel]:
+    """What is done to each atom between convolutions."""
+    (sums,) = _drawn((atoms, 9, WIDTH))
+    rows, *columns = _drawn((atoms, 3 * WIDTH), *4 * [(3 * WIDTH,)])
+    mean, variance = columns[2], columns[3].square()
+
+    def normalised(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return normal_silu(rows, weight, bias, mean, variance, epsilon=EPSILON, of_batch=False)
+
+    def by_torch(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        by = torch.nn.functional.batch_norm
+        return torch.nn.functional.silu(by(rows, mean, variance, weight, bias, training=False, eps=EPSILON))
+
+    lengths = partial(sum_lengths, softening=SOFTENING), partial(plain_sum_lengths, softening=SOFTENING)
+    return [
+        Kernel("sum_lengths, 9 harmonics", lengths, [sums], atoms, "atom", 3),
+        Kernel("normal_silu", (normalised, by_torch), [rows, *columns[:2]], atoms, "atom", 3),
+        Kernel("silu", (steady.silu, torch.nn.functional.silu), [rows], atoms, "atom", 3),
+    ]
 
 
 def _smooth(graph: GraphTensors) -> list[Kernel]:

@@ -18,6 +18,22 @@ void check_columns(const char* kernel, std::int64_t columns, const Values&... va
 }
 
 template <class T, class U>
+void check_sums(const char* kernel, const View<const T>& rows, const View<U>& sums) {
+  require_on_cpu(kernel, sums);
+  require(sums.rows() == 2 && sums.shape[1] == rows.shape[1], kernel, "there are two sums a column");
+}
+
+// That there is a length for each degree, all of whose sums are there.
+template <class T, class... Lengths>
+void check_lengths(const char* kernel, const View<const T>& sums, const Lengths&... lengths) {
+  require_on_cpu(kernel, sums, lengths...);
+  require(((lengths.rows() == sums.rows() && lengths.shape[1] * lengths.shape[1] == sums.shape[1] &&
+            lengths.shape[2] == sums.shape[2]) &&
+           ...),
+          kernel, "there must be (degree + 1)^2 sums of an atom, and degree + 1 lengths");
+}
+
+template <class T, class U>
 void check_windows(const char* kernel, const View<const T>& weight, const View<const std::int32_t>& first,
                    const View<U>& table, std::int64_t places, std::int64_t columns) {
   require_on_cpu(kernel, weight, first, table);
@@ -52,6 +68,46 @@ void linear_weight(View<const T> rows, View<const T> grad, View<T> weight, View<
 }
 
 template <class T>
+void silu(View<const T> values, View<T> result, int threads) {
+  check_rows("silu", values, result);
+  SCREENING_CALL_LEVEL(silu, values, result);
+}
+
+template <class T>
+void silu_backward(View<const T> values, View<const T> grad, View<T> result, int threads) {
+  check_rows("silu_backward", values, grad, result);
+  SCREENING_CALL_LEVEL(silu_backward, values, grad, result);
+}
+
+template <class T>
+void silu_second(View<const T> values, View<const T> grad, View<const T> direction, View<T> of_values, View<T> of_grad,
+                 int threads) {
+  check_rows("silu_second", values, grad, direction, of_values, of_grad);
+  SCREENING_CALL_LEVEL(silu_second, values, grad, direction, of_values, of_grad);
+}
+
+template <class T>
+void sum_lengths(View<const T> sums, T softening, View<T> result, int threads) {
+  check_lengths("sum_lengths", sums, result);
+  SCREENING_CALL_LEVEL(sum_lengths, sums, softening, result);
+}
+
+template <class T>
+void sum_lengths_backward(View<const T> sums, View<const T> lengths, View<const T> grad, View<T> of_sums, int threads) {
+  check_rows("sum_lengths_backward", sums, of_sums);
+  check_lengths("sum_lengths_backward", sums, lengths, grad);
+  SCREENING_CALL_LEVEL(sum_lengths_backward, sums, lengths, grad, of_sums);
+}
+
+template <class T>
+void sum_lengths_second(View<const T> sums, View<const T> lengths, View<const T> grad, View<const T> direction,
+                        View<T> of_sums, View<T> of_grad, int threads) {
+  check_rows("sum_lengths_second", sums, direction, of_sums);
+  check_lengths("sum_lengths_second", sums, lengths, grad, of_grad);
+  SCREENING_CALL_LEVEL(sum_lengths_second, sums, lengths, grad, direction, of_sums, of_grad);
+}
+
+template <class T>
 void column_moments(View<const T> rows, View<T> mean, View<T> variance, int threads) {
   check_rows("column_moments", rows);
   check_columns("column_moments", rows.shape[1], mean, variance);
@@ -73,8 +129,7 @@ void normal_silu_sums(View<const T> rows, View<const T> grad, View<const T> fact
                       View<const T> mean, View<T> sums, int threads) {
   check_rows("normal_silu_sums", rows, grad);
   check_columns("normal_silu_sums", rows.shape[1], factor, shift, mean);
-  require_on_cpu("normal_silu_sums", sums);
-  require(sums.rows() == 2 && sums.shape[1] == rows.shape[1], "normal_silu_sums", "there are two sums a column");
+  check_sums("normal_silu_sums", rows, sums);
   SCREENING_CALL_LEVEL(normal_silu_sums, rows, grad, factor, shift, mean, sums);
 }
 
@@ -84,6 +139,17 @@ void normal_silu_backward(View<const T> rows, View<const T> grad, View<const T> 
   check_rows("normal_silu_backward", rows, grad, result);
   check_columns("normal_silu_backward", rows.shape[1], factor, shift, mean, offset, slope);
   SCREENING_CALL_LEVEL(normal_silu_backward, rows, grad, factor, shift, mean, offset, slope, result);
+}
+
+template <class T>
+void normal_silu_second(View<const T> rows, View<const T> grad, View<const T> factor, View<const T> shift,
+                        View<const T> mean, View<const T> direction, View<const T> scaled, View<const T> shifted,
+                        View<T> of_rows, View<T> of_grad, View<T> sums, int threads) {
+  check_rows("normal_silu_second", rows, grad, direction, of_rows, of_grad);
+  check_columns("normal_silu_second", rows.shape[1], factor, shift, mean, scaled, shifted);
+  check_sums("normal_silu_second", rows, sums);
+  SCREENING_CALL_LEVEL(normal_silu_second, rows, grad, factor, shift, mean, direction, scaled, shifted, of_rows,
+                       of_grad, sums);
 }
 
 template <class T>
@@ -104,6 +170,8 @@ void window_rows_backward(View<const T> weight, View<const std::int32_t> first, 
 
 #define SCREENING_FRONTS(T)    \
   SCREENING_STEADY_PRODUCTS(T) \
+  SCREENING_STEADY_SILU(T)     \
+  SCREENING_STEADY_LENGTHS(T)  \
   SCREENING_STEADY_NORMAL(T)   \
   SCREENING_STEADY_WINDOWS(T)
 SCREENING_FRONTS(float)

@@ -20,6 +20,7 @@ from screening.ops import (
     message_vectors,
     neighbors,
     steady,
+    steady_lengths,
     steady_normal,
     steady_windows,
 )
@@ -96,11 +97,19 @@ OPERATORS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     ),
     "linear": (steady.linear, [EACH, (5, 4), (5,)]),
     "softplus": (steady.softplus, [EACH]),
+    "silu": (steady.silu, [EACH]),
+    "sum_lengths": (lambda sums: steady_lengths.sum_lengths(sums, 1e-3), [(ATOMS, 9, 4)]),
     "normal_silu": (
         lambda rows, weight, bias, onto: steady_normal.normal_silu(
             rows, weight, bias, *steady_normal.column_moments(rows), onto, epsilon=1e-5, of_batch=True
         ),
         [EACH, (4,), (4,), EACH],
+    ),
+    "normal_silu_second": (
+        lambda rows, weight, bias: steady_normal.normal_silu(
+            rows, weight, bias, numbers(4), numbers(4).square(), epsilon=1e-5, of_batch=False
+        ),
+        [EACH, (4,), (4,)],
     ),
     "window_rows": (lambda table: steady_windows.window_rows(table, numbers(EDGES, 3), FIRST), [(12, 4)]),
 }

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from derivatives import assert_close, assert_same_bits, leaves, narrowed, orders
+from derivatives import assert_as_exact_as, assert_close, assert_same_bits, leaves, narrowed, orders
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -13,6 +13,7 @@ from screening.errors import InputError
 from screening.models import tabulated
 from screening.models.layers import Moments
 from screening.ops import core, steady
+from screening.ops.steady_lengths import plain_sum_lengths, sum_lengths
 from screening.ops.steady_normal import column_moments, normal_silu
 from screening.ops.steady_windows import window_rows, window_sums
 
@@ -90,6 +91,39 @@ def test_normalisation_by_given_moments_is_right(seed: int, count: int, columns:
 
 
 @FEW
+@given(st.integers(0, 10**6), COUNTS, COLUMNS, st.floats(0.1, 30))
+def test_silu_has_the_derivatives_of_torch(seed: int, count: int, columns: int, size: float) -> None:
+    terms = [size * one for one in drawn(seed, (count, columns))]
+    assert_close(orders(steady.silu, terms), orders(torch.nn.functional.silu, terms))
+    if count:
+        assert_as_exact_as(torch.nn.functional.silu, steady.silu, terms, times=4)
+
+
+def test_silu_is_right_as_far_out_as_numbers_go() -> None:
+    far = torch.tensor([-3e4, -120.0, -80.0, -20.0, 0.0, 20.0, 80.0, 120.0, 3e4])
+    for values in (far, far.double()):
+        for one, other in zip(orders(steady.silu, [values]), orders(torch.nn.functional.silu, [values]), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+@FEW
+@given(st.integers(0, 10**6), COUNTS, COLUMNS, st.integers(0, 3), st.sampled_from([0.0, 1e-3]))
+def test_lengths_are_their_definition(seed: int, count: int, columns: int, degree: int, softening: float) -> None:
+    terms = drawn(seed, (count, (degree + 1) ** 2, columns))
+
+    def ours(sums: Tensor) -> Tensor:
+        return sum_lengths(sums, softening)
+
+    def theirs(sums: Tensor) -> Tensor:
+        return plain_sum_lengths(sums, softening)
+
+    # Sums of degree 0 are given back, which has no second derivative.
+    assert_close(orders(ours, terms, second=degree > 0), orders(theirs, terms, second=degree > 0))
+    if count:
+        assert_as_exact_as(theirs, ours, terms, times=4, second=degree > 0)
+
+
+@FEW
 @given(st.integers(0, 10**6), COUNTS, COLUMNS, st.floats(-100, 100))
 def test_moments_are_right_however_far_from_zero(seed: int, count: int, columns: int, far: float) -> None:
     (rows,) = drawn(seed, (count, columns))
@@ -136,6 +170,8 @@ def test_threads_change_no_bit() -> None:
         with core.using_threads(threads):
             run = orders(bent, [rows, weight, bias, onto], second=False)
             run += orders(steady.linear, [rows, matrix, bias[:30]], second=False)
+            run += orders(steady.silu, [rows])
+            run += orders(lambda sums: sum_lengths(sums.view(-1, 4, 40), 1e-3), [rows])
             runs.append([*run, *orders(lambda t: window_rows(t, factors, first), [table], second=False)])
     for run in runs[1:]:
         assert_same_bits(run, runs[0])
@@ -147,9 +183,17 @@ def test_a_row_has_its_bits_in_every_batch() -> None:
     def ours(a: int, b: int) -> Tensor:
         return normal_silu(rows[a:b], weight, bias, mean, weight.square(), onto[a:b], epsilon=EPSILON, of_batch=False)
 
-    whole = ours(0, 301)
+    whole, bent = ours(0, 301), steady.silu(rows)
     for a, b in ((0, 1), (5, 18), (100, 301)):
         assert torch.equal(ours(a, b), whole[a:b])
+        assert torch.equal(steady.silu(rows[a:b]), bent[a:b])
+
+
+def test_an_atom_has_its_lengths_in_every_batch() -> None:
+    (sums,) = narrowed(drawn(8, (150, 9, 37)))
+    whole = sum_lengths(sums, 1e-3)
+    for a, b in ((0, 1), (5, 18), (60, 150)):
+        assert torch.equal(sum_lengths(sums[a:b], 1e-3), whole[a:b])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -180,6 +224,10 @@ def test_the_operators_keep_their_word_to_torch() -> None:
     first = torch.zeros(9, dtype=torch.int32)
     torch.library.opcheck(torch.ops.screening.window_rows.default, (table, factors, first))
     torch.library.opcheck(torch.ops.screening.linear_weight.default, (rows, onto))
+    torch.library.opcheck(torch.ops.screening.silu_backward.default, (rows, onto))
+    torch.library.opcheck(torch.ops.screening.silu.default, (rows,))
+    (sums,) = leaves(drawn(9, (3, 4, 5)))
+    torch.library.opcheck(torch.ops.screening.sum_lengths.default, (sums, 1e-3))
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -188,5 +236,7 @@ def test_what_does_not_fit_is_refused() -> None:
         normal_silu(rows, weight[:4], bias, weight[:4], weight[:4], epsilon=EPSILON, of_batch=False)
     with pytest.raises(InputError, match="one shape"):
         normal_silu(rows, weight, weight, weight, weight, rows[1:], epsilon=EPSILON, of_batch=False)
+    with pytest.raises(InputError, match="2 sums of an atom"):
+        sum_lengths(rows[:, :, None], 1e-3)
     with pytest.raises(InputError, match="leave room"):
         window_rows(rows, weight[:, None].expand(5, 2), torch.full((5,), 8, dtype=torch.int32))

@@ -40,6 +40,51 @@ void multiply_back(const py::object& rows, const py::object& grad, const py::obj
 }
 
 template <class T>
+void bend_back(const py::object& values, const py::object& grad, const py::object& result, int threads) {
+  const Borrowed<const T> in(values, "values"), above(grad, "grad");
+  const Borrowed<T> out(result, "result");
+  const py::gil_scoped_release unlocked;
+  silu_backward<T>(in.view(), above.view(), out.view(), threads);
+}
+
+template <class T>
+void bend_again(const py::object& values, const py::object& grad, const py::object& direction,
+                const py::object& of_values, const py::object& of_grad, int threads) {
+  const Borrowed<const T> in(values, "values"), above(grad, "grad"), along(direction, "direction");
+  const Borrowed<T> out(of_values, "of_values"), of_above(of_grad, "of_grad");
+  const py::gil_scoped_release unlocked;
+  silu_second<T>(in.view(), above.view(), along.view(), out.view(), of_above.view(), threads);
+}
+
+template <class T>
+void measure(const py::object& sums, T softening, const py::object& result, int threads) {
+  const Borrowed<const T> in(sums, "sums", {kAny, kAny});
+  const Borrowed<T> out(result, "result", {kAny, kAny});
+  const py::gil_scoped_release unlocked;
+  sum_lengths<T>(in.view(), softening, out.view(), threads);
+}
+
+template <class T>
+void measure_back(const py::object& sums, const py::object& lengths, const py::object& grad, const py::object& of_sums,
+                  int threads) {
+  const Borrowed<const T> in(sums, "sums", {kAny, kAny}), known(lengths, "lengths", {kAny, kAny}),
+      above(grad, "grad", {kAny, kAny});
+  const Borrowed<T> out(of_sums, "of_sums", {kAny, kAny});
+  const py::gil_scoped_release unlocked;
+  sum_lengths_backward<T>(in.view(), known.view(), above.view(), out.view(), threads);
+}
+
+template <class T>
+void measure_again(const py::object& sums, const py::object& lengths, const py::object& grad,
+                   const py::object& direction, const py::object& of_sums, const py::object& of_grad, int threads) {
+  const Borrowed<const T> in(sums, "sums", {kAny, kAny}), known(lengths, "lengths", {kAny, kAny}),
+      above(grad, "grad", {kAny, kAny}), along(direction, "direction", {kAny, kAny});
+  const Borrowed<T> out(of_sums, "of_sums", {kAny, kAny}), of_above(of_grad, "of_grad", {kAny, kAny});
+  const py::gil_scoped_release unlocked;
+  sum_lengths_second<T>(in.view(), known.view(), above.view(), along.view(), out.view(), of_above.view(), threads);
+}
+
+template <class T>
 void moments(const py::object& rows, const py::object& mean, const py::object& variance, int threads) {
   const Borrowed<const T> in(rows, "rows", {kAny});
   const Borrowed<T> centre(mean, "mean"), spread(variance, "variance");
@@ -80,6 +125,20 @@ void normalise_back(const py::object& rows, const py::object& grad, const py::ob
 }
 
 template <class T>
+void normalise_again(const py::object& rows, const py::object& grad, const py::object& factor, const py::object& shift,
+                     const py::object& mean, const py::object& direction, const py::object& scaled,
+                     const py::object& shifted, const py::object& of_rows, const py::object& of_grad,
+                     const py::object& sums, int threads) {
+  const Borrowed<const T> in(rows, "rows", {kAny}), above(grad, "grad", {kAny}), by(factor, "factor"),
+      plus(shift, "shift"), centre(mean, "mean"), along(direction, "direction", {kAny}), scale(scaled, "scaled"),
+      constant(shifted, "shifted");
+  const Borrowed<T> out(of_rows, "of_rows", {kAny}), of_above(of_grad, "of_grad", {kAny}), total(sums, "sums", {kAny});
+  const py::gil_scoped_release unlocked;
+  normal_silu_second<T>(in.view(), above.view(), by.view(), plus.view(), centre.view(), along.view(), scale.view(),
+                        constant.view(), out.view(), of_above.view(), total.view(), threads);
+}
+
+template <class T>
 void read_windows(const py::object& weight, const py::object& first, const py::object& table, const py::object& result,
                   int threads) {
   const Borrowed<const T> factors(weight, "weight", {kAny}), rows(table, "table", {kAny});
@@ -108,6 +167,17 @@ void bind(py::module_& module, const std::string& suffix) {
              py::arg("threads"));
   module.def(named("sigmoid").c_str(), &map_values<T, sigmoid<T>>, py::arg("values"), py::arg("result"),
              py::arg("threads"));
+  module.def(named("silu").c_str(), &map_values<T, silu<T>>, py::arg("values"), py::arg("result"), py::arg("threads"));
+  module.def(named("silu_backward").c_str(), &bend_back<T>, py::arg("values"), py::arg("grad"), py::arg("result"),
+             py::arg("threads"));
+  module.def(named("silu_second").c_str(), &bend_again<T>, py::arg("values"), py::arg("grad"), py::arg("direction"),
+             py::arg("of_values"), py::arg("of_grad"), py::arg("threads"));
+  module.def(named("sum_lengths").c_str(), &measure<T>, py::arg("sums"), py::arg("softening"), py::arg("result"),
+             py::arg("threads"));
+  module.def(named("sum_lengths_backward").c_str(), &measure_back<T>, py::arg("sums"), py::arg("lengths"),
+             py::arg("grad"), py::arg("of_sums"), py::arg("threads"));
+  module.def(named("sum_lengths_second").c_str(), &measure_again<T>, py::arg("sums"), py::arg("lengths"),
+             py::arg("grad"), py::arg("direction"), py::arg("of_sums"), py::arg("of_grad"), py::arg("threads"));
   module.def(named("linear_weight").c_str(), &multiply_back<T>, py::arg("rows"), py::arg("grad"), py::arg("weight"),
              py::arg("bias"), py::arg("threads"));
   module.def(named("column_moments").c_str(), &moments<T>, py::arg("rows"), py::arg("mean"), py::arg("variance"),
@@ -119,6 +189,9 @@ void bind(py::module_& module, const std::string& suffix) {
   module.def(named("normal_silu_backward").c_str(), &normalise_back<T>, py::arg("rows"), py::arg("grad"),
              py::arg("factor"), py::arg("shift"), py::arg("mean"), py::arg("offset"), py::arg("slope"),
              py::arg("result"), py::arg("threads"));
+  module.def(named("normal_silu_second").c_str(), &normalise_again<T>, py::arg("rows"), py::arg("grad"),
+             py::arg("factor"), py::arg("shift"), py::arg("mean"), py::arg("direction"), py::arg("scaled"),
+             py::arg("shifted"), py::arg("of_rows"), py::arg("of_grad"), py::arg("sums"), py::arg("threads"));
   module.def(named("window_rows").c_str(), &read_windows<T>, py::arg("weight"), py::arg("first"), py::arg("table"),
              py::arg("result"), py::arg("threads"));
   module.def(named("window_rows_backward").c_str(), &read_windows_back<T>, py::arg("weight"), py::arg("first"),

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kernels/edge_terms.hpp"
-#include "math/gated_mean.hpp"
+#include "math/silu.hpp"
 #include "runtime/threads.hpp"
 #include "steady.hpp"
 
@@ -31,8 +31,17 @@ std::size_t blocks_of(std::int64_t rows) { return static_cast<std::size_t>((rows
 template <class V, class T>
 V slope_at(const T* row, const T* grad, const View<const T>& factor, const View<const T>& shift, std::int64_t c) {
   const V z = load_pack<V>(row + c) * load_pack<V>(factor.data + c) + load_pack<V>(shift.data + c);
-  const V s = sigmoid_of<V>(z);
-  return load_pack<V>(grad + c) * s * (1 + z * (1 - s));
+  return load_pack<V>(grad + c) * silu_slope(z);
+}
+
+// Adds what blocks found, one after the other, into `sums`.
+template <class T>
+void add_up(const std::vector<T>& found, const View<T>& sums) {
+  std::vector<double> total(static_cast<std::size_t>(sums.rows() * sums.shape[1]));
+  for (std::size_t k = 0; k < found.size(); ++k) {
+    total[k % total.size()] += found[k];
+  }
+  std::copy(total.begin(), total.end(), sums.data);
 }
 
 }  // namespace
@@ -112,11 +121,7 @@ void normal_silu_sums(View<const T> rows, View<const T> grad, View<const T> fact
       });
     }
   });
-  std::vector<double> total(static_cast<std::size_t>(2 * columns));
-  for (std::size_t k = 0; k < found.size(); ++k) {
-    total[k % total.size()] += found[k];
-  }
-  std::copy(total.begin(), total.end(), sums.data);
+  add_up(found, sums);
 }
 
 template <class T>
@@ -133,6 +138,33 @@ void normal_silu_backward(View<const T> rows, View<const T> grad, View<const T> 
       });
     }
   });
+}
+
+template <class T>
+void normal_silu_second(View<const T> rows, View<const T> grad, View<const T> factor, View<const T> shift,
+                        View<const T> mean, View<const T> direction, View<const T> scaled, View<const T> shifted,
+                        View<T> of_rows, View<T> of_grad, View<T> sums, int threads) {
+  const std::int64_t columns = rows.shape[1];
+  std::vector<T> found(2 * blocks_of(rows.rows()) * static_cast<std::size_t>(columns));
+  for_each_block(rows.rows(), threads, [&](std::int64_t block, std::int64_t begin, std::int64_t end) {
+    T *plain = found.data() + 2 * block * columns, *weighed = plain + columns;
+    for (std::int64_t r = begin; r < end; ++r) {
+      for_each_pack<T>(columns, [&](auto pack, std::int64_t c) {
+        using V = decltype(pack);
+        const V row = load_pack<V>(row_of(rows, r) + c), above = load_pack<V>(row_of(grad, r) + c);
+        const V along = load_pack<V>(row_of(direction, r) + c), off = row - load_pack<V>(mean.data + c);
+        const V by = load_pack<V>(factor.data + c), scale = load_pack<V>(scaled.data + c);
+        const SiluCurve<V> at = silu_curve<V>(row * by + load_pack<V>(shift.data + c));
+        const V change = by * along + scale * off + load_pack<V>(shifted.data + c);
+        const V bend = above * at.second * change, slope = above * at.first;
+        store_pack<V>(row_of(of_rows, r) + c, bend * by + slope * scale);
+        store_pack<V>(row_of(of_grad, r) + c, at.first * change);
+        add_pack<V>(plain + c, bend);
+        add_pack<V>(weighed + c, bend * off + slope * along);
+      });
+    }
+  });
+  add_up(found, sums);
 }
 
 SCREENING_STEADY_NORMAL(float)

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from screening.ops.steady_lengths import sum_lengths
+
 SOFTENING = 1e-3
 """Added to the squared lengths of sums with harmonics."""
 
@@ -26,19 +28,10 @@ def harmonics(vector: Tensor, distance: Tensor, degree: int) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-def lengths(sums: Tensor) -> list[Tensor]:
-    """From sums with harmonics, (atoms, (degree + 1)^2, width), what no rotation changes, (atoms, width) each.
+def lengths(sums: Tensor) -> Tensor:
+    """From sums with harmonics, (atoms, (degree + 1)^2, width), what no rotation changes, (atoms, (degree + 1) width).
 
-    The sums of degree 0, and the lengths of those of each other degree, softened where they vanish, so that they have
-    derivatives there.
+    The sums of degree 0 and, beside them, the lengths of those of each other degree, softened where they vanish, so
+    that they have derivatives there.
     """
-    each = sums.unbind(1)
-    found, begin = [each[0]], 1
-    while begin < len(each):
-        end = begin + 2 * len(found) + 1
-        square = each[begin] * each[begin]
-        for one in each[begin + 1 : end]:
-            square = square + one * one
-        found.append(torch.sqrt(square + SOFTENING))
-        begin = end
-    return found
+    return sum_lengths(sums, SOFTENING).flatten(1)

@@ -160,7 +160,7 @@ class EquivariantTransformer(CrystalModel):
         vectors = atoms.new_zeros(len(atoms), 3, atoms.shape[1])
         for layer in self.layers:
             atoms, vectors = layer(atoms, vectors, directed, graph.edge_graph)
-        return torch.cat(lengths(torch.cat([atoms[:, None], vectors], dim=1)), dim=1)
+        return lengths(torch.cat([atoms[:, None], vectors], dim=1))
 
     def readout(self, atoms: Tensor, graph: GraphTensors) -> Tensor:
         shares = self.heads(self.last(atoms)).to(self.composition.dtype) + self.composition[graph.numbers]

@@ -66,8 +66,8 @@ class Block(nn.Module):
 
     def forward(self, atoms: Tensor, radial: RadialTerms, graph: EdgeGraph) -> Tensor:
         """Update each atom by its neighbours."""
-        heard = self.moments(torch.cat(lengths(self.messages(self.before(atoms), radial, graph)), dim=1))
-        atoms = atoms + self.mix(steady.silu(heard))
+        heard = lengths(self.messages(self.before(atoms), radial, graph))
+        atoms = atoms + self.mix(self.moments.silu(heard))
         updated: Tensor = atoms + self.perceptron(atoms)
         return updated
 

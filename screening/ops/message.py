@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from screening.errors import InputError
-from screening.ops.message_call import call, flat, plain
+from screening.ops.message_call import call, flat
+from screening.ops.steady import plain
 
 if TYPE_CHECKING:
     from screening.ops.message_graph import EdgeGraph

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from screening.ops import core
-from screening.ops.steady import kernel_for, lent
+from screening.ops.steady import kernel_for, lent, plain
 
 
 def call(kernel: str, like: Tensor, **arrays: Any) -> None:
@@ -17,11 +17,6 @@ def call(kernel: str, like: Tensor, **arrays: Any) -> None:
     given = {name: lent(array) for name, array in arrays.items()}
     with core.device_of(like), core.input_errors():
         function(**given, threads=core.thread_count(None), stream=core.stream_of(like))
-
-
-def plain(tensor: Tensor) -> Tensor:
-    """The same numbers, contiguous and without a gradient."""
-    return tensor.detach().contiguous()
 
 
 def flat(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from screening.errors import InputError
 from screening.ops import core
-from screening.ops.message_call import call, flat, plain
+from screening.ops.message_call import call, flat
 from screening.ops.message_graph import EdgeGraph
+from screening.ops.steady import plain
 
 MOST_PAIRS = 2**31 - 1
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from screening.ops import reference_message
-from screening.ops.message_call import call, flat, plain
+from screening.ops.message_call import call, flat
 from screening.ops.message_graph import EdgeGraph
+from screening.ops.steady import plain
 
 
 def head_scores(atom: Tensor, edge: Tensor, to_centre: Tensor, to_source: Tensor, graph: EdgeGraph) -> Tensor:

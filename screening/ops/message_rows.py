@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from screening.ops.message_call import call, flat, plain
+from screening.ops.message_call import call, flat
+from screening.ops.steady import plain
 
 
 def row_softmax(scores: Tensor, offsets: Tensor) -> Tensor:

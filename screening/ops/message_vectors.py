@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from screening.ops.message_call import call, flat, plain
+from screening.ops.message_call import call, flat
 from screening.ops.message_graph import EdgeGraph
+from screening.ops.steady import plain
 
 
 def vector_attention(

@@ -6,7 +6,6 @@ library. On a GPU these are torch's.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,26 +13,7 @@ from torch import Tensor
 
 from screening.errors import InputError
 from screening.ops import core
-
-_CONCRETE = (Tensor, torch.nn.Parameter)
-
-
-def at_once(run: Callable[..., Tensor], save: Callable[..., None], differentiate: Callable[..., Any]) -> Any:
-    """Make a function of an operator's parts that does not go through torch's registry of operators.
-
-    What is traced or compiled needs the registered one. Otherwise that costs more than a small product itself: 80
-    microseconds a call instead of 30, with its derivative 320 instead of 150.
-    """
-
-    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
-        result = run(*inputs)
-        save(ctx, inputs, result)
-        return result
-
-    # A `setup_context` of its own would make torch look at the signature in every call.
-    parts = {"forward": staticmethod(forward), "backward": staticmethod(differentiate)}
-    made: Any = type(run.__name__, (torch.autograd.Function,), parts)
-    return made.apply
+from screening.ops.steady_operators import operator
 
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -44,29 +24,39 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if rows.is_cuda:
         return torch.nn.functional.linear(rows, weight, bias)
     start = weight.new_zeros(weight.shape[0]) if bias is None else bias
-    act = _linear_at_once if _is_concrete(rows, weight, start) else _linear
-    result: Tensor = act(rows, weight, start)
+    result: Tensor = _linear(rows, weight, start)
     return result
+
+
+def softplus(values: Tensor) -> Tensor:
+    """Compute log(1 + exp(x))."""
+    result: Tensor = torch.nn.functional.softplus(values) if values.is_cuda else _softplus(values)
+    return result
+
+
+def sigmoid(values: Tensor) -> Tensor:
+    """Compute 1 / (1 + exp(-x))."""
+    result: Tensor = torch.sigmoid(values) if values.is_cuda else _sigmoid(values)
+    return result
+
+
+def silu(values: Tensor) -> Tensor:
+    """Compute x sigmoid(x), which can be differentiated twice."""
+    result: Tensor = torch.nn.functional.silu(values) if values.is_cuda else _silu(values)
+    return result
+
+
+def power_of_ten(values: Tensor) -> Tensor:
+    """Compute 10^x as exp(x log(10)): torch computes exp alike everywhere."""
+    return torch.exp(values * math.log(10))
 
 
 def _multiplied(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     result: Tensor = _fake_linear(rows, weight, bias)
-    call = kernel_for("linear", rows)
-    with core.input_errors():
-        call(
-            rows=lent(_plain(rows)),
-            weight=lent(_plain(weight.T)),
-            bias=lent(_plain(bias)),
-            result=lent(result),
-            threads=core.thread_count(None),
-        )
+    call("linear", rows, rows=plain(rows), weight=plain(weight.T), bias=plain(bias), result=result)
     return result
 
 
-_linear = torch.library.custom_op("screening::linear", _multiplied, mutates_args=())
-
-
-@_linear.register_fake
 def _fake_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return rows.new_empty((rows.shape[0], weight.shape[0]))
 
@@ -84,16 +74,12 @@ def _differentiate_linear(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor
     return of_rows, of_weight, of_bias
 
 
-@torch.library.custom_op("screening::linear_weight", mutates_args=())
-def _linear_weight(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+def _multiplied_back(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     weight, bias = _fake_linear_weight(rows, grad)
-    call = kernel_for("linear_weight", rows)
-    with core.input_errors():
-        call(rows=_plain(rows), grad=_plain(grad), weight=weight, bias=bias, threads=core.thread_count(None))
+    call("linear_weight", rows, rows=plain(rows), grad=plain(grad), weight=weight, bias=bias)
     return weight, bias
 
 
-@_linear_weight.register_fake
 def _fake_linear_weight(rows: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     return rows.new_empty((grad.shape[1], rows.shape[1])), rows.new_empty(grad.shape[1])
 
@@ -107,77 +93,59 @@ def _differentiate_linear_weight(ctx: Any, weight: Tensor, bias: Tensor) -> tupl
     return linear(grad, weight.T), linear(rows, weight, bias)
 
 
-_linear_weight.register_autograd(_differentiate_linear_weight, setup_context=_save_linear_weight)
-_linear.register_autograd(_differentiate_linear, setup_context=_save_linear)
-_linear_at_once = at_once(_multiplied, _save_linear, _differentiate_linear)
-
-
-def softplus(values: Tensor) -> Tensor:
-    """Compute log(1 + exp(x))."""
-    if values.is_cuda:
-        return torch.nn.functional.softplus(values)
-    act = _softplus_at_once if _is_concrete(values) else _softplus
-    result: Tensor = act(values)
-    return result
-
-
-def sigmoid(values: Tensor) -> Tensor:
-    """Compute 1 / (1 + exp(-x))."""
-    if values.is_cuda:
-        return torch.sigmoid(values)
-    act = _sigmoid_at_once if _is_concrete(values) else _sigmoid
-    result: Tensor = act(values)
-    return result
-
-
-def silu(values: Tensor) -> Tensor:
-    """Compute x sigmoid(x)."""
-    return values * sigmoid(values)
-
-
-def power_of_ten(values: Tensor) -> Tensor:
-    """Compute 10^x as exp(x log(10)): torch computes exp alike everywhere."""
-    return torch.exp(values * math.log(10))
+_linear_weight = operator(
+    "linear_weight",
+    _multiplied_back,
+    fake=_fake_linear_weight,
+    save=_save_linear_weight,
+    differentiate=_differentiate_linear_weight,
+)
+_linear = operator("linear", _multiplied, fake=_fake_linear, save=_save_linear, differentiate=_differentiate_linear)
 
 
 def _softplus_of(values: Tensor) -> Tensor:
     return _mapped("softplus", values)
 
 
-_softplus = torch.library.custom_op("screening::softplus", _softplus_of, mutates_args=())
+def _sigmoid_of(values: Tensor) -> Tensor:
+    return _mapped("sigmoid", values)
 
 
-@_softplus.register_fake
-def _fake_softplus(values: Tensor) -> Tensor:
+def _silu_of(values: Tensor) -> Tensor:
+    return _mapped("silu", values)
+
+
+def _silu_back(values: Tensor, grad: Tensor) -> Tensor:
+    return _mapped("silu_backward", values, grad=grad)
+
+
+@torch.library.custom_op("screening::silu_second", mutates_args=())
+def _silu_again(values: Tensor, grad: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    of_values, of_grad = _fake_again(values, grad)
+    given = {"values": values, "grad": grad, "direction": direction, "of_values": of_values, "of_grad": of_grad}
+    call("silu_second", values, **{name: plain(one).view(-1) for name, one in given.items()})
+    return of_values, of_grad
+
+
+@_silu_again.register_fake
+def _fake_again(values: Tensor, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+    return values.new_empty(values.shape), grad.new_empty(grad.shape)
+
+
+def _like_values(values: Tensor, *_: Tensor) -> Tensor:
     return values.new_empty(values.shape)
 
 
-def _save_softplus(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+def _save_output(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(output)
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
 def _differentiate_softplus(ctx: Any, grad: Tensor) -> Tensor:
     return grad * sigmoid(ctx.saved_tensors[0])
-
-
-_softplus.register_autograd(_differentiate_softplus, setup_context=_save_softplus)
-_softplus_at_once = at_once(_softplus_of, _save_softplus, _differentiate_softplus)
-
-
-def _sigmoid_of(values: Tensor) -> Tensor:
-    return _mapped("sigmoid", values)
-
-
-_sigmoid = torch.library.custom_op("screening::sigmoid", _sigmoid_of, mutates_args=())
-
-
-@_sigmoid.register_fake
-def _fake_sigmoid(values: Tensor) -> Tensor:
-    return values.new_empty(values.shape)
-
-
-def _save_sigmoid(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(output)
 
 
 def _differentiate_sigmoid(ctx: Any, grad: Tensor) -> Tensor:
@@ -186,15 +154,30 @@ def _differentiate_sigmoid(ctx: Any, grad: Tensor) -> Tensor:
     return grad * slope
 
 
-_sigmoid.register_autograd(_differentiate_sigmoid, setup_context=_save_sigmoid)
-_sigmoid_at_once = at_once(_sigmoid_of, _save_sigmoid, _differentiate_sigmoid)
+def _differentiate_silu(ctx: Any, grad: Tensor) -> Tensor:
+    result: Tensor = _silu_backward(*ctx.saved_tensors, grad)
+    return result
 
 
-def _mapped(name: str, values: Tensor) -> Tensor:
-    result: Tensor = values.new_empty(values.shape)
-    call = kernel_for(name, values)
-    with core.input_errors():
-        call(values=lent(_plain(values).view(-1)), result=lent(result.view(-1)), threads=core.thread_count(None))
+def _differentiate_silu_backward(ctx: Any, direction: Tensor) -> tuple[Tensor, Tensor]:
+    of_values, of_grad = _silu_again(*ctx.saved_tensors, direction)
+    return of_values, of_grad
+
+
+_softplus = operator(
+    "softplus", _softplus_of, fake=_like_values, save=_save_inputs, differentiate=_differentiate_softplus
+)
+_sigmoid = operator("sigmoid", _sigmoid_of, fake=_like_values, save=_save_output, differentiate=_differentiate_sigmoid)
+_silu = operator("silu", _silu_of, fake=_like_values, save=_save_inputs, differentiate=_differentiate_silu)
+_silu_backward = operator(
+    "silu_backward", _silu_back, fake=_like_values, save=_save_inputs, differentiate=_differentiate_silu_backward
+)
+
+
+def _mapped(name: str, values: Tensor, **others: Tensor) -> Tensor:
+    result = _like_values(values)
+    given = {"values": values, **others, "result": result}
+    call(name, values, **{key: plain(one).view(-1) for key, one in given.items()})
     return result
 
 
@@ -206,9 +189,12 @@ def kernel_for(name: str, like: Tensor) -> Any:
     return getattr(core.native, name + suffix)
 
 
-def _is_concrete(*tensors: Tensor) -> bool:
-    """Tell tensors that hold numbers from those that stand for them while torch traces or compiles."""
-    return not torch.compiler.is_compiling() and all(type(one) in _CONCRETE for one in tensors)
+def call(kernel: str, like: Tensor, **arrays: Any) -> None:
+    """Call a kernel that exists on the CPU alone for tensors of the type of `like`."""
+    function = kernel_for(kernel, like)
+    given = {name: lent(array) for name, array in arrays.items()}
+    with core.input_errors():
+        function(**given, threads=core.thread_count(None))
 
 
 def lent(array: Any) -> Any:
@@ -221,5 +207,6 @@ def lent(array: Any) -> Any:
     return array.numpy() if isinstance(array, Tensor) and not array.is_cuda else array
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def plain(tensor: Tensor) -> Tensor:
+    """The same numbers, contiguous and without a gradient."""
     return tensor.detach().contiguous()

@@ -5,9 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from screening.ops import core
-from screening.ops.message_call import plain
-from screening.ops.steady import kernel_for
+from screening.ops.steady import call, plain
 
 
 def window_rows(table: Tensor, weight: Tensor, first: Tensor) -> Tensor:
@@ -28,7 +26,7 @@ def window_sums(weight: Tensor, first: Tensor, rows: Tensor, length: int) -> Ten
 @torch.library.custom_op("screening::window_rows", mutates_args=())
 def _window_rows(table: Tensor, weight: Tensor, first: Tensor) -> Tensor:
     result: Tensor = _fake_rows(table, weight, first)
-    _call("window_rows", table, weight=plain(weight), first=plain(first), table=plain(table), result=result)
+    call("window_rows", table, weight=plain(weight), first=plain(first), table=plain(table), result=result)
     return result
 
 
@@ -40,7 +38,7 @@ def _fake_rows(table: Tensor, weight: Tensor, first: Tensor) -> Tensor:
 @torch.library.custom_op("screening::window_sums", mutates_args=())
 def _window_sums(weight: Tensor, first: Tensor, rows: Tensor, length: int) -> Tensor:
     result: Tensor = _fake_sums(weight, first, rows, length)
-    _call("window_rows_backward", rows, weight=plain(weight), first=plain(first), grad=plain(rows), of_table=result)
+    call("window_rows_backward", rows, weight=plain(weight), first=plain(first), grad=plain(rows), of_table=result)
     return result
 
 
@@ -68,9 +66,3 @@ def _differentiate_sums(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor, Non
 
 _window_rows.register_autograd(_differentiate_rows, setup_context=_save_rows)
 _window_sums.register_autograd(_differentiate_sums, setup_context=_save_sums)
-
-
-def _call(kernel: str, like: Tensor, **arrays: Tensor) -> None:
-    function = kernel_for(kernel, like)
-    with core.input_errors():
-        function(**arrays, threads=core.thread_count(None))

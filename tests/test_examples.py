@@ -6,16 +6,19 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import million
 import pytest
 import screens
+from made import PERIODIC_KINDS, made_crystals
 
-from screening import config
+from screening import config, load_model, write
 from screening.config import Settings
 from screening.enumerate.spec import Specification
+from screening.pretrained.shipped import POTENTIAL
 from screening.runs.config import ScreenConfig
 from screening.training.config import TrainingConfig
 from screening.training.distillation_config import DistillationConfig
@@ -26,6 +29,7 @@ KINDS: dict[str, type[Settings]] = {
     "cgcnn.toml": TrainingConfig,
     "crysgnn.toml": PretrainingConfig,
     "distil.toml": DistillationConfig,
+    "finetune.toml": TrainingConfig,
     "forces.toml": ForcesConfig,
     "million.toml": Specification,
     "perovskites.toml": Specification,
@@ -73,6 +77,25 @@ def test_a_first_screen_ends_in_a_shortlist_and_commands_that_work(
     best = re.findall(r"^  (\S+) +-?[\d.]+ eV/atom, bound more strongly than", said, flags=re.MULTILINE)
     assert best == [row["formula"] for row in short[: example.COUNT]]
     assert not set(example.POISONS) & {symbol for row in short for symbol in re.findall("[A-Z][a-z]?", row["formula"])}
+
+
+def test_a_property_of_ones_own_starts_from_the_shipped_potential(root: Path, tmp_path: Path) -> None:
+    crystals = [
+        replace(crystal, labels={"bulk_modulus": 10.0 + len(crystal)})
+        for crystal in made_crystals(40, seed=1, max_atoms=6, kinds=PERIODIC_KINDS)
+    ]
+    write(crystals, tmp_path / "mine.extxyz", format="extxyz")
+    example = str(root / "examples/finetune.toml")
+    settings = [f"data.train={tmp_path / 'mine.extxyz'}", "training.epochs=1", "training.threads=1"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "-m", "screening", "train", example, *words, "--out", str(tmp_path / "run"), "--quiet"]
+    subprocess.run(command, check=True, timeout=120)
+    model, _ = load_model(tmp_path / "run")
+    start, _ = load_model(POTENTIAL)
+    assert [target.name for target in model.targets] == ["bulk_modulus"]
+    # A few steps away from the start, and no further.
+    moved = (model.embedding.weight - start.embedding.weight).detach().norm() / start.embedding.weight.detach().norm()
+    assert 0 < float(moved) < 0.2
 
 
 def _without_limit(text: str) -> str:

@@ -4,6 +4,7 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,8 +171,9 @@ def test_single_crystals_relax_as_batches_do_and_what_is_none_is_refused(morse: 
             found = list(relax(potential, given, limits))
             assert [one.crystal.id for one in found] == batch.ids
             assert [one.energy for one in found] == [one.energy for one in many]
+        single: Any = batch[0]
         with pytest.raises(InputError, match="relax takes crystals, got the one 'made-000000': one crystal goes in"):
-            list(relax(potential, batch[0]))  # type: ignore[arg-type]
+            list(relax(potential, single))
 
 
 def test_nothing_in_gives_nothing(morse: CrystalModel) -> None:

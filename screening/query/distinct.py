@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from math import gcd
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -33,8 +33,7 @@ class Structures:
 
         if not all(crystal.pbc):
             return True
-        # Of no other use here, and compared with every one of its composition.
-        structure: Any = crystal_to_pymatgen(Crystal(crystal.id, crystal.numbers, crystal.positions, crystal.lattice))
+        structure = cast("IStructure", crystal_to_pymatgen(crystal))
         alike = self._met[_composition(crystal)]
         if any(self._matcher.fit(other, structure) for other in alike):
             return False

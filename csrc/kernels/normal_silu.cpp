@@ -34,10 +34,19 @@ V slope_at(const T* row, const T* grad, const View<const T>& factor, const View<
   return load_pack<V>(grad + c) * silu_slope(z);
 }
 
-// Adds what blocks found, one after the other, into `sums`.
-template <class T>
-void add_up(const std::vector<T>& found, const View<T>& sums) {
-  std::vector<double> total(static_cast<std::size_t>(sums.rows() * sums.shape[1]));
+// Calls body(pack, row, column, plain sum, weighed sum) for each pack of each row and puts both sums of each column
+// into `sums`: those of blocks, one after the other.
+template <class T, class Body>
+void sum_columns(std::int64_t rows, const View<T>& sums, int threads, const Body& body) {
+  const std::int64_t columns = sums.shape[1];
+  std::vector<T> found(2 * blocks_of(rows) * static_cast<std::size_t>(columns));
+  for_each_block(rows, threads, [&](std::int64_t block, std::int64_t begin, std::int64_t end) {
+    T *plain = found.data() + 2 * block * columns, *weighed = plain + columns;
+    for (std::int64_t r = begin; r < end; ++r) {
+      for_each_pack<T>(columns, [&](auto pack, std::int64_t c) { body(pack, r, c, plain + c, weighed + c); });
+    }
+  });
+  std::vector<double> total(static_cast<std::size_t>(sums.rows() * columns));
   for (std::size_t k = 0; k < found.size(); ++k) {
     total[k % total.size()] += found[k];
   }
@@ -108,20 +117,12 @@ void normal_silu(View<const T> rows, View<const T> factor, View<const T> shift, 
 template <class T>
 void normal_silu_sums(View<const T> rows, View<const T> grad, View<const T> factor, View<const T> shift,
                       View<const T> mean, View<T> sums, int threads) {
-  const std::int64_t columns = rows.shape[1];
-  std::vector<T> found(2 * blocks_of(rows.rows()) * static_cast<std::size_t>(columns));
-  for_each_block(rows.rows(), threads, [&](std::int64_t block, std::int64_t begin, std::int64_t end) {
-    T *plain = found.data() + 2 * block * columns, *weighed = plain + columns;
-    for (std::int64_t r = begin; r < end; ++r) {
-      for_each_pack<T>(columns, [&](auto pack, std::int64_t c) {
-        using V = decltype(pack);
-        const V slope = slope_at<V>(row_of(rows, r), row_of(grad, r), factor, shift, c);
-        add_pack<V>(plain + c, slope);
-        add_pack<V>(weighed + c, slope * (load_pack<V>(row_of(rows, r) + c) - load_pack<V>(mean.data + c)));
-      });
-    }
+  sum_columns(rows.rows(), sums, threads, [&](auto pack, std::int64_t r, std::int64_t c, T* plain, T* weighed) {
+    using V = decltype(pack);
+    const V slope = slope_at<V>(row_of(rows, r), row_of(grad, r), factor, shift, c);
+    add_pack<V>(plain, slope);
+    add_pack<V>(weighed, slope * (load_pack<V>(row_of(rows, r) + c) - load_pack<V>(mean.data + c)));
   });
-  add_up(found, sums);
 }
 
 template <class T>
@@ -144,27 +145,19 @@ template <class T>
 void normal_silu_second(View<const T> rows, View<const T> grad, View<const T> factor, View<const T> shift,
                         View<const T> mean, View<const T> direction, View<const T> scaled, View<const T> shifted,
                         View<T> of_rows, View<T> of_grad, View<T> sums, int threads) {
-  const std::int64_t columns = rows.shape[1];
-  std::vector<T> found(2 * blocks_of(rows.rows()) * static_cast<std::size_t>(columns));
-  for_each_block(rows.rows(), threads, [&](std::int64_t block, std::int64_t begin, std::int64_t end) {
-    T *plain = found.data() + 2 * block * columns, *weighed = plain + columns;
-    for (std::int64_t r = begin; r < end; ++r) {
-      for_each_pack<T>(columns, [&](auto pack, std::int64_t c) {
-        using V = decltype(pack);
-        const V row = load_pack<V>(row_of(rows, r) + c), above = load_pack<V>(row_of(grad, r) + c);
-        const V along = load_pack<V>(row_of(direction, r) + c), off = row - load_pack<V>(mean.data + c);
-        const V by = load_pack<V>(factor.data + c), scale = load_pack<V>(scaled.data + c);
-        const SiluCurve<V> at = silu_curve<V>(row * by + load_pack<V>(shift.data + c));
-        const V change = by * along + scale * off + load_pack<V>(shifted.data + c);
-        const V bend = above * at.second * change, slope = above * at.first;
-        store_pack<V>(row_of(of_rows, r) + c, bend * by + slope * scale);
-        store_pack<V>(row_of(of_grad, r) + c, at.first * change);
-        add_pack<V>(plain + c, bend);
-        add_pack<V>(weighed + c, bend * off + slope * along);
-      });
-    }
+  sum_columns(rows.rows(), sums, threads, [&](auto pack, std::int64_t r, std::int64_t c, T* plain, T* weighed) {
+    using V = decltype(pack);
+    const V row = load_pack<V>(row_of(rows, r) + c), above = load_pack<V>(row_of(grad, r) + c);
+    const V along = load_pack<V>(row_of(direction, r) + c), off = row - load_pack<V>(mean.data + c);
+    const V by = load_pack<V>(factor.data + c), scale = load_pack<V>(scaled.data + c);
+    const SiluCurve<V> at = silu_curve<V>(row * by + load_pack<V>(shift.data + c));
+    const V change = by * along + scale * off + load_pack<V>(shifted.data + c);
+    const V bend = above * at.second * change, slope = above * at.first;
+    store_pack<V>(row_of(of_rows, r) + c, bend * by + slope * scale);
+    store_pack<V>(row_of(of_grad, r) + c, at.first * change);
+    add_pack<V>(plain, bend);
+    add_pack<V>(weighed, bend * off + slope * along);
   });
-  add_up(found, sums);
 }
 
 SCREENING_STEADY_NORMAL(float)

@@ -14,6 +14,7 @@ from derivative.crystals import PUBLISHED, make_crystals
 from derivative.plan import (
     FEW,
     KINDS,
+    LOST,
     MODULI,
     NEAREST,
     PHONONS,
@@ -170,6 +171,18 @@ def test_kinds_of_pre_training_are_tried_by_what_they_learn(tmp_path: Path) -> N
     (tmp_path / third.name / "failed.txt").write_text("it diverged")
     assert best_rate(run, STUDY, tmp_path) == second.rate
     assert state_of(run, STUDY, tmp_path) == "waiting"
+
+
+def test_a_rate_that_lost_a_whole_run_is_not_taken_however_well_it_did_in_a_short_one(tmp_path: Path) -> None:
+    run = PreTraining("F", SIEVE)
+    trials = [replace(run, rate=rate) for rate in STUDY.pretraining.rates[SIEVE]]
+    (lost,) = LOST[SIEVE, "F"]
+    for rank, trial in enumerate(trials):
+        learned(tmp_path, trial, force=0.1 if trial.rate == lost else 1.0 + rank)
+    assert lost in STUDY.pretraining.rates[SIEVE]
+    assert state_of(run, STUDY, tmp_path) == "waiting"
+    assert config_of(run, STUDY, tmp_path).training.optimiser.rate == trials[0].rate
+    assert best_rate(run, STUDY, tmp_path) == trials[0].rate
 
 
 def test_each_fold_has_the_rate_that_its_own_validation_chooses(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tuned import Tuned
 from derivative.crystals import PUBLISHED, SIZES, SOURCES, make_crystals
 from derivative.plan import (
     KINDS,
+    LOST,
     NEAREST,
     SEEDS,
     WHOLE,
@@ -77,7 +78,7 @@ def state_of(run: Run, study: StudySettings, out: Path, plan: Sequence[Run] = ()
 
 def best_rate(run: Run, study: StudySettings, out: Path) -> float | None:
     """The rate that does best on the crystals that choose; None before all have ended, or if all failed."""
-    return tuned(study, out).best(trials_of(run, study))
+    return tuned(study, out).best(_choices(run, study))
 
 
 def _outcomes(run: Run) -> Sequence[str]:
@@ -94,11 +95,17 @@ def trials_of(run: Run, study: StudySettings) -> Sequence[Run]:
     return [one for one in tuning(study.tuning) if replace(one, rate=None) == wanted]
 
 
+def _choices(run: Run, study: StudySettings) -> Sequence[Run]:
+    """Those of its trials whose rate it may take."""
+    lost = LOST.get((run.architecture, run.kind), ()) if isinstance(run, PreTraining) else ()
+    return [one for one in trials_of(run, study) if one.rate not in lost]
+
+
 def _tried_for(run: Run, study: StudySettings) -> Sequence[Sequence[Run]]:
     # On all crystals the rate is that of the shipped model.
     if run.rate is not None or (isinstance(run, FineTuning) and run.task == WHOLE):
         return []
-    return [trials_of(run, study)]
+    return [_choices(run, study)]
 
 
 def errors_of(run: FineTuning, out: Path, part: str) -> dict[str, float]:

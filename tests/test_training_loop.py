@@ -280,6 +280,24 @@ def test_patience_ends_a_run(tmp_path: Path) -> None:
     assert end.epoch == end.best_epoch + 2 < 30
 
 
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_run_that_loses_what_it_learned_says_so(tmp_path: Path, kill: bool) -> None:
+    steep = {"name": "one_cycle", "warmup": 0.9}
+    settings = LoopSettings(epochs=6, batch_size=30, optimiser={"rate": 30.0}, schedule=steep, threads=1)
+    run = Run(tmp_path / "run", settings)
+    if kill:
+        run.killed_at(3)
+    run.fit()
+    losses = [entry["train"]["loss"] for entry in journal(run.folder)]
+    first = next(n for n in range(1, 6) if losses[n] > 10 * min(losses[:n]))
+    assert len(run.said) >= 1
+    assert run.said[0].startswith(f"epoch {first + 1}: the training loss is {losses[first]:.3g}, and was")
+    assert "lower training.optimiser.rate" in run.said[0]
+    calm = Run(tmp_path / "calm", settings.model_copy(update={"optimiser": SETTINGS.optimiser}))
+    calm.fit()
+    assert calm.said == []
+
+
 def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
     split = Split(np.arange(30), np.arange(0), np.arange(0))
     run = Run(tmp_path / "run", task=replace(TASK, split=split))

@@ -68,7 +68,7 @@ Keep = Callable[[CrystalModel, int, Assessment | None], None]
 class Fitting:
     """One run of the loop. `keep` stores the model whenever it is the best so far; `watch` is told every step.
 
-    `say` is told what is amiss in the folder, and no reason to end.
+    `say` is told what is amiss in the folder or with the run, and no reason to end.
     """
 
     def __init__(
@@ -88,7 +88,8 @@ class Fitting:
         require_metric(settings.select, task.objective.selectable)
         self._model = model.to(settings.device)
         self._learned = task.objective.learner(self._model).to(settings.device)
-        self._task, self._settings, self._keep, self._watch, self._ranks = task, settings, keep, watch, ranks
+        self._task, self._settings, self._ranks = task, settings, ranks
+        self._keep, self._watch, self._say = keep, watch, say
         task.tuning.freeze(self._model)
         if ranks.size > 1:
             require_shareable(self._learned, model.architecture)
@@ -201,14 +202,16 @@ class Fitting:
 
     def _end_epoch(self, crystals: int, seconds: float) -> None:
         at, objective = self._at, self._task.objective
+        loss = self._train_loss()
         entry = {
             "epoch": at.epoch + 1,
             "step": at.step,
             "rate": self._rate(at.step - 1),
-            "train": {"loss": self._train_loss(), "losses": objective.means(at.sums, at.counts)},
+            "train": {"loss": loss, "losses": objective.means(at.sums, at.counts)},
             "seconds": round(seconds, 3),
             "crystals_per_s": round(crystals / max(seconds, 1e-9), 1),
         }
+        self._compare(loss)
         at.epoch, at.batch = at.epoch + 1, 0
         at.sums, at.counts = [0.0] * len(at.sums), [0] * len(at.counts)
         validation = self._validate()
@@ -221,6 +224,17 @@ class Fitting:
         patience = self._settings.patience
         at.done = at.epoch == self._settings.epochs or (patience is not None and at.stale >= patience)
         self._save()
+
+    def _compare(self, loss: float) -> None:
+        """Say so if the loss of an epoch is far above what it was; more epochs seldom bring back what was learned."""
+        at = self._at
+        is_lost = at.lowest is not None and loss > LOST * at.lowest
+        if is_lost and self._ranks.is_first:
+            self._say(
+                f"epoch {at.epoch + 1}: the training loss is {loss:.3g}, and was {at.lowest:.3g}: what the weights had "
+                f"learned is lost; {CALMER}"
+            )
+        at.lowest = loss if is_lost or at.lowest is None else min(at.lowest, loss)
 
     def _validate(self) -> Assessment | None:
         """Measure the model, with averaged weights where there are some, and keep it if it is the best."""
@@ -310,6 +324,8 @@ class Fitting:
         )
 
 
+# So many times its lowest, the loss of an epoch is no longer that of a model that learns.
+LOST = 10.0
 CALMER = "lower training.optimiser.rate or set training.clip_norm"
 
 

@@ -32,7 +32,8 @@ VERSION = 1
 class Position:
     """How far a run is: `batch` batches of `epoch` are done, `step` in all; `sums` and `counts` are the epoch's losses.
 
-    `best` is the lowest score so far and `stale` counts the epochs since; `journal_bytes` of the journal are valid.
+    `best` is the lowest score so far and `stale` counts the epochs since; `lowest` is the lowest loss of an epoch since
+    the run last lost what it had learned; `journal_bytes` of the journal are valid.
     """
 
     epoch: int = 0
@@ -43,6 +44,7 @@ class Position:
     best: float | None = None
     best_epoch: int = 0
     stale: int = 0
+    lowest: float | None = None
     journal_bytes: int = 0
     done: bool = False
 

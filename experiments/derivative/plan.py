@@ -21,9 +21,8 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "F": {"energy": 0.0, "stress": 0.0},
     "EFS": {},
 }
-# Rates that did best in the few epochs of a try, and with which all epochs came to nothing: F's training error of force
-# rose from 0.40 to 29.5 eV/Å in epoch 7, near the first of these, and to 2.2 in epoch 13, near the second, and then was
-# that of no force at all.
+# Rates that did best in the few epochs of a try, and with which all epochs came to nothing; the report's notes on rates
+# say how.
 LOST: Mapping[tuple[str, str], Sequence[float]] = {(SIEVE, "F"): (1e-2, 5e-3)}
 STARTS: Mapping[str, Sequence[str]] = {
     SIEVE: (NEAREST, SCRATCH, *KINDS, POTENTIAL),

@@ -211,7 +211,7 @@ class Fitting:
             "seconds": round(seconds, 3),
             "crystals_per_s": round(crystals / max(seconds, 1e-9), 1),
         }
-        self._compare(loss)
+        self._tell_if_lost(loss)
         at.epoch, at.batch = at.epoch + 1, 0
         at.sums, at.counts = [0.0] * len(at.sums), [0] * len(at.counts)
         validation = self._validate()
@@ -225,7 +225,7 @@ class Fitting:
         at.done = at.epoch == self._settings.epochs or (patience is not None and at.stale >= patience)
         self._save()
 
-    def _compare(self, loss: float) -> None:
+    def _tell_if_lost(self, loss: float) -> None:
         """Say so if the loss of an epoch is far above what it was; more epochs seldom bring back what was learned."""
         at = self._at
         is_lost = at.lowest is not None and loss > LOST * at.lowest

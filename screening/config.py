@@ -10,7 +10,7 @@ import re
 import shlex
 import tomllib
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -118,11 +118,15 @@ def to_toml(settings: BaseModel) -> str:
     return "\n".join(_tables(settings.model_dump(mode="json"), ())) + "\n"
 
 
-def differences(before: str, now: str) -> list[str]:
-    """Say of two texts of settings in which keys they differ, and what each has there."""
-    there, here = (_leaves(tomllib.loads(text), ()) for text in (before, now))
+def differences(before: str, now: str, *, but: Collection[str] = ()) -> list[str]:
+    """Say of two texts of settings in which keys they differ, and what each has there; not of the tables `but`."""
+    there, here = (
+        _leaves({key: value for key, value in tomllib.loads(text).items() if key not in but}, ())
+        for text in (before, now)
+    )
     pairs = {key: (there.get(key, "none"), here.get(key, "none")) for key in there | here}
-    return [f"{key} there {old}, now {new}" for key, (old, new) in pairs.items() if old != new]
+    found = [f"{key} there {old}, now {new}" for key, (old, new) in pairs.items() if old != new]
+    return found or ([] if list(there) == list(here) else ["in another order"])
 
 
 def _leaves(table: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, str]:

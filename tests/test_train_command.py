@@ -8,28 +8,24 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from full_disks import full
 from made import PERIODIC_KINDS, made_crystals
-from safetensors.torch import load_file
+from runs_made import labelled, lay, ran, weights
 from typer.testing import CliRunner, Result
 
 from screening import config
 from screening.cli import app
 from screening.crystals.batch import Crystals
-from screening.crystals.crystal import Crystal
 from screening.crystals.write import write
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.models import checkpoint
-from screening.models.header import read_card
 from screening.ops import core
 from screening.runs.claim import CLAIM_FILE, Claim
 from screening.training.config import TrainingConfig
@@ -39,52 +35,13 @@ from screening.training.recipe import prepare, prepare_files, prepared, train
 
 COMMAND = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; from screening.cli import main; main()"]
 PNG = b"\x89PNG"
-SETTINGS = """
-[data]
-train = ["train.extxyz"]
-
-[model.settings]
-width = 8
-convolutions = 1
-hidden = 8
-cutoff = 5.0
-elements = "one_hot"
-
-[targets.formation_energy_per_atom]
-[targets.is_metal]
-kind = "classification"
-[targets.bulk_modulus]
-scale = "log10"
-loss = "huber"
-
-[training]
-epochs = 2
-batch_size = 8
-threads = 1
-"""
-
-
-def labelled(count: int, *, seed: int, prefix: str, fold: bool = False) -> list[Crystal]:
-    """Crystals with an energy, a gap that is often 0, and on a third of them a bulk modulus."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for k, crystal in enumerate(made_crystals(count, seed=seed, kinds=PERIODIC_KINDS, max_atoms=5, prefix=prefix)):
-        labels = {"formation_energy_per_atom": float(rng.normal()), "band_gap": float(max(rng.normal(), 0.0))}
-        if k % 3 == 0:
-            labels["bulk_modulus"] = float(rng.uniform(1.0, 300.0))
-        if fold:
-            labels["fold"] = float(k // 3 % 3)
-        made.append(Crystal(crystal.id, crystal.numbers, crystal.positions, crystal.lattice, labels=labels))
-    return made
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with crystals and a configuration, in which the test runs."""
     monkeypatch.chdir(tmp_path)
-    write(Crystals.of(labelled(40, seed=1, prefix="train", fold=True)), tmp_path / "train.extxyz", format="extxyz")
-    write(Crystals.of(labelled(12, seed=2, prefix="val")), tmp_path / "val.extxyz", format="extxyz")
-    (tmp_path / "c.toml").write_text(SETTINGS, encoding="utf-8")
+    lay(tmp_path)
     return tmp_path
 
 
@@ -98,13 +55,6 @@ def _few_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     if "pictures" not in request.fixturenames:
         monkeypatch.setattr("screening.training.recipe.draw_curves", lambda *arguments: None)
         monkeypatch.setattr("screening.training.judge.draw_parity", lambda *arguments: None)
-
-
-def ran(
-    folder: Path, *overrides: str, out: str = "run", watch: Callable[[Progress], None] | None = None
-) -> dict[str, Any]:
-    settings = config.load(TrainingConfig, folder / "c.toml", overrides=overrides)
-    return train(settings, folder / out, Listener(lambda text: None, watch or (lambda progress: None)))
 
 
 def called(*words: str) -> Result:
@@ -243,10 +193,6 @@ def test_models_lists_cards(folder: Path) -> None:
     assert listed[0]["targets"][2] == {"name": "bulk_modulus", "unit": "GPa", "kind": "regression", "scale": "log10"}
 
 
-def weights(path: Path) -> dict[str, bytes]:
-    return {name: tensor.numpy().tobytes() for name, tensor in load_file(path).items()}
-
-
 def test_a_finished_run_is_not_run_again(folder: Path) -> None:
     first = ran(folder)
     told: list[Progress] = []
@@ -365,12 +311,6 @@ def test_a_run_leaves_the_threads_of_others_alone(folder: Path) -> None:
     before = core.threads(), torch.get_num_threads()
     ran(folder, "training.threads=3", "training.epochs=1")
     assert (core.threads(), torch.get_num_threads()) == before
-
-
-def test_the_card_says_what_the_configuration_does(folder: Path) -> None:
-    ran(folder, "training.epochs=1", "card.title=a trial", "card.licence=CC-BY-4.0", "card.limits=knows salts only")
-    card = read_card(folder / "run" / "model.safetensors")[2]
-    assert (card.title, card.licence, card.limits) == ("a trial", "CC-BY-4.0", "knows salts only")
 
 
 def test_labels_that_are_no_numbers_are_told(folder: Path) -> None:

@@ -49,6 +49,8 @@ def test_differences_are_named_by_whole_keys(tmp_path: Path) -> None:
         "training.patience there 4, now none",
     ]
     assert config.differences(before, before) == []
+    assert config.differences(before, now, but=("training", "model")) == []
+    assert config.differences("[a]\nx = 1\n[b]\ny = 2\n", "[b]\ny = 2\n[a]\nx = 1\n") == ["in another order"]
 
 
 def test_overrides_are_toml_values_or_bare_words(tmp_path: Path) -> None:

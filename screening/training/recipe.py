@@ -23,12 +23,11 @@ from screening import config as toml
 from screening.errors import FileFormatError, InputError, ResourceError
 from screening.files.sink import sweep_parts_of
 from screening.files.whole import write_whole
-from screening.models import checkpoint
-from screening.models.header import Card
 from screening.models.model import CrystalModel
 from screening.ops import core
 from screening.pretrained.shipped import RUN_MODEL
 from screening.training.assess import Assessment
+from screening.training.cards import card_of, keeping, reword
 from screening.training.config import RunSettings
 from screening.training.curves import draw_curves
 from screening.training.folds import summary_of
@@ -118,7 +117,10 @@ def _divided(
 
 
 def claim(folder: Path, config: RunSettings) -> None:
-    """Write the resolved configuration, or see that the folder's own is the same, or that nothing was learned by it."""
+    """Write the resolved configuration, or see that the folder's own is the same but for the card's words.
+
+    Where nothing was learned by it, another may take its place.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -126,10 +128,12 @@ def claim(folder: Path, config: RunSettings) -> None:
     path = folder / CONFIG_FILE
     if not path.exists():
         _write_config(folder, config)
-    elif path.read_bytes() != toml.to_toml(config).encode() and _has_learned(folder):
-        raise InputError(
-            f"{folder} holds a run with other settings ({_differing(path, config)}); choose another folder with --out"
-        )
+    elif _has_learned(folder):
+        differing = _differing(path, config)
+        if differing:
+            raise InputError(
+                f"{folder} holds a run with other settings ({differing}); choose another folder with --out"
+            )
 
 
 def _write_config(folder: Path, config: RunSettings) -> None:
@@ -145,15 +149,15 @@ def _has_learned(folder: Path) -> bool:
 
 
 def _differing(path: Path, config: RunSettings) -> str:
-    """Name the first keys in which a run's configuration is not the one of its folder."""
+    """Name the first keys in which a run's configuration is not the one of its folder, but for the card's words."""
     try:
-        found = toml.differences(path.read_text(encoding="utf-8"), toml.to_toml(config))
+        found = toml.differences(path.read_text(encoding="utf-8"), toml.to_toml(config), but=("card",))
     except ValueError as error:
         raise FileFormatError(
             f"{path}: is damaged ({error}); choose another folder with --out, or remove this one"
         ) from error
     more = [f"and {len(found) - NAMED_KEYS} more"] if len(found) > NAMED_KEYS else []
-    return "; ".join([*found[:NAMED_KEYS], *more]) or "in another order"
+    return "; ".join([*found[:NAMED_KEYS], *more])
 
 
 @contextmanager
@@ -235,6 +239,7 @@ def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(finished)
         if ranks.is_first:
             _require_current(found, lesson, work)
+            _reword(lesson, work)
             listener.say(f"{folder} is finished")
         return found
     _require_edges(work)
@@ -243,9 +248,9 @@ def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
     stamp = ""
     keep: Keep = _kept_by_others
     if ranks.is_first:
-        card = _card(lesson, work)
+        card = card_of(lesson, work)
         stamp = _stamp(lesson, work, card.fingerprint)
-        keep = _keeping(folder / RUN_MODEL, card)
+        keep = keeping(folder / RUN_MODEL, card)
         # What runs that were killed had begun to write.
         for name in (STATE_FILE, RUN_MODEL):
             sweep_parts_of(folder / name)
@@ -263,11 +268,18 @@ def _run(lesson: Lesson[Any], work: Work) -> dict[str, Any]:
     at = fitting.run()
     outcome = {"epochs": at.epoch, "best_epoch": at.best_epoch} | lesson.judged(work, at.best_epoch)
     if ranks.writes():
+        _reword(lesson, work)
         outcome[STAMP] = _final_stamp(stamp, work)
         draw_curves(read_journal(folder / JOURNAL_FILE), lesson.targets, folder / "curves.png")
         _write_json(done, outcome)
         (folder / STATE_FILE).unlink(missing_ok=True)
     return outcome
+
+
+def _reword(lesson: Lesson[Any], work: Work) -> None:
+    """Let the model say what the configuration says by now: its best epoch may lie before the last change of it."""
+    if reword(work.folder / RUN_MODEL, lesson):
+        work.listener.say(f"{work.folder / RUN_MODEL} has the words of [card] now, on the same weights")
 
 
 def _outcome_in(file: Path) -> bytes:
@@ -301,28 +313,6 @@ def _require_edges(work: Work) -> None:
             f"no atom to train on has a neighbour within {graphs.neighbors.cutoff:g} angstrom; give "
             "model.settings.cutoff in angstrom, or check the unit of the crystals"
         )
-
-
-def _card(lesson: Lesson[Any], work: Work) -> Card:
-    given, graphs, rows = lesson.config.card, work.graphs, work.split.train
-    of = ", ".join(target.name for target in lesson.targets) or "atoms in crystals"
-    return Card(
-        title=given.title or f"{lesson.config.model.architecture} for {of}",
-        description=given.description,
-        licence=given.licence,
-        limits=" ".join(filter(None, (given.limits, lesson.limits))),
-        elements=tuple(graphs.elements(rows)),
-        fingerprint=graphs.fingerprint(rows),
-        references=lesson.references(work),
-    )
-
-
-def _keeping(path: Path, card: Card) -> Keep:
-    def keep(best: CrystalModel, epoch: int, found: Assessment | None) -> None:
-        metrics = {} if found is None else {"validation": found.metrics}
-        checkpoint.save(best, path, card.model_copy(update={"metrics": metrics}))
-
-    return keep
 
 
 def _kept_by_others(best: CrystalModel, epoch: int, found: Assessment | None) -> None:

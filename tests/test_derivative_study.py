@@ -275,7 +275,7 @@ def test_claims_follow_from_gains_of_one_seed_or_fold_over_all_targets(tmp_path:
     assert "| -13.7 ± 8.3 %" in row("forces alone"), "of which one target alone says nothing"
     assert row("forces alone").endswith("| no |")
     assert row("labels are best").endswith("| no |")
-    assert "shipped" not in claims_table(STUDY, tmp_path, TRANSFORMER)
+    assert "nearest" not in claims_table(STUDY, tmp_path, TRANSFORMER)
     report = report_of(STUDY, tmp_path)
     assert "| EFS | 80 ± 2.8 | 0.99 ± 0.052 |" in report
     assert "| CrysGNN study: vanilla | " in report

@@ -11,7 +11,8 @@ from screening.pretrained.shipped import POTENTIAL
 
 SIEVE, TRANSFORMER = "sieve", "equivariant_transformer"
 SCRATCH = "scratch"
-# The production model as it is shipped: it hears the nearest neighbours alone, so that no potential can be one.
+# The production model by its default settings, as it was shipped before this study: it hears the nearest neighbours
+# alone, so that no potential can be one.
 NEAREST = "scratch-nearest"
 # What pre-training learns, as overrides of [forces].
 KINDS: Mapping[str, Mapping[str, Any]] = {

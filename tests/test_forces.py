@@ -162,7 +162,7 @@ def test_a_model_that_jumps_or_has_no_energy_is_refused() -> None:
     with pytest.raises(InputError, match=r'not smooth.*max_neighbors = "all"'):
         derivatives(jumping, crystals)
     gap = build("sieve", small("sieve") | SMOOTH["sieve"], TARGETS[:1])
-    with pytest.raises(InputError, match="predicts band_gap, none of which is an energy"):
+    with pytest.raises(InputError, match="predicts band_gap, and has learned no forces"):
         derivatives(gap, crystals)
 
 
@@ -170,16 +170,17 @@ def test_a_model_that_jumps_or_has_no_energy_is_refused() -> None:
     "target",
     [
         Target("cohesive_energy_per_atom", "eV/atom"),
-        Target("energy_per_atom", "eV/atom", scale="log10"),
-        Target("formation_energy_per_atom", "1", "classification"),
+        Target("formation_energy_per_atom", "eV/atom"),
+        Target("referenced_energy_per_atom", "eV/atom", scale="log10"),
+        Target("referenced_energy_per_atom", "1", "classification"),
     ],
 )
-def test_what_is_no_energy_on_a_linear_scale_has_no_forces(target: Target, tmp_path: Path) -> None:
+def test_what_has_learned_no_slopes_on_a_linear_scale_has_no_forces(target: Target, tmp_path: Path) -> None:
     model = build("sieve", small("sieve") | SMOOTH["sieve"], [target])
-    with pytest.raises(InputError, match=f"predicts {target.name}, none of which is an energy"):
+    with pytest.raises(InputError, match=f"predicts {target.name}, and has learned no forces"):
         derivatives(model, made_crystals(1))
     save(model, tmp_path / "m.safetensors", Card())
-    with pytest.raises(InputError, match=f"predicts {target.name}, none of which is an energy"):
+    with pytest.raises(InputError, match=f"predicts {target.name}, and has learned no forces"):
         required_energy(tmp_path / "m.safetensors")
 
 

@@ -198,7 +198,7 @@ def test_a_model_that_is_no_potential_is_refused_before_there_is_a_folder(made: 
     gap = tmp_path / "gap.safetensors"
     model = registry.build("sieve", small("sieve") | SMOOTH["sieve"], [Target("band_gap", "eV")])
     checkpoint.save(model, gap, Card())
-    with pytest.raises(InputError, match="predicts band_gap, none of which is an energy"):
+    with pytest.raises(InputError, match="predicts band_gap, and has learned no forces"):
         screen([made / "c.h5"], run, settings(made, relax={"potential": str(gap)}))
     assert not run.exists()
 

@@ -89,8 +89,8 @@ FINETUNING_NOTES = f"""\
   phonons and moduli it never saw. It has no part in the choice of the two starts that learn from all crystals.
 - {NEAREST}: what was shipped before, 16 neighbours within 6 angstrom and ties. The others hear all within 5
   angstrom, some 35 an atom, as a smooth energy must.
-- "CrysGNN study" are runs of `sieve` with 16 neighbours in experiments/crysgnn_study.py: the same crystals learned but for the
-  tenth, the same measured; those of moduli chose epochs too."""
+- "CrysGNN study" are runs of `sieve` with 16 neighbours in experiments/crysgnn_study.py: the same crystals learned but
+  for the tenth, the same measured; those of moduli chose epochs too."""
 CLAIMS_NOTES = """\
 - A gain is by how much less error the second has than the first, of the same seed or fold; ± as above. In bold: the
   one-sided 95 % bound of that target alone (Student's t) excludes 0.

@@ -68,9 +68,9 @@ def relax(
     neighbours. All are written, in their order, with energy, forces and stress, but those that diverged without.
     What is refused when it is read is counted, and is a row of the table with the reason. Crystals with elements that
     the model was not trained on are counted too, and the table says how many each has. Crystals that are not
-    periodic in all directions keep their cells. A model has forces when it takes all neighbours under an envelope and
-    predicts an energy. One is shipped, for bringing crystals near their minimum: `screening models sieve-forces` says
-    what it is good for, and docs/forces.md how to train another.
+    periodic in all directions keep their cells. Models have forces that `screening train-forces` made. One is
+    shipped, for bringing crystals near their minimum: `screening models sieve-forces` says what it is good for, and
+    docs/forces.md how to train another.
 
     - `screening relax candidates.h5 -o relaxed.extxyz --table relaxed.csv`
     - `screening relax candidates.h5 -m runs/potential -o relaxed.extxyz`

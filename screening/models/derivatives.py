@@ -18,7 +18,7 @@ from torch import Tensor
 from screening.errors import InputError
 from screening.models.graph_tensors import GraphTensors
 from screening.models.model import CrystalModel
-from screening.models.potential_files import ENERGIES, energy_among
+from screening.models.potential_files import energy_among, without_forces
 from screening.ops import message
 from screening.ops.message_graph import EdgeGraph
 
@@ -42,14 +42,10 @@ class Slopes(NamedTuple):
 
 
 def energy_column(model: CrystalModel) -> int:
-    """Which of a model's targets is an energy whose derivatives are forces; refuse a model that has no forces."""
+    """Which of a model's targets is the energy whose derivatives are forces; refuse a model that has no forces."""
     found = energy_among(model.targets)
     if found is None:
-        names = ", ".join(target.name for target in model.targets) or "nothing"
-        raise InputError(
-            f"this model predicts {names}, none of which is an energy whose slopes are forces; use one that predicts "
-            f"{' or '.join(ENERGIES)}, as a regression on the scale linear"
-        )
+        raise InputError(f"this model {without_forces(model.targets)}")
     require_smooth(model)
     return model.targets.index(found)
 

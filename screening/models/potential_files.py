@@ -9,17 +9,10 @@ from screening.predictions import Target
 from screening.pretrained.shipped import POTENTIAL
 
 REFERENCED = "referenced_energy_per_atom"
-"""What a potential learns from labels of energy: what they are above the references of their source."""
+"""What `screening train-forces` learns, by its slopes: an energy above references; times the atoms it is a crystal's.
 
-ENERGIES = (
-    REFERENCED,
-    "energy_per_atom",
-    "formation_energy_per_atom",
-    "formation_energy_per_atom_uncorrected",
-)
-"""Targets whose differences, times the atoms of a crystal, are those of its total energy.
-
-A cohesive energy is none of them: it is what is gained by binding, so its sign is the opposite.
+Formation energies are none of it, though they have the same slopes in theory: a model that has learned them of crystals
+at rest was never told what becomes of an atom that moves, and crystals that follow it downhill end anywhere.
 """
 
 WITH_ENVELOPE = ("equivariant_transformer", "sieve")
@@ -28,8 +21,17 @@ WITH_ENVELOPE = ("equivariant_transformer", "sieve")
 
 def energy_among(targets: Sequence[Target]) -> Target | None:
     """The target whose slopes are forces, if there is one; a logarithm or a class of an energy is none."""
-    linear = {target.name: target for target in targets if (target.kind, target.scale) == ("regression", "linear")}
-    return next((linear[name] for name in ENERGIES if name in linear), None)
+    linear = (target for target in targets if (target.kind, target.scale) == ("regression", "linear"))
+    return next((target for target in linear if target.name == REFERENCED), None)
+
+
+def without_forces(targets: Sequence[Target]) -> str:
+    """What to say of a model that predicts these, none of which has learned slopes."""
+    names = ", ".join(target.name for target in targets) or "nothing"
+    return (
+        f"predicts {names}, and has learned no forces, without which its slopes mean nothing; use one that `screening "
+        f"train-forces` made, or the shipped {POTENTIAL}"
+    )
 
 
 def required_energy(path: Path) -> Target:
@@ -39,12 +41,7 @@ def required_energy(path: Path) -> Target:
     targets = targets_in(header)
     found = energy_among(targets)
     if found is None:
-        names = ", ".join(target.name for target in targets) or "nothing"
-        raise InputError(
-            f"{path}: is no potential: it predicts {names}, none of which is an energy whose slopes are forces; use a "
-            f"model that predicts {' or '.join(ENERGIES)}, as a regression on the scale linear, or the shipped "
-            f"{POTENTIAL}"
-        )
+        raise InputError(f"{path}: is no potential: it {without_forces(targets)}")
     if header.architecture not in WITH_ENVELOPE or header.neighbors.max_neighbors is not None:
         raise InputError(
             f"{path}: is no potential: a {header.architecture} with these neighbours is not smooth, its energy jumps "

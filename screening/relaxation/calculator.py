@@ -16,7 +16,7 @@ from screening.relaxation.potential import Potential
 
 
 class Calculator(AseCalculator):
-    """Energy, forces and stress of `ase.Atoms` by a smooth model that predicts an energy.
+    """Energy, forces and stress of `ase.Atoms` by a model of `screening train-forces`.
 
     Stress is there for crystals that are periodic in all directions.
 

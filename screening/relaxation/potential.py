@@ -47,7 +47,7 @@ def _unlearning(model: CrystalModel) -> CrystalModel:
 
 
 class Potential:
-    """A smooth model that predicts an energy, on a device. On the CPU each of `threads` threads takes whole batches.
+    """A model of `screening train-forces`, on a device. On the CPU each of `threads` threads takes whole batches.
 
     A crystal has the same energy, forces and stress whatever else it is asked for with (on the CPU to the last bit).
 

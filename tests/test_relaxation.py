@@ -132,6 +132,19 @@ def test_what_is_not_finite_or_swells_diverges_alone(morse: CrystalModel) -> Non
     assert Outcome.DIVERGED in {one.outcome for one in relaxed(morse, cells(4), swell=1.0000001, steps=5)}
 
 
+@pytest.mark.parametrize("architecture", SMOOTH)
+def test_atoms_in_one_place_harm_no_other_crystal_of_a_model(architecture: str) -> None:
+    model = build(architecture, small(architecture) | SMOOTH[architecture], [TARGET])
+    fine, broken = made_crystals(2, seed=1, kinds=["cell"], max_atoms=3)
+    broken = replace(broken, positions=np.zeros((2, 3)), numbers=np.array([6, 6], np.uint8))
+    with Potential(model, threads=1) as potential:
+        alone, among = potential(Crystals.of([fine])), potential(Crystals.of([fine, broken, fine]))
+    np.testing.assert_array_equal(among.energy[[0, 2]], np.repeat(alone.energy, 2))
+    np.testing.assert_array_equal(among.forces[: len(fine)], alone.forces)
+    np.testing.assert_array_equal(among.stress[2], alone.stress[0])
+    assert np.isfinite(alone.forces).all()
+
+
 def test_a_crystal_that_an_atom_leaves_diverges_and_an_atom_alone_does_not(
     morse: CrystalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,26 @@ def test_normalisation_by_given_moments_is_right(seed: int, count: int, columns:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9 * size_of(other))
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_row_that_is_not_finite_stays_alone_where_moments_are_given(learned: bool) -> None:
+    terms = drawn(3, (150, 9), *4 * [(9,)])
+    weight, bias, mean, spread = (one.requires_grad_(learned and k < 2) for k, one in enumerate(terms[1:]))
+    broken = terms[0].clone()
+    broken[7, 2] = torch.nan
+
+    def slope(rows: Tensor) -> Tensor:
+        rows.requires_grad_()
+        found = normal_silu(rows, weight, bias, mean, spread.square(), epsilon=EPSILON, of_batch=False)
+        (first,) = torch.autograd.grad(found.square().sum(), rows, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), rows)
+        return torch.stack([found.detach(), first.detach(), second])
+
+    harmed = slope(broken)
+    assert harmed[:, 7, 2].isnan().all()
+    others = torch.arange(150) != 7
+    assert_same_bits([harmed[:, others]], [slope(terms[0].clone())[:, others]])
+
+
 @FEW
 @given(st.integers(0, 10**6), COUNTS, COLUMNS, st.floats(0.1, 30))
 def test_silu_has_the_derivatives_of_torch(seed: int, count: int, columns: int, size: float) -> None:

@@ -88,17 +88,21 @@ def _normalised_back(
     grad: Tensor,
     epsilon: float,
     of_batch: bool,
+    summed: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     deviation, given = _given(rows, weight, bias, mean, variance, grad, epsilon)
-    sums, of_rows = rows.new_empty((2, rows.shape[1])), rows.new_empty(rows.shape)
-    call("normal_silu_sums", rows, **given, sums=sums)
-    share = given["factor"] / max(len(rows), 1) if of_batch else torch.zeros_like(given["factor"])
+    sums, of_rows = rows.new_zeros((2, rows.shape[1])), rows.new_empty(rows.shape)
+    if summed or of_batch:
+        call("normal_silu_sums", rows, **given, sums=sums)
+    # What is not of a batch takes no part of its sums, which a single row makes NaN for all.
+    through = sums if of_batch else torch.zeros_like(sums)
+    share = given["factor"] / max(len(rows), 1)
     call(
         "normal_silu_backward",
         rows,
         **given,
-        offset=-share * sums[0],
-        slope=-share * deviation.square() * sums[1],
+        offset=-share * through[0],
+        slope=-share * deviation.square() * through[1],
         result=of_rows,
     )
     return of_rows, sums[1] * deviation, sums[0].clone()
@@ -158,26 +162,26 @@ def _save_silu(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate_silu(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    rows, weight, bias = _normal_silu_backward(*ctx.saved_tensors, grad, *ctx.given)
+    rows, weight, bias = _normal_silu_backward(*ctx.saved_tensors, grad, *ctx.given, any(ctx.needs_input_grad[1:3]))
     return rows, weight, bias, None, None, grad if ctx.onto else None, None, None
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs[:6])
-    ctx.epsilon, ctx.of_batch = inputs[6:]
+    ctx.epsilon, ctx.of_batch = inputs[6:8]
 
 
 def _differentiate_backward(ctx: Any, *direction: Tensor) -> tuple[Tensor | None, ...]:
     if not ctx.of_batch:
         of_rows, of_weight, of_bias, of_grad = _normalised_again(*ctx.saved_tensors, ctx.epsilon, *direction)
-        return of_rows, of_weight, of_bias, None, None, of_grad, None, None
+        return of_rows, of_weight, of_bias, None, None, of_grad, None, None, None
     rows, weight, bias, _, _, grad = ctx.saved_tensors
     with torch.enable_grad():
         rows, weight, bias, above = terms = [one.detach().requires_grad_() for one in (rows, weight, bias, grad)]
         outcome = _of_batch(rows, weight, bias, ctx.epsilon)
         first = torch.autograd.grad(outcome, terms[:3], above, create_graph=True)
         *found, of_grad = torch.autograd.grad(first, terms, direction, materialize_grads=True)
-    return (*found, None, None, of_grad, None, None)
+    return (*found, None, None, of_grad, None, None, None)
 
 
 def _of_batch(rows: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:

@@ -53,6 +53,28 @@ def test_references_tell_sources_apart() -> None:
     assert np.isnan(found.per_atom(strange, np.array([0])))
 
 
+def test_elements_that_come_in_one_proportion_have_references_of_the_size_of_energies() -> None:
+    rng = np.random.default_rng(0)
+    carbonates = []
+    for k, crystal in enumerate(labelled(40, seed=3, missing=0.0)):
+        metal, units = int(rng.choice([11, 12, 20, 25, 26])), int(rng.integers(1, 4))
+        numbers = np.repeat(np.array([metal, 6, 8], np.uint8), [int(rng.integers(1, 3)), units, 3 * units])
+        positions = rng.random((len(numbers), 3)) @ crystal.lattice
+        energy = -6.0 + float(rng.normal()) * 0.1
+        carbonates.append(
+            replace(crystal, id=str(k), numbers=numbers, positions=positions, labels={"energy": energy}, forces=None)
+        )
+    graphs = graphs_of(carbonates, small_sieve())
+    rows = np.arange(len(carbonates))
+    per_atom = graphs.labels[:, 0] / graphs.atom_counts
+    found = References.fit(graphs.fractions(rows), per_atom, np.zeros(len(rows), np.int64), ("one",))
+    known = found.energies[~np.isnan(found.energies)]
+    assert len(known) == 7
+    assert np.abs(known).max() < 10 * np.abs(per_atom).max()
+    left = per_atom - found.per_atom(graphs.fractions(rows), np.zeros(len(rows), np.int64))
+    assert left.std() <= per_atom.std()
+
+
 def test_a_source_without_energies_has_no_references() -> None:
     found = References.fit(np.eye(3), np.array([1.0, np.nan, np.nan]), np.array([0, 1, 1]), ("a", "b"))
     assert found.as_card()["b"] == {}

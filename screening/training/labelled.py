@@ -180,9 +180,9 @@ class LabelledGraphs:
         others = np.flatnonzero(~known[self.numbers])
         return np.unique(np.searchsorted(self.atom_offsets, others, side="right") - 1)
 
-    def fractions(self, rows: Int64) -> Float32:
+    def fractions(self, rows: Int64) -> Float64:
         """The part of each crystal's atoms that each atomic number has, (crystals, 119)."""
-        found: Float32 = np.empty((len(rows), len(SYMBOLS)), np.float32)
+        found: Float64 = np.empty((len(rows), len(SYMBOLS)))
         for start in range(0, len(rows), AT_ONCE):
             part = rows[start : start + AT_ONCE]
             counts = element_counts(self.numbers[self.atoms_of(part)], _offsets([self.atom_counts[part]]))

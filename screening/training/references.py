@@ -32,8 +32,8 @@ class References:
             rows = (source == s) & ~np.isnan(per_atom)
             there = (fractions[rows] > 0).any(axis=0)
             if there.any():
-                chosen = fractions[np.ix_(rows, there)].astype(np.float64)
-                found[s, there] = np.linalg.lstsq(chosen, per_atom[rows], rcond=1e-9)[0]
+                chosen = fractions[np.ix_(rows, there)]
+                found[s, there] = np.linalg.lstsq(chosen, per_atom[rows], rcond=1e-6)[0]
         return cls(tuple(sources), found)
 
     def per_atom(self, fractions: Float64, source: Int64) -> Float64:

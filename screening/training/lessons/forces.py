@@ -185,7 +185,7 @@ class ForcesLesson(Lesson[ForcesConfig]):
         return References.fit(fractions, per_atom, self._sources.of[rows], self._sources.names)
 
     def _fractions(self, work: Work) -> Float64:
-        return work.graphs.fractions(np.arange(len(work.graphs))).astype(np.float64)
+        return work.graphs.fractions(np.arange(len(work.graphs)))
 
     def _require_labels(self, work: Work) -> None:
         """Refuse a weight on a label that no training crystal has: the term would count as zero, and nobody see it."""

@@ -4,6 +4,7 @@ The arrays and their meaning are those of docs/conventions.md; ops/neighbors.py 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +92,8 @@ def pack_graphs(
     """Turn all crystals into one batch of graphs."""
     batch = _batch(crystals)
     arrays = _arrays(batch, device)
-    rows = _count(arrays, neighbors, threads)
+    with _named(batch, neighbors):
+        rows = _count(arrays, neighbors, threads)
     return Graphs(batch, fill_edges(*arrays, rows, cutoff=neighbors.cutoff, threads=threads), neighbors)
 
 
@@ -111,7 +113,8 @@ def graph_batches(
     budget = _Budget(max_edges, max_atoms)
     waiting: list[tuple[Crystals, EdgeRows]] = []
     for crystals in stream:
-        rows = _count(_arrays(crystals, "cpu"), neighbors, threads)
+        with _named(crystals, neighbors):
+            rows = _count(_arrays(crystals, "cpu"), neighbors, threads)
         ends = budget.ends(_sums(rows.edge_count, crystals.atom_offsets), crystals.atom_counts)
         for start, end in zip([0, *ends], [*ends, len(crystals)], strict=True):
             if start < end:
@@ -121,6 +124,20 @@ def graph_batches(
                 waiting = []
     if waiting:
         yield _filled(waiting, neighbors, threads)
+
+
+@contextmanager
+def _named(crystals: Crystals, neighbors: Neighbors) -> Iterator[None]:
+    """Say which crystal has no neighbour list by its id: its place in a batch of a stream tells nobody anything."""
+    try:
+        yield
+    except InputError:
+        for c, name in enumerate(crystals.ids):
+            try:
+                _count(_arrays(crystals[c : c + 1], "cpu"), neighbors, 1)
+            except InputError as error:
+                raise InputError(f"{name}: {str(error).replace('crystal 0: ', '')}") from error
+        raise
 
 
 class _Budget:

@@ -31,6 +31,16 @@ def rejoined(batches: list) -> EdgeArrays:
     )
 
 
+def test_a_crystal_without_a_list_is_named_by_its_id():
+    crystals = made_crystals(3, seed=5, max_atoms=3)
+    crystals[1].positions[0] = np.nan
+    batch, words = Crystals.of(crystals), f"^{crystals[1].id}: no neighbour list: the position of atom 0 is not finite"
+    with pytest.raises(InputError, match=words):
+        pack_graphs(batch, NEIGHBORS)
+    with pytest.raises(InputError, match=words):
+        list(graph_batches([batch], NEIGHBORS, max_edges=100, max_atoms=100))
+
+
 def test_graphs_are_the_neighbour_list_of_their_crystals():
     graphs = pack_graphs(CRYSTALS, LIMITED)
     edges = neighbor_list(CRYSTALS, cutoff=5.0, max_neighbors=8, exact=True)

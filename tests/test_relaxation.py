@@ -73,6 +73,7 @@ def test_a_potential_follows_its_model_and_leaves_its_gradients_alone() -> None:
     model = build("sieve", small("sieve") | SMOOTH["sieve"], [TARGET])
     crystals = cells(3)
     with Potential(model, threads=1) as potential:
+        assert model.training
         before = potential(crystals).energy
         with torch.no_grad():
             for weight in model.parameters():

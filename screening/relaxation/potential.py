@@ -66,7 +66,7 @@ class Potential:
     ) -> None:
         self.energy_target = model.targets[energy_column(model)]
         self.device = usable_device(device)
-        self.model = _unlearning(model.to(self.device).eval())
+        self.model = _unlearning(model.to(self.device)).eval()
         self._max_atoms, self._max_edges = max_atoms, max_edges
         self._threads = core.thread_count(threads) if self.device.type == "cpu" else 1
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="potential", initializer=work_alone)
